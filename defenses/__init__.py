@@ -1,0 +1,1 @@
+"""The built-in defenses, one a file; the registry finds them by their file names."""

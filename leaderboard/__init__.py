@@ -1,0 +1,1 @@
+"""The published rows: their schema and their rendering."""

@@ -1,0 +1,1 @@
+"""The frozen suites, one TOML file each."""
