@@ -70,8 +70,8 @@ class Budget(Recipe):
     @model_validator(mode="after")
     def _ordered(self) -> Budget:
         steps = self.scored
-        if not steps or list(steps) != sorted(set(steps)) or steps[0] < 0 or steps[-1] != self.steps:
-            raise ValueError(f"scored={list(steps)} must rise strictly from 0 or more to steps={self.steps}")
+        if not steps or list(steps) != sorted(set(steps)) or steps[0] < 1 or steps[-1] != self.steps:
+            raise ValueError(f"scored={list(steps)} must rise strictly from 1 or more to steps={self.steps}")
         return self
 
 
@@ -103,6 +103,16 @@ class Cell(Recipe):
     ratio: float = Field(gt=0, le=1)
     seed: int = Field(ge=0)
 
+    @property
+    def mask(self) -> Mask:
+        """Return whether the attacker keeps the zeros of a released mask."""
+        return "keep" if self.attack.params.get("mask") == "keep" else "dense"
+
+    @property
+    def coordinates(self) -> tuple[str, str, str, Mask, float, int]:
+        """Return the cell's place in the tables, which stays when a method's code or parameters change."""
+        return (self.task.name, self.defense.label, self.attack.label, self.mask, self.ratio, self.seed)
+
     @cached_property
     def pretrain_key(self) -> str:
         """Return the hash of what decides the pretrained weights; the target domain does not."""
@@ -120,9 +130,7 @@ class Cell(Recipe):
     @cached_property
     def protect_key(self) -> str:
         """Return the hash of what decides the protected weights."""
-        return digest(
-            {"pretrain": self.pretrain_key, "target": self.task.target, "defense": self.defense.recipe()}
-        )
+        return digest({"pretrain": self.pretrain_key, "target": self.task.target, "defense": self.defense.recipe()})
 
     @cached_property
     def key(self) -> str:
@@ -181,7 +189,7 @@ class Provenance(Recipe):
 class Result(Recipe):
     """A finished cell, whether it went well or not."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     cell: Cell
     status: Status
     error: str = ""

@@ -1,0 +1,22 @@
+"""What a defense wants from target logits, as losses in nats to be minimised."""
+
+import math
+
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def inverse_cross_entropy(logits: Tensor, labels: Tensor, floor: float = 1e-4) -> Tensor:
+    """Return the batch mean of -log(1 - p_y), at most -log(floor) a sample (SOPHON, ICE as its paper has it)."""
+    others = logits.scatter(1, labels[:, None], -math.inf).logsumexp(1) - logits.logsumexp(1)
+    return -others.clamp_min(math.log(floor)).mean()
+
+
+def reversed_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return CE(1 - z, y) = z_y + log sum_j exp(-z_j), which SOPHON's public code minimises in place of its ICE."""
+    return F.cross_entropy(1 - logits, labels)
+
+
+def kl_to_uniform(logits: Tensor) -> Tensor:
+    """Return the batch mean of KL(U || p) with 1 / K for the K classes of the logits [n, K] (SOPHON, KLU)."""
+    return -logits.log_softmax(1).mean() - math.log(logits.shape[1])

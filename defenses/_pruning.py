@@ -1,0 +1,63 @@
+"""Masks over the weights of an encoder: which weights count, an exact sparsity, its schedule, and training inside it."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ntbench.method import Context, Training, fit, head
+
+
+def encoder_weights(model: nn.Module) -> list[nn.Parameter]:
+    """Return the weights of every convolution and linear layer but the classifier; biases and norms are no part."""
+    classifier = head(model)
+    layers = [m for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear)) and m is not classifier]
+    return [layer.weight for layer in layers]
+
+
+def largest(tensors: Sequence[Tensor], sparsity: float) -> list[Tensor]:
+    """Return boolean masks that drop exactly round(sparsity * n) of all n entries, the smallest in magnitude.
+
+    Entries of equal magnitude are kept in their order.
+    """
+    magnitudes = torch.cat([t.detach().abs().flatten() for t in tensors])
+    kept = len(magnitudes) - round(sparsity * len(magnitudes))
+    mask = torch.zeros_like(magnitudes, dtype=torch.bool)
+    mask[magnitudes.argsort(descending=True, stable=True)[:kept]] = True
+    parts = mask.split([t.numel() for t in tensors])
+    return [part.view(t.shape) for part, t in zip(parts, tensors, strict=True)]
+
+
+def cubic_sparsity(final: float, step: int, steps: int) -> float:
+    """Return final * (1 - (1 - step / steps)^3), and `final` from `steps` on (Zhu and Gupta 2017, eq. 1, from 0)."""
+    return final * (1 - (1 - min(1.0, step / steps)) ** 3)
+
+
+@torch.no_grad()
+def clear(weights: Sequence[Tensor], masks: Sequence[Tensor]) -> None:
+    """Set the weights outside their masks to zero."""
+    for weight, mask in zip(weights, masks, strict=True):
+        weight.masked_fill_(~mask, 0.0)
+
+
+def tune_masked(
+    model: nn.Module, masks: Sequence[Tensor], ctx: Context, steps: int, lr: float, batch_size: int
+) -> None:
+    """Train on source with Adam at a falling rate, and put the zeros of the encoder back after every step."""
+    assert ctx.source is not None
+    weights = encoder_weights(model)
+    clear(weights, masks)
+    training = Training(optimizer="adam", lr=lr, schedule="linear", steps=steps, batch_size=batch_size)
+    for _ in fit(model, ctx.source, training, ctx.generator("tune"), after_step=lambda: clear(weights, masks)):
+        pass
+
+
+def soft_threshold(x: Tensor, delta: float) -> Tensor:
+    """Return sign(x) * max(|x| - delta, 0), the proximal map of delta * |x|_1."""
+    return x.sign() * (x.abs() - delta).clamp_min(0)
+
+
+def admm_penalty(weights: Sequence[Tensor], z: Sequence[Tensor], u: Sequence[Tensor], power: int) -> Tensor:
+    """Return the sum over layers of |W - Z + U|_2^power; power 2 is the augmented Lagrangian's."""
+    norms = [torch.linalg.vector_norm(w - t + d) for w, t, d in zip(weights, z, u, strict=True)]
+    return torch.stack(norms).pow(power).sum()

@@ -1,0 +1,60 @@
+"""NTL: trains the source task while it pushes target labels and target features away, both within bounds.
+
+Paper: Wang et al., ICLR 2022, "Non-Transferable Learning" (target-specified). In nats, on equal batches:
+L = CE_S - min(1, alpha * CE_T) * min(1, beta * MMD(f_S, f_T)). A bounded factor keeps no gradient of its own.
+
+Deviations: the public code writes KL to one-hot labels averaged over classes too, which is CE / K, so that its bound
+only bites at CE_T = K / alpha nats; here the bound is in nats and K plays no part. Features are the input of the
+classifier, not an inner VGG layer. Source and target share a batch by default (`batches="joint"`, as NTLBench does
+for networks with batch norm); `separate` is the paper's two passes. Gradients are clipped; the rate does not decay.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ntbench.method import Context, Defense, Field, create_optimizer, descend, features, head, register
+
+from ._mmd import mmd
+
+
+@register
+class NTL(Defense):
+    """Train with the bounded non-transferability loss."""
+
+    name = "ntl"
+    paper = "https://arxiv.org/abs/2106.06916"
+    needs_target = True
+    needs_target_labels = True
+
+    alpha: float = Field(default=0.1, gt=0)
+    beta: float = Field(default=1.0, gt=0)
+    batches: Literal["joint", "separate"] = "joint"
+    steps: int = Field(default=250, ge=1)
+    lr: float = Field(default=5e-4, gt=0)
+    batch_size: int = Field(default=32, ge=1)
+    clip: float = Field(default=5.0, gt=0)
+
+    def protect(self, model: nn.Module, ctx: Context) -> nn.Module:
+        """Return the model after `steps` steps down the loss."""
+        assert ctx.source is not None and ctx.target is not None
+        size = min(self.batch_size, len(ctx.source), len(ctx.target))
+        source = ctx.source.batches(size, ctx.generator("source"))
+        target = ctx.target.batches(size, ctx.generator("target"))
+        optimizer = create_optimizer(model.parameters(), "adam", self.lr)
+        model.train()
+        for step in range(1, self.steps + 1):
+            descend(optimizer, self._loss(model, *next(source), *next(target)), step, self.clip)
+        return model
+
+    def _loss(self, model: nn.Module, xs: Tensor, ys: Tensor, xt: Tensor, yt: Tensor) -> Tensor:
+        if self.batches == "joint":
+            fs, ft = features(model, torch.cat([xs, xt])).chunk(2)
+        else:
+            fs, ft = features(model, xs), features(model, xt)
+        classify = head(model)
+        leak = (self.alpha * F.cross_entropy(classify(ft), yt)).clamp_max(1)
+        gap = (self.beta * mmd(fs, ft)).clamp_max(1)
+        return F.cross_entropy(classify(fs), ys) - leak * gap

@@ -1,0 +1,116 @@
+"""SOPHON: first-order meta-learning of weights from which fine-tuning on the target stays stuck.
+
+Paper: Deng et al., IEEE S&P 2024, "SOPHON: Non-Fine-Tunable Learning to Restrain Task Transferability". Each outer
+loop simulates an attacker on a copy of the model, theta_{k+1} = theta_k - step(grad CE(support_k)), k = 0..K-1, and
+takes one Adam step along the mean over k of grad L(query_k; theta_{k+1}) (suppression, FTS); steps on source CE follow
+(reinforcement, NTR). L is ICE = -log(1 - p_y), the public code's CE(1 - z, y), or KLU = KL(uniform || p).
+
+Deviations: attackers are drawn from several optimizers and rates, not plain SGD at 1e-4; the copy's head is drawn anew
+with probability `reinit` (public code: always for ICE, never for KLU) and always where the class counts differ, and
+then the query gradient of that head is dropped; support and query are separate batches of equal size; KLU uses 1 / K
+and log_softmax; twelve source steps a loop with their own Adam; clip 5. All buffers stay out of the simulation. The
+public code stops for good below 80% source test accuracy; here extra source steps follow a loop that ends more than
+`tolerance` below the start on validation data, and the last state within tolerance is released.
+"""
+
+import copy
+from collections.abc import Callable, Iterator
+from typing import Annotated, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Optimizer as Optim
+
+from ntbench.method import (
+    Context,
+    Defense,
+    Field,
+    Optimizer,
+    accuracy,
+    create_optimizer,
+    descend,
+    head,
+    register,
+    reset_head,
+)
+
+from ._losses import inverse_cross_entropy, kl_to_uniform, reversed_cross_entropy
+from ._meta import query_gradients
+
+Batches = Iterator[tuple[Tensor, Tensor]]
+Rate = Annotated[float, Field(gt=0)]
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "ice": inverse_cross_entropy,
+    "ice_reference": reversed_cross_entropy,
+    "klu": lambda logits, labels: kl_to_uniform(logits),
+}
+
+
+@register
+class Sophon(Defense):
+    """Alternate suppression of simulated attackers with training on source."""
+
+    name = "sophon"
+    paper = "https://arxiv.org/abs/2404.12699"
+    needs_target = True
+    needs_target_labels = True
+
+    loss: Literal["ice", "ice_reference", "klu"] = "ice"
+    loops: int = Field(default=50, ge=1)
+    inner_steps: int = Field(default=25, ge=1)
+    attackers: tuple[tuple[Optimizer, Rate], ...] = Field(
+        default=(("momentum", 1e-2), ("momentum", 3e-2), ("adam", 1e-3), ("adam", 3e-3)), min_length=1
+    )
+    reinit: float = Field(default=0.5, ge=0, le=1)
+    lr: float = Field(default=3e-3, gt=0)
+    clip: float = Field(default=5.0, gt=0)
+    source_steps: int = Field(default=12, ge=0)
+    source_lr: float = Field(default=1e-3, gt=0)
+    repair_steps: int = Field(default=24, ge=0)
+    tolerance: float = Field(default=0.02, ge=0, le=1)
+    batch_size: int = Field(default=32, ge=1)
+
+    def protect(self, model: nn.Module, ctx: Context) -> nn.Module:
+        """Return the last model whose source accuracy on validation data is within tolerance of the start."""
+        assert ctx.source is not None and ctx.target is not None and ctx.source_val is not None
+        source = ctx.source.batches(self.batch_size, ctx.generator("source"))
+        target = ctx.target.batches(self.batch_size, ctx.generator("target"))
+        chance = ctx.generator("attackers")
+        suppress = create_optimizer(model.parameters(), "adam", self.lr)
+        reinforce = create_optimizer(model.parameters(), "adam", self.source_lr)
+        floor = accuracy(model, ctx.source_val) - self.tolerance
+        released = copy.deepcopy(model.state_dict())
+        model.train()
+        for _ in range(self.loops):
+            self._suppress(model, suppress, target, ctx.target_classes, chance)
+            self._reinforce(model, reinforce, source, self.source_steps)
+            if accuracy(model, ctx.source_val) < floor:
+                self._reinforce(model, reinforce, source, self.repair_steps)
+            if accuracy(model, ctx.source_val) >= floor:
+                released = copy.deepcopy(model.state_dict())
+        model.load_state_dict(released)
+        return model
+
+    def _suppress(
+        self, model: nn.Module, optimizer: Optim, target: Batches, classes: int, chance: torch.Generator
+    ) -> None:
+        """Take one step against one simulated attack; a head that was drawn anew passes no gradient on."""
+        clone = copy.deepcopy(model)
+        origin = dict(zip(clone.parameters(), model.parameters(), strict=True))
+        if torch.rand((), generator=chance) < self.reinit or head(clone).out_features != classes:
+            reset_head(clone, classes, chance)
+        name, lr = self.attackers[int(torch.randint(len(self.attackers), (), generator=chance))]
+        attacker = create_optimizer(clone.parameters(), name, lr)
+        shared = [p for p in clone.parameters() if p in origin]
+        gradients = query_gradients(clone, shared, attacker, target, self.inner_steps, LOSSES[self.loss])
+        optimizer.zero_grad()
+        for parameter, gradient in zip(shared, gradients, strict=True):
+            origin[parameter].grad = gradient
+        nn.utils.clip_grad_norm_(model.parameters(), self.clip)
+        optimizer.step()
+
+    def _reinforce(self, model: nn.Module, optimizer: Optim, source: Batches, steps: int) -> None:
+        for step in range(1, steps + 1):
+            x, y = next(source)
+            descend(optimizer, F.cross_entropy(model(x), y), step)

@@ -1,0 +1,193 @@
+"""Domains as fixed splits of normalised tensors, built once and kept in a cache."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache as memoised
+from pathlib import Path
+
+import numpy as np
+import torch
+from filelock import FileLock
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from ntbench.domains import Family, Images, Labelled, families, find
+from ntbench.domains._partition import stratified_order
+from ntbench.types import digest
+
+_PARTS = ("train", "val", "test")
+_VERSION = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Labelled images: x float32 [n, 3, s, s] in [-1, 1], channels_last; y int64 [n]."""
+
+    x: Tensor
+    y: Tensor
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        return len(self.y)
+
+    def subset(self, indices: Tensor) -> Split:
+        """Return a copy of the samples at int64 indices [m], in their order."""
+        return Split(_rows(self.x, indices), self.y.index_select(0, indices))
+
+    def to(self, device: torch.device | str) -> Split:
+        """Return the split on a device."""
+        return Split(self.x.to(device), self.y.to(device))
+
+    def batches(self, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield (x, y) without end, always of min(batch_size, n) samples, from one stream of fresh permutations.
+
+        A batch may cross the border of two epochs. ValueError where the split is empty or the size is below 1.
+        """
+        if batch_size < 1 or not len(self):
+            raise ValueError(f"no batches of {batch_size} from {len(self)} samples: both must be at least 1")
+        for indices in _indices(len(self), batch_size, generator, self.x.device):
+            yield _rows(self.x, indices), self.y.index_select(0, indices)
+
+
+def _rows(x: Tensor, indices: Tensor) -> Tensor:
+    # index_select on [n, 3, s, s] would drop channels_last; on the same memory seen as [n, s, s, 3] it cannot.
+    return x.permute(0, 2, 3, 1).index_select(0, indices).permute(0, 3, 1, 2)
+
+
+def _indices(count: int, batch_size: int, generator: torch.Generator, device: torch.device) -> Iterator[Tensor]:
+    size = min(batch_size, count)
+    rest = torch.empty(0, dtype=torch.int64, device=device)
+    while True:
+        fresh = torch.randperm(count, generator=generator, device=generator.device).to(device)
+        stream = torch.cat([rest, fresh])
+        usable = len(stream) // size * size
+        yield from stream[:usable].view(-1, size)
+        rest = stream[usable:]
+
+
+@dataclass(frozen=True, eq=False)
+class Domain:
+    """A named image distribution with its three fixed splits and 16 hex digits of SHA-256 for each of them."""
+
+    name: str
+    classes: int
+    train: Split
+    val: Split
+    test: Split
+    digests: dict[str, str]
+
+
+def describe_domains() -> dict[str, str]:
+    """Return one line about every domain by its name, without building any."""
+    return {name: family.domains[name] for name, family in sorted(families().items())}
+
+
+@memoised
+def load_domain(name: str, image_size: int, cache: Path | None = None) -> Domain:
+    """Return a domain at an image size in pixels, the same bytes every time; a cache folder keeps what was built.
+
+    ValueError where the name is unknown or files are damaged, FileNotFoundError where files are missing.
+    """
+    family = find(name)
+    stored = _build(family, name, image_size) if cache is None else _cached(family, name, image_size, cache)
+    splits = {part: Split(_normalised(stored[f"{part}.x"]), stored[f"{part}.y"]) for part in _PARTS}
+    return Domain(name=name, classes=int(stored["classes"]), digests=_digests(stored), **splits)
+
+
+def nested_subset(split: Split, ratio: float, generator: torch.Generator) -> Split:
+    """Return max(1, round(ratio * n)) samples with the class proportions of the split.
+
+    For one state of the generator a smaller subset lies inside every larger one. ValueError for ratios outside (0, 1].
+    """
+    if not 0 < ratio <= 1:
+        raise ValueError(f"ratio={ratio} is not in (0, 1]; give the share of the training split as a fraction")
+    labels = split.y.cpu().numpy()
+    draws = [
+        torch.rand(count, generator=generator, device=generator.device, dtype=torch.float64).cpu().numpy()
+        for count in (len(labels), int(labels.max()) + 1)
+    ]
+    chosen = stratified_order(labels, *draws)[: max(1, round(ratio * len(split)))]
+    # Sorted, since the stratified order itself would give labels away to attacks that get none.
+    return split.subset(torch.from_numpy(np.sort(chosen)).to(split.y.device))
+
+
+def _build(family: Family, name: str, image_size: int) -> dict[str, Tensor]:
+    """Return what a cache file holds: uint8 pixels [n, s, s, 3] and int64 labels [n] a split, and the class count."""
+    raw = family.build(name, image_size)
+    stored = {"classes": torch.tensor(raw.classes)}
+    for part in _PARTS:
+        labelled: Labelled = getattr(raw, part)
+        stored |= {f"{part}.x": _resized(labelled[0], image_size), f"{part}.y": torch.from_numpy(labelled[1])}
+    return stored
+
+
+def _resized(images: Images, size: int, chunk: int = 4096) -> Tensor:
+    """Return uint8 [n, size, size, 3]: whole levels, so that rounding differences of machines leave no trace."""
+    out = torch.empty(len(images), size, size, 3, dtype=torch.uint8)
+    for start in range(0, len(images), chunk):
+        pixels = torch.tensor(images[start : start + chunk])
+        pixels = pixels.unsqueeze(1) if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
+        smooth = interpolate(pixels.float(), size=(size, size), mode="bilinear", antialias=False)
+        out[start : start + chunk] = smooth.round().clamp(0, 255).permute(0, 2, 3, 1)
+    return out
+
+
+def _normalised(pixels: Tensor) -> Tensor:
+    """Return uint8 [n, s, s, 3] as float32 [n, 3, s, s] in [-1, 1], channels_last."""
+    return pixels.permute(0, 3, 1, 2).float().div_(255).sub_(0.5).div_(0.5)
+
+
+def _digests(stored: dict[str, Tensor]) -> dict[str, str]:
+    """Return 16 hex digits a split of SHA-256 over the shape, the uint8 pixels [n, s, s, 3] and the labels."""
+    found = {}
+    for part in _PARTS:
+        pixels, labels = stored[f"{part}.x"], stored[f"{part}.y"]
+        state = hashlib.sha256(repr(tuple(pixels.shape)).encode())
+        state.update(pixels.numpy().tobytes())
+        state.update(labels.numpy().tobytes())
+        found[part] = state.hexdigest()[:16]
+    return found
+
+
+def _metadata(stored: dict[str, Tensor]) -> dict[str, str]:
+    return _digests(stored) | {"classes": str(int(stored["classes"]))}
+
+
+def _cached(family: Family, name: str, image_size: int, folder: Path) -> dict[str, Tensor]:
+    key = digest([_VERSION, family.version, name, image_size, family.fingerprint(name)])
+    file = folder / f"{re.sub(r'[^A-Za-z0-9_.]+', '-', name)[-80:]}-{image_size}-{key}.safetensors"
+    stored = _read(file)
+    if stored is None:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{file}.lock"):
+            # Another process may have built it while this one waited.
+            stored = _read(file)
+            if stored is None:
+                stored = _build(family, name, image_size)
+                _write(file, stored)
+    return stored
+
+
+def _write(file: Path, stored: dict[str, Tensor]) -> None:
+    unfinished = file.with_suffix(".tmp")
+    save_file(stored, unfinished, metadata=_metadata(stored))
+    os.replace(unfinished, file)
+
+
+def _read(file: Path) -> dict[str, Tensor] | None:
+    """Return the content of a cache file, or None where it is absent or is not what was written."""
+    if not file.exists():
+        return None
+    try:
+        with safe_open(file, framework="pt") as content:
+            stored = {key: content.get_tensor(key) for key in content.keys()}  # noqa: SIM118
+            return stored if content.metadata() == _metadata(stored) else None
+    except (SafetensorError, KeyError):
+        return None

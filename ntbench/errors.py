@@ -1,0 +1,18 @@
+"""Errors that say what was wrong and what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class UserError(Exception):
+    """A mistake in the input; the message names the value and the remedy, and no traceback is shown."""
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> UserError:
+    """Return the error for a name that is not among the known ones, with the nearest of them."""
+    names = sorted(known)
+    near = get_close_matches(name, names, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names) or 'none'}"
+    return UserError(f"unknown {what} {name!r}; {hint}")

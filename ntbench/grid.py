@@ -1,0 +1,154 @@
+"""Cells on all cores, or on a Dask cluster: joblib runs them, results stream back, a dead worker costs one cell."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import joblib
+import torch
+
+from ntbench.errors import UserError
+from ntbench.limits import limit_memory
+from ntbench.registry import registry
+from ntbench.runner import Runner
+from ntbench.store import Store
+from ntbench.suite import Limits
+from ntbench.types import Cell, Result
+
+DIED = "the worker process died: killed, out of memory, crashed, or stopped for not obeying its time limit"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where and how cells run; everything in it is a plain value that travels to workers."""
+
+    folder: Path
+    cache: Path
+    limits: Limits
+    jobs: int = 1
+    device: str = "cpu"
+    dask: str = ""
+    plugins: tuple[str, ...] = ()
+
+
+class Job(NamedTuple):
+    """One piece of work: protect what a cell attacks, or run the cell."""
+
+    stage: str
+    cell: Cell
+
+    @property
+    def key(self) -> str:
+        """Return what marks this job as running."""
+        return self.cell.protect_key if self.stage == "protect" else self.cell.key
+
+
+def execute(cells: Iterable[Cell], settings: Settings) -> Iterator[Result]:
+    """Run cells and yield their results as they finish.
+
+    Protections are started first, so that long ones overlap with the attacks on what is ready. When a worker dies, what
+    was running is tried again one by one, and what kills its worker alone becomes a failed result.
+    """
+    waiting = {job.key: job for job in _jobs(list(cells))}
+    running = settings.folder / "running"
+    while waiting:
+        _clear(running)
+        try:
+            for key, result in _stream(list(waiting.values()), settings):
+                del waiting[key]
+                if result:
+                    yield result
+        except UserError:
+            raise
+        except Exception:
+            suspects = [waiting.pop(file.name) for file in sorted(running.iterdir()) if file.name in waiting]
+            if not suspects:
+                raise
+            yield from _one_by_one(suspects, settings)
+
+
+def _jobs(cells: list[Cell]) -> list[Job]:
+    protections = [Job("protect", cell) for cell in {cell.protect_key: cell for cell in cells}.values()]
+    return [*protections, *(Job("attack", cell) for cell in cells)]
+
+
+def _one_by_one(suspects: list[Job], settings: Settings) -> Iterator[Result]:
+    for job in suspects:
+        try:
+            results = [result for _, result in _stream([job], replace(settings, jobs=1))]
+        except Exception:
+            results = [_condemned(job, settings)]
+        yield from (result for result in results if result)
+
+
+def _condemned(job: Job, settings: Settings) -> Result | None:
+    if job.stage == "protect":
+        _runner(settings).condemn(job.cell, DIED)
+        return None
+    return Result(cell=job.cell, status="error", error=DIED)
+
+
+def _stream(jobs: list[Job], settings: Settings) -> Iterator[tuple[str, Result | None]]:
+    with ExitStack() as stack:
+        if settings.dask:
+            stack.enter_context(_cluster(settings.dask))
+        else:
+            stack.enter_context(joblib.parallel_config("loky", inner_max_num_threads=1))
+        # A single job at a time still runs in a process of its own: joblib would run n_jobs=1 in this one.
+        parallel = joblib.Parallel(
+            n_jobs=-1 if settings.dask else max(2, settings.jobs),
+            pre_dispatch=1 if settings.jobs == 1 and not settings.dask else "2*n_jobs",
+            return_as="generator_unordered",
+            batch_size=1,
+        )
+        yield from parallel(joblib.delayed(_work)(job, settings) for job in jobs)
+
+
+@contextmanager
+def _cluster(address: str) -> Iterator[None]:
+    try:
+        from distributed import Client
+    except ImportError:
+        raise UserError("--dask needs the package distributed; install ntbench[dask]") from None
+    try:
+        client = Client(address, timeout=10)
+    except (OSError, ValueError) as error:
+        raise UserError(f"no Dask scheduler answers at {address!r}: {error}") from None
+    with client, joblib.parallel_config("dask"):
+        yield
+
+
+def _work(job: Job, settings: Settings) -> tuple[str, Result | None]:
+    torch.set_num_threads(1)
+    for plugin in settings.plugins:
+        registry.load_plugin(plugin)
+    if settings.device == "cpu":
+        limit_memory(settings.limits.memory_mb)
+    with _marked(settings.folder / "running" / job.key):
+        if job.stage == "protect":
+            _runner(settings).protected(job.cell)
+            return job.key, None
+        return job.key, _runner(settings).run(job.cell)
+
+
+def _runner(settings: Settings) -> Runner:
+    return Runner(Store(settings.folder), torch.device(settings.device), settings.limits, settings.cache)
+
+
+@contextmanager
+def _marked(file: Path) -> Iterator[None]:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(str(os.getpid()), encoding="utf-8")
+    yield
+    file.unlink(missing_ok=True)
+
+
+def _clear(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in folder.iterdir():
+        file.unlink(missing_ok=True)

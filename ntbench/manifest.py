@@ -1,0 +1,64 @@
+"""What a run's folder is to hold: the suite, what was asked for, and the key of every cell."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from ntbench.errors import UserError
+from ntbench.suite import Suite
+from ntbench.types import Recipe
+
+_FILE = "manifest.json"
+
+
+class Manifest(Recipe):
+    """The plan of a run; `cells` maps coordinates to keys, `asked` names those of the last command."""
+
+    suite: Suite
+    request: str
+    sources: dict[str, str]
+    cells: dict[str, str]
+    asked: tuple[str, ...]
+
+    def answers(self, request: str) -> bool:
+        """Return whether this is the plan of a request and the methods' files are still the same."""
+        return self.request == request and fingerprints(self.sources) == self.sources
+
+    def after(self, earlier: Manifest | None) -> Manifest:
+        """Return the plan that adds this one to an earlier one of the same grid; cells of equal place are replaced."""
+        rows = {"defenses": ()}
+        if earlier is None or earlier.suite.model_copy(update=rows) != self.suite.model_copy(update=rows):
+            return self
+        named = {entry.row for entry in self.suite.defenses}
+        kept = tuple(entry for entry in earlier.suite.defenses if entry.row not in named)
+        suite = self.suite.model_copy(update={"defenses": (*self.suite.defenses, *kept)})
+        return self.model_copy(update={"suite": suite, "cells": earlier.cells | self.cells})
+
+    def write(self, folder: Path) -> None:
+        """Write the plan, whole or not at all."""
+        unfinished = folder / f"{_FILE}.tmp"
+        unfinished.write_text(self.model_dump_json(), encoding="utf-8")
+        os.replace(unfinished, folder / _FILE)
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """Return the plan of a folder, or None where there is none.
+
+    Raises UserError on a damaged one.
+    """
+    file = folder / _FILE
+    if not file.exists():
+        return None
+    try:
+        return Manifest.model_validate_json(file.read_text(encoding="utf-8"))
+    except ValidationError as error:
+        raise UserError(f"{str(file)!r} is damaged ({error.errors()[0]['msg']}); delete it and run again") from None
+
+
+def fingerprints(files: dict[str, str] | list[str]) -> dict[str, str]:
+    """Return the SHA-256 of files by path; a file that is gone has an empty one."""
+    return {file: hashlib.sha256(Path(file).read_bytes()).hexdigest() if Path(file).is_file() else "" for file in files}

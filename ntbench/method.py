@@ -1,0 +1,141 @@
+"""Defense, Attack, Context: the only module of ours that a submission imports."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from torch import nn
+
+from ntbench import train
+from ntbench.data import Split
+from ntbench.errors import UserError
+from ntbench.models import features, head, reset_head
+from ntbench.registry import code_digest, registry
+from ntbench.train import accuracy, create_optimizer, create_schedule, descend, fit
+from ntbench.types import Budget, Kind, Mask, MethodSpec, Training, digest
+
+__all__ = [
+    "Access",
+    "Attack",
+    "Context",
+    "Defense",
+    "Field",
+    "Mask",
+    "Optimizer",
+    "Schedule",
+    "Split",
+    "Training",
+    "accuracy",
+    "create_optimizer",
+    "create_schedule",
+    "descend",
+    "features",
+    "fit",
+    "head",
+    "register",
+    "reset_head",
+]
+
+register = registry.register
+
+
+def _known(check: Callable[[str], None]) -> Callable[[str], str]:
+    def validate(name: str) -> str:
+        try:
+            check(name)
+        except UserError as error:
+            raise ValueError(str(error)) from None
+        return name
+
+    return validate
+
+
+Optimizer = Annotated[str, AfterValidator(_known(train.check_optimizer))]
+Schedule = Annotated[str, AfterValidator(_known(train.check_schedule))]
+
+
+@dataclass(frozen=True)
+class Access:
+    """What an attack asks for: source images with labels, and target images with labels, without, or none."""
+
+    source: bool = False
+    target: Literal["labelled", "unlabelled"] | None = "labelled"
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the threat model grants a method, and nothing else: never test data.
+
+    A split that is not granted is None; where labels are not granted they are all -1.
+    """
+
+    source: Split | None
+    target: Split | None
+    source_val: Split | None
+    target_classes: int
+    budget: Budget
+    seed: int
+    device: torch.device
+    fresh: Callable[[int], nn.Module]
+    """Build a randomly initialised model of the declared architecture with a number of classes."""
+
+    def generator(self, *names: str) -> torch.Generator:
+        """Return a CPU generator that depends on the recipe and the names alone."""
+        return torch.Generator().manual_seed(int(digest([self.seed, *names]), 16) % 2**63)
+
+
+class Method(BaseModel):
+    """A defense or an attack; its fields are its hyper-parameters, frozen, and unknown names are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: ClassVar[Kind]
+    name: ClassVar[str]
+    version: ClassVar[int] = 1
+    paper: ClassVar[str] = ""
+    expected_failures: ClassVar[dict[str, str]] = {}
+
+    def spec(self, label: str = "") -> MethodSpec:
+        """Return what stands for this method in recipes, with every hyper-parameter resolved."""
+        return MethodSpec(
+            kind=self.kind,
+            name=self.name,
+            version=self.version,
+            code=code_digest(type(self)),
+            params=self.model_dump(mode="json"),
+            label=label or self.name,
+        )
+
+
+class Defense(Method):
+    """Takes a model trained on source and returns protected weights of the same architecture."""
+
+    kind: ClassVar[Kind] = "defense"
+    needs_target: ClassVar[bool] = False
+    needs_target_labels: ClassVar[bool] = False
+    masked: ClassVar[bool] = False
+    """Whether zeros in the released weights are a mask that an attacker may keep or drop."""
+
+    def protect(self, model: nn.Module, ctx: Context) -> nn.Module:
+        """Return the protected model; the given one may be changed in place."""
+        raise NotImplementedError(f"{type(self).__name__}.protect")
+
+
+class Attack(Method):
+    """Takes protected weights and what its access grants, and yields adapted models."""
+
+    kind: ClassVar[Kind] = "attack"
+    access: ClassVar[Access] = Access()
+
+    @property
+    def respects_mask(self) -> bool:
+        """Return whether the attack keeps the zeros of a released mask."""
+        return False
+
+    def attack(self, model: nn.Module, ctx: Context) -> Iterator[nn.Module]:
+        """Yield the adapted model after every optimizer step, within the budget; the runner scores it."""
+        raise NotImplementedError(f"{type(self).__name__}.attack")

@@ -1,0 +1,171 @@
+"""Models: timm's architectures, two small ones of ours, and their weights as safetensors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import timm
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from timm.models import register_model
+from torch import Tensor, nn
+
+from ntbench.errors import UserError, unknown
+from ntbench.types import Arch
+
+
+class SmallCNN(nn.Module):
+    """Three blocks of convolution, batch norm, ReLU and max-pooling, and a linear head, with timm's interface.
+
+    Takes [n, 3, s, s] with s a multiple of 8 pixels; global average pooling makes the head independent of s.
+    """
+
+    def __init__(self, widths: tuple[int, int, int], num_classes: int = 10, in_chans: int = 3) -> None:
+        """Build the blocks with the given channel widths."""
+        super().__init__()
+        self.num_features, self.num_classes = widths[-1], num_classes
+        channels = [in_chans, *widths]
+        blocks = [_block(a, b) for a, b in zip(channels, widths, strict=False)]
+        self.blocks = nn.Sequential(*blocks)
+        self.head = nn.Linear(self.num_features, num_classes)
+
+    def get_classifier(self) -> nn.Linear:
+        """Return the head."""
+        return self.head
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Replace the head by a fresh one."""
+        self.num_classes = num_classes
+        self.head = nn.Linear(self.num_features, num_classes)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Return the last feature maps, [n, c, s/8, s/8]."""
+        return self.blocks(x)  # type: ignore[no-any-return]
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Pool the feature maps and, unless `pre_logits`, classify them."""
+        x = x.mean(dim=(2, 3))
+        return x if pre_logits else self.head(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits, [n, classes]."""
+        return self.forward_head(self.forward_features(x))
+
+
+def _block(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+        nn.MaxPool2d(2),
+    )
+
+
+@register_model  # type: ignore[untyped-decorator]
+def cnns_bn(pretrained: bool = False, **kwargs: int) -> SmallCNN:
+    """Return the 16-32-64 network of 24 thousand parameters."""
+    return _small((16, 32, 64), pretrained, kwargs)
+
+
+@register_model  # type: ignore[untyped-decorator]
+def cnn_bn(pretrained: bool = False, **kwargs: int) -> SmallCNN:
+    """Return the 32-64-128 network of 95 thousand parameters."""
+    return _small((32, 64, 128), pretrained, kwargs)
+
+
+def _small(widths: tuple[int, int, int], pretrained: bool, kwargs: Mapping[str, int]) -> SmallCNN:
+    if pretrained:
+        raise UserError("the small networks have no published weights; leave `pretrained` out")
+    return SmallCNN(widths, **{key: kwargs[key] for key in ("num_classes", "in_chans") if key in kwargs})
+
+
+def build(arch: Arch, classes: int, seed: int) -> nn.Module:
+    """Return a freshly initialised model, in channels_last, that depends on its seed alone.
+
+    Raises UserError on a name that timm does not know and on arguments that it refuses.
+    """
+    if not timm.is_model(arch.name):
+        raise unknown("architecture", arch.name, timm.list_models())
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            model: nn.Module = timm.create_model(arch.name, num_classes=classes, **arch.params)
+        except TypeError as error:
+            raise UserError(f"architecture {arch.name!r} refuses params={arch.params}: {error}") from None
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def head(model: nn.Module) -> nn.Linear:
+    """Return the linear classifier of a timm model."""
+    layer = model.get_classifier()  # type: ignore[operator]
+    if not isinstance(layer, nn.Linear):
+        raise UserError(f"{type(model).__name__} ends in {type(layer).__name__}; only linear classifiers are supported")
+    return layer
+
+
+def reset_head(model: nn.Module, classes: int, generator: torch.Generator) -> None:
+    """Replace the classifier by a freshly initialised one, as torch initialises a linear layer."""
+    device = head(model).weight.device
+    model.reset_classifier(classes)  # type: ignore[operator]
+    layer = head(model)
+    bound = 1 / math.sqrt(layer.in_features)
+    with torch.no_grad():
+        for tensor in (layer.weight, layer.bias):
+            tensor.copy_(torch.empty(tensor.shape).uniform_(-bound, bound, generator=generator))
+    layer.to(device)
+
+
+def features(model: nn.Module, x: Tensor) -> Tensor:
+    """Return the input of the linear head, [n, d]."""
+    maps = model.forward_features(x)  # type: ignore[operator]
+    return model.forward_head(maps, pre_logits=True)  # type: ignore[operator,no-any-return]
+
+
+def pack(model: nn.Module) -> dict[str, Tensor]:
+    """Return the state dict as contiguous tensors on the CPU.
+
+    Raises ValueError on weights that are not finite.
+    """
+    weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
+    for name, tensor in weights.items():
+        if not torch.isfinite(tensor).all():
+            raise FloatingPointError(f"weights {name!r} are not finite")
+    return weights
+
+
+def unpack(weights: Mapping[str, Tensor], model: nn.Module) -> nn.Module:
+    """Load weights into a fresh model of the declared architecture and return it.
+
+    Raises ValueError where names, shapes or dtypes differ from the architecture's.
+    """
+    own = model.state_dict()
+    for name in sorted(own.keys() ^ weights.keys()):
+        raise ValueError(f"weights {name!r} are {'missing' if name in own else 'not part of the architecture'}")
+    for name, tensor in weights.items():
+        if tensor.shape != own[name].shape or tensor.dtype != own[name].dtype:
+            raise ValueError(
+                f"weights {name!r} are {tuple(tensor.shape)} {tensor.dtype}, "
+                f"the architecture has {tuple(own[name].shape)} {own[name].dtype}"
+            )
+    model.load_state_dict(dict(weights))
+    return model
+
+
+def write_weights(path: Path, weights: Mapping[str, Tensor], facts: str) -> None:
+    """Write tensors and a JSON string of facts about them to one safetensors file."""
+    path.write_bytes(save(dict(weights), metadata={"facts": facts}))
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], str]:
+    """Read what `write_weights` wrote; nothing is unpickled.
+
+    Raises UserError on a file that is no such safetensors file.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, (file.metadata() or {})["facts"]  # noqa: SIM118
+    except (SafetensorError, KeyError, OSError) as error:
+        raise UserError(f"artifact {str(path)!r} cannot be read ({error}); delete it and run again") from None

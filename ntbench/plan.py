@@ -1,0 +1,103 @@
+"""A suite and a choice of rows and seeds become an ordered list of cells."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from ntbench.errors import UserError, unknown
+from ntbench.manifest import Manifest, fingerprints
+from ntbench.method import Attack, Defense
+from ntbench.registry import registry, source_file
+from ntbench.suite import DefenseEntry, Suite
+from ntbench.types import Cell, Kind
+
+CONTROLS = ("none", "scratch", "magnitude")
+
+
+@dataclass(frozen=True)
+class _Row:
+    method: Any
+    label: str
+
+
+def with_rows(suite: Suite, chosen: Iterable[str], added: Iterable[str] = ()) -> Suite:
+    """Return the suite with the chosen rows and the controls only; a defense that the suite lacks becomes a new row.
+
+    Without a choice all rows stay. `added` rows come on top. Raises UserError on names that nothing registers.
+    """
+    wanted = list(dict.fromkeys([*chosen, *added]))
+    known = {entry.row for entry in suite.defenses}
+    fresh = tuple(DefenseEntry(name=_registered(name, known)) for name in wanted if name not in known)
+    kept = (entry for entry in suite.defenses if not chosen or entry.row in wanted or entry.name in CONTROLS)
+    return suite.model_copy(update={"defenses": (*kept, *fresh)})
+
+
+def plan(suite: Suite) -> list[Cell]:
+    """Return every cell of a suite, seed by seed; an attack that keeps masks faces only defenses that release one.
+
+    Raises UserError on hyper-parameters that a method refuses.
+    """
+    defenses = [_build("defense", entry.name, entry.params, entry.row) for entry in suite.defenses]
+    attacks = [
+        _build("attack", entry.name, params, label) for entry in suite.attacks for label, params in entry.variants()
+    ]
+    return [
+        Cell(
+            protocol=suite.protocol,
+            task=task,
+            arch=suite.arch,
+            pretrain=suite.pretrain,
+            budget=suite.budget,
+            defense=defense.method.spec(defense.label),
+            attack=attack.method.spec(attack.label),
+            ratio=ratio,
+            seed=seed,
+        )
+        for seed in suite.seeds
+        for task in suite.tasks
+        for defense in defenses
+        for attack in attacks
+        for ratio in suite.ratios
+        if _applies(attack.method, defense.method)
+    ]
+
+
+def manifest(suite: Suite, request: str, cells: list[Cell]) -> Manifest:
+    """Return what the run's folder is to hold."""
+    methods = {(cell.defense.kind, cell.defense.name) for cell in cells} | {
+        (cell.attack.kind, cell.attack.name) for cell in cells
+    }
+    files = sorted({source_file(registry.get(kind, name)) for kind, name in methods})
+    return Manifest(
+        suite=suite,
+        request=request,
+        sources=fingerprints(files),
+        cells={"|".join(map(str, cell.coordinates)): cell.key for cell in cells},
+        asked=tuple(cell.key for cell in cells),
+    )
+
+
+def _applies(attack: Attack, defense: Defense) -> bool:
+    return defense.masked or not attack.respects_mask
+
+
+def _registered(name: str, rows: set[str]) -> str:
+    if name not in registry.names("defense"):
+        raise unknown("defense", name, {*registry.names("defense"), *rows})
+    return name
+
+
+def _build(kind: Kind, name: str, params: dict[str, Any], label: str) -> _Row:
+    cls = registry.get(kind, name)
+    try:
+        return _Row(cls(**params), label)
+    except ValidationError as error:
+        item = error.errors()[0]
+        key = ".".join(map(str, item["loc"]))
+        if item["type"] == "extra_forbidden":
+            raise unknown(f"hyper-parameter of {kind} {name!r}:", key, cls.model_fields) from None
+        raise UserError(f"{kind} {label!r}: {key} = {item['input']!r}: {item['msg']}") from None

@@ -1,0 +1,146 @@
+"""Names to classes: one table behind three doors (entry point, file, decorator)."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+import sys
+import warnings
+from collections.abc import Callable
+from functools import partial
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+from ntbench.errors import UserError, unknown
+from ntbench.types import Kind, MethodSpec
+
+GROUP = "ntbench.methods"
+T = TypeVar("T", bound=type)
+
+
+class Registry:
+    """The defenses and attacks that are known to this process."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self._classes: dict[tuple[str, str], type[Any]] = {}
+        self._installed: set[tuple[str, str]] = set()
+        self._discovered = False
+
+    def register(self, cls: T) -> T:
+        """Add a class under its kind and name; a second class of the same name is refused."""
+        kind, name = _identity(cls)
+        held = self._classes.get((kind, name))
+        if held is not None and source_file(held) != source_file(cls):
+            raise UserError(
+                f"{kind} {name!r} of {source_file(cls)} is already registered by {source_file(held)}; rename one"
+            )
+        self._classes[kind, name] = cls
+        return cls
+
+    def get(self, kind: Kind, name: str) -> type[Any]:
+        """Return the class of a name."""
+        self.discover()
+        if (kind, name) not in self._classes:
+            raise unknown(kind, name, self.names(kind))
+        return self._classes[kind, name]
+
+    def names(self, kind: Kind) -> list[str]:
+        """Return the registered names of one kind."""
+        self.discover()
+        return sorted(name for held, name in self._classes if held == kind)
+
+    def create(self, spec: MethodSpec) -> Any:
+        """Build the method that a spec describes, and refuse it if its code has changed since."""
+        cls = self.get(spec.kind, spec.name)
+        if code_digest(cls) != spec.code:
+            raise UserError(f"the code of {spec.kind} {spec.name!r} in {source_file(cls)} changed; plan the run again")
+        return cls(**spec.params)
+
+    def discover(self) -> None:
+        """Import what the installed packages offer; a broken package is a warning, not an end."""
+        if self._discovered:
+            return
+        self._discovered = True
+        decorated = set(self._classes)
+        for point in entry_points(group=GROUP):
+            loaded = _guarded(point.value, point.load)
+            if inspect.isclass(loaded):
+                _guarded(point.value, partial(self.register, loaded))
+            for module in pkgutil.iter_modules(getattr(loaded, "__path__", [])):
+                if not module.name.startswith("_"):
+                    name = f"{point.value}.{module.name}"
+                    _guarded(name, partial(importlib.import_module, name))
+        self._installed = set(self._classes) - decorated
+
+    def load_plugin(self, path: str) -> list[type[Any]]:
+        """Import one file and return the methods that it registers."""
+        self.discover()
+        file = Path(path).resolve()
+        before = dict(self._classes)
+        _import_file(file)
+        found = [cls for key, cls in self._classes.items() if before.get(key) is not cls]
+        if not found:
+            raise UserError(f"plug-in {path!r} registers nothing; decorate its class with @register")
+        return found
+
+    @property
+    def plugins(self) -> tuple[str, ...]:
+        """Return the files that a worker process must load to know the same methods."""
+        files = {source_file(cls) for key, cls in self._classes.items() if key not in self._installed}
+        return tuple(sorted(file for file in files if Path(file).is_file()))
+
+
+def source_file(cls: type[Any]) -> str:
+    """Return the file that a class was defined in, or its module's name where there is none."""
+    module = sys.modules.get(cls.__module__)
+    return getattr(module, "__file__", None) or cls.__module__
+
+
+def code_digest(cls: type[Any]) -> str:
+    """Return 16 hex digits of the SHA-256 of the file that defines a class."""
+    file = Path(source_file(cls))
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:16] if file.is_file() else ""
+
+
+def _identity(cls: type[Any]) -> tuple[str, str]:
+    kind, name = getattr(cls, "kind", None), getattr(cls, "name", None)
+    if kind not in get_args(Kind) or not isinstance(name, str) or not name.isidentifier() or name != name.lower():
+        raise UserError(
+            f"{cls.__module__}.{cls.__qualname__}: name={name!r} of kind={kind!r} cannot be registered; "
+            "derive from Defense or Attack and set `name` to a lower snake case name"
+        )
+    return str(kind), name
+
+
+def _guarded(name: str, load: Callable[[], Any]) -> Any:
+    try:
+        return load()
+    except Exception as error:
+        warnings.warn(f"plug-in {name} is left out: {type(error).__name__}: {error}", stacklevel=3)
+
+
+def _import_file(file: Path) -> None:
+    if not file.is_file():
+        raise UserError(f"plug-in {str(file)!r} does not exist; give the path of a Python file")
+    name = f"ntbench_plugin_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
+    if name in sys.modules:
+        return
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise UserError(f"plug-in {str(file)!r} is not a Python file")
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException as error:
+        del sys.modules[name]
+        if isinstance(error, UserError) or not isinstance(error, Exception):
+            raise
+        raise UserError(f"plug-in {str(file)!r} cannot be imported: {type(error).__name__}: {error}") from error
+
+
+registry = Registry()

@@ -1,0 +1,215 @@
+"""One command on one run's folder: plan or resume, execute under a progress bar, show and report."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from ntbench.errors import UserError
+from ntbench.manifest import Manifest, read_manifest
+from ntbench.registry import registry
+from ntbench.store import Store
+from ntbench.suite import Suite, load_suite
+from ntbench.types import Cell, Result, digest
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a command asks for."""
+
+    suite: str
+    defenses: tuple[str, ...] = ()
+    plugins: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = ()
+
+    @cached_property
+    def resolved(self) -> Suite:
+        """Return the suite with the seeds that are asked for."""
+        suite = load_suite(self.suite)
+        return suite.model_copy(update={"seeds": self.seeds}) if self.seeds else suite
+
+    @cached_property
+    def key(self) -> str:
+        """Return what tells two requests apart, without importing any method."""
+        plugins = [str(Path(plugin).resolve()) for plugin in self.plugins]
+        return digest([self.resolved.model_dump(mode="json"), self.defenses, plugins])
+
+
+class Session:
+    """A request and the folder that it works in."""
+
+    def __init__(self, request: Request | None, folder: Path, console: Console) -> None:
+        """Bind a request, or None to read what is there, to a folder."""
+        self.request, self.folder, self.console = request, folder, console
+        self.store = Store(folder)
+
+    @property
+    def suite(self) -> Suite:
+        """Return the suite of the folder's plan."""
+        return self._manifest().suite
+
+    def results(self) -> list[Result]:
+        """Return the stored results that belong to the folder's plan."""
+        planned = set(self._manifest().cells.values())
+        return [result for result in self.store.results() if result.cell.key in planned]
+
+    def run(self, jobs: int, device: str, dask: str, retry_failed: bool) -> None:
+        """Compute what the request asks for and the folder lacks; write the report where anything is new."""
+        with self.store.writing():
+            held = read_manifest(self.folder)
+            statuses = self.store.statuses()
+            if retry_failed:
+                statuses = self._forget_failed(statuses)
+            if held and self.request and held.answers(self.request.key) and statuses.keys() >= set(held.asked):
+                self.console.print(f"nothing to do: all {len(held.asked)} cells are in {self.folder}")
+                return
+            cells = self._plan(held)
+            missing = [cell for cell in cells if cell.key not in statuses]
+            self._execute(missing, len(cells), jobs, device, dask)
+
+    def estimate(self, jobs: int, device: str) -> None:
+        """Print how many cells are left and about how long they take."""
+        from ntbench.estimate import seconds_per_cell
+
+        assert self.request
+        cells, _ = planned(self.request)
+        done = self.store.statuses()
+        missing = [cell for cell in cells if cell.key not in done]
+        protections = len({cell.protect_key for cell in missing})
+        seconds = sum(seconds_per_cell(cell, device) for cell in missing) / jobs
+        self.console.print(
+            f"{len(missing)} of {len(cells)} cells to run, {protections} protections: about {seconds / 60:.1f} minutes "
+            f"for the cells on {jobs} workers, and the defenses' own training on top"
+        )
+
+    def show(self, selection: str) -> None:
+        """Print the leaderboard and where the report lies."""
+        from ntbench.report import terminal_table
+        from ntbench.tables import leaderboard_table
+
+        self.console.print(terminal_table(leaderboard_table(self.results(), self.suite, selection)))
+        page = self.folder / "report" / "index.html"
+        if not page.exists():
+            self.report(selection)
+        self.console.print(f"report: {page}", highlight=False)
+
+    def report(self, selection: str) -> None:
+        """Write the report."""
+        from ntbench.report import write_report
+
+        with self.console.status("writing the report"):
+            write_report(self.folder, self.results(), self.suite, selection)
+
+    def say_where_it_stands(self) -> None:
+        """Print what an interruption left behind."""
+        self.console.print(
+            f"\ninterrupted: {len(self.store.statuses())} finished cells are safe in {self.folder}; "
+            "the same command goes on from there"
+        )
+
+    def _manifest(self) -> Manifest:
+        held = read_manifest(self.folder)
+        if held is None:
+            raise UserError(f"{str(self.folder)!r} holds no run; start one with `ntbench run SUITE --out FOLDER`")
+        return held
+
+    def _plan(self, held: Manifest | None) -> list[Cell]:
+        assert self.request
+        with self.console.status("planning"):
+            from ntbench.plan import manifest
+
+            cells, suite = planned(self.request)
+            manifest(suite, self.request.key, cells).after(held).write(self.folder)
+        return cells
+
+    def _forget_failed(self, statuses: dict[str, str]) -> dict[str, str]:
+        failed = [result for result in self.store.results() if result.status != "ok"]
+        for result in failed:
+            if result.protection is None or result.protection.status != "ok":
+                self.store.forget_artifact(result.cell.protect_key)
+                self.store.forget_artifact(result.cell.pretrain_key)
+        self.store.forget(result.cell.key for result in failed)
+        return {key: status for key, status in statuses.items() if status == "ok"}
+
+    def _execute(self, missing: list[Cell], total: int, jobs: int, device: str, dask: str) -> None:
+        from ntbench.data import load_domain
+        from ntbench.grid import Settings, execute
+
+        settings = Settings(
+            folder=self.folder.resolve(),
+            cache=cache_folder(),
+            limits=self.suite.limits,
+            jobs=jobs,
+            device=device,
+            dask=dask,
+            plugins=registry.plugins,
+        )
+        with self.console.status("preparing the data"):
+            for task in dict.fromkeys(cell.task for cell in missing):
+                for domain in (task.source, task.target):
+                    load_domain(domain, task.image_size, settings.cache)
+        failed = 0
+        with _progress(self.console, total, total - len(missing)) as advance:
+            for result in execute(missing, settings):
+                self.store.add(result)
+                failed += result.status != "ok"
+                advance(failed)
+        if missing:
+            self.report("val")
+
+
+def open_run(folder: Path, console: Console) -> Session:
+    """Return a session that reads a finished or interrupted run."""
+    session = Session(None, folder, console)
+    session.suite  # noqa: B018
+    return session
+
+
+def planned(request: Request) -> tuple[list[Cell], Suite]:
+    """Return the cells of a request and the suite with its rows."""
+    from ntbench.plan import plan, with_rows
+
+    added = [cls.name for plugin in request.plugins for cls in registry.load_plugin(plugin) if cls.kind == "defense"]
+    suite = with_rows(request.resolved, request.defenses, () if request.defenses else added)
+    return plan(suite), suite
+
+
+def cache_folder() -> Path:
+    """Return where built data sets are kept: NTBENCH_CACHE, or the user's cache folder."""
+    return Path(os.environ.get("NTBENCH_CACHE") or Path.home() / ".cache" / "ntbench")
+
+
+@contextmanager
+def _progress(console: Console, total: int, done: int) -> Iterator[Callable[[int], None]]:
+    columns = (
+        TextColumn("cells"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TaskProgressColumn(show_speed=True),
+        TextColumn("{task.fields[failed]} failed, {task.fields[rate]:.1f} cells/s"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("", total=total, completed=done, failed=0, rate=0.0)
+
+        def advance(failed: int) -> None:
+            bar.update(task, advance=1, failed=failed, rate=bar.tasks[0].speed or 0.0)
+
+        yield advance

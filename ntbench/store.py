@@ -1,0 +1,121 @@
+"""A run's folder: results in one SQLite file with one writer, artifacts by content hash; whole or absent."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from pydantic import ValidationError
+
+from ntbench.errors import UserError
+from ntbench.types import Result
+
+_TABLE = "CREATE TABLE IF NOT EXISTS results (key TEXT PRIMARY KEY, status TEXT NOT NULL, body TEXT NOT NULL)"
+
+
+class Store:
+    """Results and artifacts under one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        """Name the folder; nothing is created before the first write."""
+        self.folder = folder
+        self.database = folder / "results.sqlite"
+        self.artifacts = folder / "artifacts"
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Be the folder's only writer, or raise UserError."""
+        with self._explained():
+            self.folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.folder / "writer.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise UserError(
+                f"another process is writing to {str(self.folder)!r}; wait for it or give another --out"
+            ) from None
+        with lock:
+            yield
+
+    def add(self, result: Result) -> None:
+        """Store one result; after this call it survives a kill."""
+        row = (result.cell.key, result.status, result.model_dump_json())
+        with self._connected() as connection:
+            connection.execute("INSERT OR REPLACE INTO results VALUES (?, ?, ?)", row)
+
+    def statuses(self) -> dict[str, str]:
+        """Return the status of every stored key."""
+        return dict(self._select("SELECT key, status FROM results"))
+
+    def results(self) -> list[Result]:
+        """Return every stored result, in the order of keys."""
+        rows = self._select("SELECT key, body FROM results ORDER BY key")
+        try:
+            return [Result.model_validate_json(body) for _, body in rows]
+        except ValidationError as error:
+            raise UserError(
+                f"{str(self.database)!r} holds a result of another schema ({error.errors()[0]['msg']}); "
+                "render it with the ntbench that wrote it, or start a new folder with --out"
+            ) from None
+
+    def forget(self, keys: Iterable[str]) -> None:
+        """Remove results, so that they are computed again."""
+        with self._connected() as connection:
+            connection.executemany("DELETE FROM results WHERE key = ?", [(key,) for key in keys])
+
+    def artifact(self, key: str, make: Callable[[Path], None]) -> Path:
+        """Return the file of a key; exactly one process makes it where it is absent, and the others wait."""
+        path = self.artifact_path(key)
+        if path.exists():
+            return path
+        with self._explained():
+            self.artifacts.mkdir(parents=True, exist_ok=True)
+            with FileLock(path.with_suffix(".lock")):
+                if not path.exists():
+                    unfinished = path.with_suffix(".tmp")
+                    make(unfinished)
+                    os.replace(unfinished, path)
+        return path
+
+    def artifact_path(self, key: str) -> Path:
+        """Return where the artifact of a key lies or would lie."""
+        return self.artifacts / f"{key}.safetensors"
+
+    def forget_artifact(self, key: str) -> None:
+        """Remove an artifact, so that it is made again."""
+        with suppress(FileNotFoundError):
+            self.artifact_path(key).unlink()
+
+    def _select(self, query: str) -> list[tuple[str, str]]:
+        if not self.database.exists():
+            return []
+        with self._connected() as connection:
+            return connection.execute(query).fetchall()
+
+    @contextmanager
+    def _connected(self) -> Iterator[sqlite3.Connection]:
+        with self._explained():
+            connection = sqlite3.connect(self.database, timeout=30)
+            try:
+                with connection:
+                    connection.execute("PRAGMA journal_mode=WAL")
+                    connection.execute(_TABLE)
+                    yield connection
+            finally:
+                connection.close()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            raise UserError(
+                f"{str(self.database)!r} cannot be used: {error}; free disk space if it is full, "
+                "otherwise restore it from a copy or start a new folder with --out"
+            ) from error
+        except OSError as error:
+            raise UserError(f"{str(self.folder)!r} cannot be written: {error}") from error

@@ -1,0 +1,151 @@
+"""Suites: frozen, versioned grids of tasks, defenses, attacks, budgets and seeds, read from TOML."""
+
+from __future__ import annotations
+
+import tomllib
+from importlib import resources
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from ntbench.errors import UserError, unknown
+from ntbench.types import Arch, Budget, Mask, Recipe, Task, Training
+
+
+class PaperSetting(Recipe):
+    """The attack that a defense's own paper evaluates with, by its label in the suite."""
+
+    attack: str
+    mask: Mask = "dense"
+
+
+class DefenseEntry(Recipe):
+    """One row of the table: a defense, its hyper-parameters and its paper's attack."""
+
+    name: str
+    label: str = ""
+    params: dict[str, Any] = {}
+    paper: PaperSetting | None = None
+
+    @property
+    def row(self) -> str:
+        """Return the name that stands in the tables."""
+        return self.label or self.name
+
+
+class AttackEntry(Recipe):
+    """One attack, or the product of the value lists in `grid`; the label is a format string over its parameters."""
+
+    name: str
+    label: str = ""
+    params: dict[str, Any] = {}
+    grid: dict[str, list[Any]] = {}
+
+    def variants(self) -> list[tuple[str, dict[str, Any]]]:
+        """Return the (label, parameters) pairs that this entry stands for."""
+        points = (dict(zip(self.grid, values, strict=True)) for values in product(*self.grid.values()))
+        full = [self.params | point for point in points]
+        return [((self.label or self.name).format(**params), params) for params in full]
+
+
+class Limits(Recipe):
+    """What one cell may take before it is stopped."""
+
+    cell_seconds: float = Field(default=600, gt=0)
+    protect_seconds: float = Field(default=7200, gt=0)
+    memory_mb: int = Field(default=8192, ge=512)
+
+
+class Suite(Recipe):
+    """A frozen, versioned grid."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    version: int = Field(ge=1)
+    summary: str
+    seeds: tuple[int, ...] = Field(min_length=1)
+    ratios: tuple[float, ...] = Field(min_length=2)
+    arch: Arch
+    pretrain: Training
+    budget: Budget
+    paper: PaperSetting
+    tasks: tuple[Task, ...] = Field(min_length=1)
+    defenses: tuple[DefenseEntry, ...] = Field(min_length=1)
+    attacks: tuple[AttackEntry, ...] = Field(min_length=1)
+    limits: Limits = Limits()
+
+    @property
+    def protocol(self) -> str:
+        """Return the name and version that stand in every row."""
+        return f"{self.name}-{self.version}"
+
+    def paper_setting(self, row: str) -> PaperSetting:
+        """Return the paper's attack on one row; the suite's own where the row states none."""
+        return next((d.paper for d in self.defenses if d.row == row and d.paper), self.paper)
+
+    @field_validator("ratios")
+    @classmethod
+    def _rising(cls, ratios: tuple[float, ...]) -> tuple[float, ...]:
+        if list(ratios) != sorted(set(ratios)) or ratios[0] <= 0 or ratios[-1] > 1:
+            raise ValueError("must rise strictly within (0, 1]")
+        return ratios
+
+    @field_validator("seeds", "tasks")
+    @classmethod
+    def _distinct(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        if len({str(value) for value in values}) < len(values):
+            raise ValueError("holds the same value twice; remove one")
+        return values
+
+    @model_validator(mode="after")
+    def _labels(self) -> Suite:
+        rows = [entry.row for entry in self.defenses]
+        if len(set(rows)) < len(rows):
+            raise ValueError(f"defenses: two rows share a label in {rows}; give each its own `label`")
+        labels = {label for entry in self.attacks for label, _ in entry.variants()}
+        for setting in [self.paper, *(d.paper for d in self.defenses if d.paper)]:
+            if setting.attack not in labels:
+                raise ValueError(f"paper.attack: {unknown('attack label', setting.attack, labels)}")
+        return self
+
+
+def suite_names() -> list[str]:
+    """Return the names of the built-in suites."""
+    files = resources.files("ntbench.protocols").iterdir()
+    return sorted(Path(file.name).stem for file in files if file.name.endswith(".toml"))
+
+
+def load_suite(name: str) -> Suite:
+    """Read a built-in suite by name, or any TOML file by path.
+
+    Raises UserError that names the file, the key, the value and the remedy.
+    """
+    if name.endswith(".toml") or "/" in name:
+        if not Path(name).is_file():
+            raise UserError(f"suite file {name!r} does not exist; give the path of a TOML file or a built-in suite")
+        return parse_suite(Path(name).read_text(encoding="utf-8"), name)
+    if name not in suite_names():
+        raise unknown("suite", name, suite_names())
+    text = resources.files("ntbench.protocols").joinpath(f"{name}.toml").read_text(encoding="utf-8")
+    return parse_suite(text, f"{name}.toml")
+
+
+def parse_suite(text: str, origin: str) -> Suite:
+    """Parse a suite's TOML; the origin names it in errors."""
+    try:
+        return Suite.model_validate(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{origin}: not valid TOML: {error}") from None
+    except ValidationError as error:
+        raise UserError("\n".join(f"{origin}: {_explain(item)}" for item in error.errors())) from None
+
+
+def _explain(item: Any) -> str:
+    key = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        return f"{key} = {item['input']!r}: unknown key; remove it or correct its spelling"
+    if item["type"] == "missing":
+        return f"{key}: missing; add it"
+    message = str(item["msg"]).removeprefix("Value error, ")
+    return f"{key} = {item['input']!r}: {message}" if key else message
