@@ -85,9 +85,11 @@ class Sophon(Defense):
         for _ in range(self.loops):
             self._suppress(model, suppress, target, ctx.target_classes, chance)
             self._reinforce(model, reinforce, source, self.source_steps)
-            if accuracy(model, ctx.source_val) < floor:
+            held = accuracy(model, ctx.source_val)
+            if held < floor:
                 self._reinforce(model, reinforce, source, self.repair_steps)
-            if accuracy(model, ctx.source_val) >= floor:
+                held = accuracy(model, ctx.source_val)
+            if held >= floor:
                 released = copy.deepcopy(model.state_dict())
         model.load_state_dict(released)
         return model

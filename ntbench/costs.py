@@ -15,8 +15,9 @@ UNKNOWN = Overhead(np.nan, False, np.nan, np.nan)
 def worst_overheads(curves: Curves, row: int, selection: Selection) -> dict[tuple[str, int], Overhead]:
     """Return by (cost, q) the cheapest attack's cost over scratch's cheapest, to q percent of tuned scratch's accuracy.
 
-    Each side's attack has the lowest median (then restricted mean) over seeds on the selection split's curves; the
-    costs reported are those of the test curves. All are NaN where either side has no attack with every seed.
+    Each side's attack has the lowest median over seeds (then restricted mean, then share of censored seeds) on the
+    selection split's curves; the costs reported are those of the test curves. All are NaN where either side has no
+    attack with every seed.
     """
     scratch = curves.scratch()
     found = {(cost, q): UNKNOWN for cost in COSTS for q in QUANTILES}
@@ -45,8 +46,9 @@ def paper_overhead(curves: Curves, row: int | None, attack: str) -> Overhead:
 
 def _cheapest(curves: Curves, row: int, cost: Array, path: Array, goal: float) -> int:
     reached = cost_to_reach(cost[row], path[row], goal)
-    restricted = np.where(np.isinf(reached), cost[row, :, :, -1], reached).mean(axis=1)
-    order = np.lexsort((restricted, np.median(reached, axis=1)))
+    censored = np.isinf(reached)
+    restricted = np.where(censored, cost[row, :, :, -1], reached).mean(axis=1)
+    order = np.lexsort((censored.mean(axis=1), restricted, np.median(reached, axis=1)))
     return next(int(a) for a in order if curves.eligible(row)[a, -1])
 
 

@@ -23,7 +23,7 @@ from ntbench.domains._partition import stratified_order
 from ntbench.types import digest
 
 _PARTS = ("train", "val", "test")
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +134,7 @@ def _resized(images: Images, size: int, chunk: int = 4096) -> Tensor:
     for start in range(0, len(images), chunk):
         pixels = torch.tensor(images[start : start + chunk])
         pixels = pixels.unsqueeze(1) if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
-        smooth = interpolate(pixels.float(), size=(size, size), mode="bilinear", antialias=False)
+        smooth = interpolate(pixels.float(), size=(size, size), mode="bilinear", antialias=True)
         out[start : start + chunk] = smooth.round().clamp(0, 255).permute(0, 2, 3, 1)
     return out
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import pandas as pd
@@ -97,6 +98,7 @@ COLUMNS: dict[str, Column] = {
     "note": Column("", "Note", "note", lambda r: _text(r, "note"), numeric=False),
 }
 NARROW = ("rank", "defense", "mask", "paper_slc", "paper_overhead", "slc", "overhead", "drop", "holds")
+NOTED = (*NARROW, "note")
 
 
 def cells(record: Record, names: tuple[str, ...] = tuple(COLUMNS)) -> dict[str, str]:
@@ -108,3 +110,8 @@ def heading(name: str) -> str:
     """Return a column's heading with its group, for tables of one header line."""
     column = COLUMNS[name]
     return f"{column.group}: {column.heading}" if column.group else column.heading
+
+
+def header_groups(names: tuple[str, ...]) -> list[tuple[str, int]]:
+    """Return the runs of columns that share a group, with their lengths."""
+    return [(group, len(list(run))) for group, run in groupby(COLUMNS[name].group for name in names)]

@@ -265,21 +265,13 @@ def _shade(axes: Axes, mean: pd.DataFrame) -> None:
 
 
 def _spread(axes: Axes, frame: pd.DataFrame, x: str, y: str, colour: Any, band: bool = False) -> None:
-    sns.lineplot(
-        data=frame,
-        x=x,
-        y=y,
-        color=colour,
-        ax=axes,
-        errorbar=("pi", 100),
-        err_style="band" if band else "bars",
-        err_kws={"linewidth": 0} if band else {"linewidth": 0.8},
-        linewidth=1.1,
-        marker="" if colour == "black" else "o",
-        markersize=2.5,
-        markeredgewidth=0,
-    )
-    axes.set(xlabel="", ylabel="")
+    points = frame.groupby(x)[y].agg(["mean", "min", "max"])
+    marker = {} if colour == "black" else {"marker": "o", "markersize": 2.5, "markeredgewidth": 0}
+    axes.plot(points.index, points["mean"], color=colour, linewidth=1.1, **marker)
+    if band:
+        axes.fill_between(points.index, points["min"], points["max"], color=colour, alpha=0.2, linewidth=0)
+    else:
+        axes.vlines(points.index, points["min"], points["max"], color=colour, linewidth=0.8)
 
 
 def _title(axes: Axes, row: Row, figure: str, place: tuple[float, float]) -> None:

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import base64
 import io
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from matplotlib.figure import Figure
 from rich.table import Table
 from rich.text import Text
 
-from ntbench.display import COLUMNS, MISSING, NARROW, cells, heading, number, percent, ratio
+from ntbench.costs import QUANTILES
+from ntbench.curves import COSTS
+from ntbench.display import COLUMNS, cells, number
 from ntbench.errors import UserError
-from ntbench.figures import task_figures
-from ntbench.glossary import LEADERBOARD, READING, RULES
+from ntbench.glossary import RULES
 from ntbench.suite import Suite
 from ntbench.tables import (
     failures_table,
@@ -28,27 +26,42 @@ from ntbench.tables import (
     results_table,
     trajectories_table,
 )
+from ntbench.templating import html, latex, markdown
 from ntbench.types import Result
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 DECIMALS = 6
+TERMINAL = {
+    "rank": "Rank",
+    "defense": "Defense",
+    "mask": "Mask",
+    "paper_slc": "Paper\nSLC-AUC",
+    "paper_overhead": "Paper\noverhead",
+    "slc": "Worst case\nSLC-AUC",
+    "overhead": "Worst\noverhead",
+    "drop": "Source drop,\npoints",
+    "holds": "Holds",
+}
 CAPTIONS = {
     "learning_curves": (
         "Sample-wise learning curves",
         "Test accuracy after the strongest attack (colour) and from scratch (black), by how many target samples the "
         "attacker has. Red area: the released weights help the attacker; blue area: they hurt. The area is SLC-AUC. "
-        "The dotted line is what the paper's own attack suggests. Bars span the seeds.",
+        "The dotted line is the attack of the paper. Bars span the seeds.",
     ),
     "overhead_curves": (
         "Overhead",
         "Test accuracy on the way of the attack, with the best attack at each step, at the largest sample ratio; bands "
-        "span the seeds. The overhead is how far right of scratch the protected curve crosses the dotted line; '>' "
-        "means that it did not within the budget.",
+        "span the seeds. The overhead is how many times as many steps as scratch the protected curve takes to the "
+        "dotted line; '>' means that it did not get there within the budget.",
     ),
     "attack_heatmap": (
         "Attacks against defenses",
         "SLC-AUC against tuned scratch for each single attack. Red: better than scratch for the attacker; blue: worse. "
-        "Frames mark the attack of each paper; the last line is the worst case, which picks an attack per sample count. "
-        "Grey: the attack did not finish on every seed and ratio.",
+        "Frames mark the attack of each paper. The last line is the worst case, which picks an attack per sample count. "
+        "Grey: the attack did not finish on every seed and sample ratio.",
     ),
     "intactness": (
         "What the defender pays, what the attacker loses",
@@ -56,8 +69,6 @@ CAPTIONS = {
         "in the shaded corner. Hollow: the attacker keeps the released zeros.",
     ),
 }
-_TEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {c: f"\\{c}" for c in "&%$#_{}"}
-_TEX |= {"<": "$<$", ">": "$>$", "|": r"\textbar{}", "\n": " "}
 
 
 def write_report(run: Path, results: Iterable[Result], suite: Suite, selection: str = "val") -> Path:
@@ -67,42 +78,36 @@ def write_report(run: Path, results: Iterable[Result], suite: Suite, selection: 
     """
     found = list(results)
     if not found:
-        raise UserError(f"{run}: holds no results; run `ntbench run {suite.name}` first")
+        raise UserError(f"{run}: holds no results yet; run `ntbench run {suite.name}` first")
     board, out = leaderboard_table(found, suite, selection), run / "report"
+    grid, trajectories = results_table(found), trajectories_table(found)
     (out / "figures").mkdir(parents=True, exist_ok=True)
-    cells_table, trajectories = results_table(found), trajectories_table(found)
-    cells_table.to_csv(out / "results.csv", index=False)
+    grid.to_csv(out / "results.csv", index=False)
     trajectories.to_parquet(out / "trajectories.parquet", index=False)
     board.round(DECIMALS).to_csv(out / "leaderboard.csv", index=False)
-    context = {"protocol": suite.protocol, "rule": RULES[selection], "selection": selection, "tasks": task_rows(board)}
-    (out / "leaderboard.md").write_text(render_markdown("leaderboard.md.j2", **context), encoding="utf-8")
-    (out / "leaderboard.tex").write_text(_latex().get_template("leaderboard.tex.j2").render(context), encoding="utf-8")
-    good = trajectories[trajectories["key"].isin(cells_table.loc[cells_table["status"] == "ok", "key"])]
+    context = {"suite": suite, "selection": selection, "rule": RULES[selection], "tasks": task_rows(board)}
+    _write(out / "leaderboard.md", markdown().get_template("leaderboard.md.j2").render(context))
+    _write(out / "leaderboard.tex", latex().get_template("leaderboard.tex.j2").render(context))
+    good = trajectories[trajectories["key"].isin(grid.loc[grid["status"] == "ok", "key"])]
     tables = (board, learning_curves(found, suite, selection), good, heatmap_table(found, suite, selection))
-    context |= {
-        "suite": suite,
-        "figures": _figures(out / "figures", tables, selection),
-        "failures": failures_table(found).to_dict("records"),
-        "count": len(found),
-        "provenance": provenance(found),
-        "overheads": _overheads(),
-    }
-    index = out / "index.html"
-    index.write_text(_html().get_template("index.html.j2").render(context), encoding="utf-8")
-    return index
+    context |= {"figures": _figures(out / "figures", tables, selection), "costs": COSTS, "quantiles": QUANTILES}
+    context |= {"failures": failures_table(found).to_dict("records"), "count": len(found)}
+    context |= {"provenance": _provenance(found), "recipes": _recipes(found)}
+    _write(out / "index.html", html().get_template("index.html.j2").render(context))
+    return out / "index.html"
 
 
 def terminal_table(leaderboard: pd.DataFrame) -> Table:
-    """Return the leaderboard for the terminal, the controls dimmed."""
-    table = Table(caption="SLC-AUC: negative is worse than scratch. Overhead: steps over those of scratch, to 90 %.")
-    several = leaderboard["task"].nunique() > 1
-    for name in ("task", *NARROW) if several else NARROW:
-        numeric = name in COLUMNS and COLUMNS[name].numeric
-        table.add_column(Text(heading(name) if name in COLUMNS else "Task"), justify="right" if numeric else "left")
+    """Return the leaderboard for the terminal; controls and rows without a rank are dimmed."""
+    table = Table(caption="SLC-AUC below 0: worse than scratch. Overhead: steps over those of scratch, to 90 %.")
+    for name, title in TERMINAL.items():
+        table.add_column(title, justify="right" if COLUMNS[name].numeric else "left", no_wrap=name != "defense")
     for task, rows in task_rows(leaderboard).items():
+        table.add_row("", Text(task, style="bold"))
         for row in rows:
-            texts = ([task] if several else []) + list(cells(row, NARROW).values())
-            table.add_row(*map(Text, texts), style="dim" if row["control"] or not row["ranked"] else None)
+            texts = cells(row, tuple(TERMINAL)) | {"paper_slc": number(row["paper_slc"], signed=True)}
+            style = "dim" if row["control"] or not row["ranked"] else None
+            table.add_row(*(Text(text) for text in texts.values()), style=style)
         table.add_section()
     return table
 
@@ -113,89 +118,46 @@ def task_rows(leaderboard: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
     return {str(task): [{str(k): v for k, v in r.items()} for r in part.to_dict("records")] for task, part in groups}
 
 
-def render_markdown(template: str, package: str = "ntbench", **context: Any) -> str:
-    """Render a Markdown template of one of our packages, every value escaped."""
-    environment = Environment(
-        loader=PackageLoader(package), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-        keep_trailing_newline=True, autoescape=False, finalize=_escape_markdown,
-    )  # fmt: skip
-    environment.globals |= _vocabulary()
-    return environment.get_template(template).render(context)
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
 
 
-def provenance(results: Sequence[Result]) -> dict[str, dict[str, list[str]]]:
-    """Return the distinct data digests, versions and devices of results, by name."""
-    found: dict[str, dict[str, set[str]]] = {"data": {}, "versions": {}, "device": {}}
+def _provenance(results: Sequence[Result]) -> dict[str, dict[str, str]]:
+    found: dict[str, dict[str, set[str]]] = {"Data": {}, "Versions": {}, "Devices": {}}
     for origin in (r.provenance for r in results if r.provenance):
         for name, value in origin.data.items():
-            found["data"].setdefault(name, set()).add(value)
+            found["Data"].setdefault(name, set()).add(value)
         for name, value in origin.versions.items():
-            found["versions"].setdefault(name, set()).add(value)
-        found["device"].setdefault("device", set()).add(origin.device)
-    return {kind: {name: sorted(names[name]) for name in sorted(names)} for kind, names in found.items()}
+            found["Versions"].setdefault(name, set()).add(value)
+        found["Devices"].setdefault("device", set()).add(origin.device)
+    return {kind: {name: ", ".join(sorted(names[name])) for name in sorted(names)} for kind, names in found.items()}
+
+
+def _recipes(results: Sequence[Result]) -> dict[str, dict[str, Any]]:
+    specs = {(spec.kind, spec.label): spec for r in results for spec in (r.cell.defense, r.cell.attack)}
+    return {f"{kind} {label}": spec.recipe() for (kind, label), spec in sorted(specs.items(), reverse=True)}
 
 
 def _figures(folder: Path, tables: Sequence[pd.DataFrame], selection: str) -> dict[str, list[dict[str, str]]]:
+    # The terminal table must not wait for seaborn.
+    from ntbench.figures import task_figures
+
     found: dict[str, list[dict[str, str]]] = {}
     for task in dict.fromkeys(tables[0]["task"]):
-        parts = [table[table["task"] == task].reset_index(drop=True) for table in tables]
-        for name, figure in task_figures(parts[0], parts[1], parts[2], parts[3], selection).items():
+        board, curves, trajectories, heat = (t[t["task"] == task].reset_index(drop=True) for t in tables)
+        found[task] = []
+        for name, figure in task_figures(board, curves, trajectories, heat, selection).items():
             title, caption = CAPTIONS[name]
-            image = {"title": title, "caption": caption, "data": _saved(figure, folder / f"{name}-{task}")}
-            found.setdefault(task, []).append(image)
+            found[task].append({"title": title, "caption": caption, "png": _saved(figure, folder / f"{name}-{task}")})
     return found
 
 
 def _saved(figure: Figure, stem: Path) -> str:
+    # The layout is the same for both formats, and costs more than drawing.
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
     figure.savefig(stem.with_name(f"{stem.name}.pdf"))
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     stem.with_name(f"{stem.name}.png").write_bytes(buffer.getvalue())
     return base64.b64encode(buffer.getvalue()).decode()
-
-
-def _overheads() -> list[dict[str, str]]:
-    names = [name for name in LEADERBOARD if re.fullmatch(r"overhead_[a-z]+_\d+", name)]
-    parts = [(name, *name.split("_")[1:]) for name in names]
-    return [{"name": name, "cost": cost, "q": f"{q} %"} for name, cost, q in parts]
-
-
-def _vocabulary() -> dict[str, Any]:
-    shown: dict[str, Any] = {"columns": COLUMNS, "narrow": NARROW, "glossary": LEADERBOARD, "reading": READING}
-    return shown | {"cells": cells, "heading": heading, "ratio": ratio, "number": number, "percent": percent}
-
-
-def _html() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("ntbench"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=True
-    )
-    environment.globals |= _vocabulary()
-    environment.filters["minus"] = _minus
-    return environment
-
-
-def _latex() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("ntbench"), undefined=StrictUndefined, autoescape=False, finalize=escape_latex,
-        block_start_string="<%", block_end_string="%>", variable_start_string="<<", variable_end_string=">>",
-        comment_start_string="<#", comment_end_string="#>", trim_blocks=True, lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )  # fmt: skip
-    environment.globals |= _vocabulary()
-    environment.filters["minus"] = _minus
-    return environment
-
-
-def _minus(text: str) -> str:
-    return text if text == MISSING else text.replace("-", "\N{MINUS SIGN}")
-
-
-def escape_latex(value: Any) -> str:
-    """Return a value as LaTeX text that cannot be read as a command."""
-    text = "".join(_TEX.get(character, character) for character in str(value))
-    return text.replace("\N{MINUS SIGN}", "$-$")
-
-
-def _escape_markdown(value: Any) -> str:
-    text = re.sub(r"([\\`*_\[\]|#~])", r"\\\1", str(value)).replace("\n", " ")
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
