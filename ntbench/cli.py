@@ -76,7 +76,7 @@ def run(
     out: Annotated[Path | None, typer.Option(help="The run's folder.  [default: runs/SUITE]")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Worker processes, one torch thread each.")] = os.cpu_count() or 1,
     device: Annotated[str, typer.Option(help="A torch device such as cpu or cuda.")] = "cpu",
-    seed: Annotated[list[int] | None, typer.Option(help="Run this seed instead of the suite's. Repeatable.")] = None,
+    seed: Annotated[list[int] | None, typer.Option(min=0, help="Run this seed instead of the suite's. Repeatable.")] = None,
     dask: Annotated[str, typer.Option(metavar="ADDRESS", help="Run on the Dask cluster of this scheduler.")] = "",
     selection: Selection = "val",
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed cells again.")] = False,
@@ -93,7 +93,7 @@ def run(
         suite=suite,
         defenses=tuple(defense or ()),
         plugins=tuple(plugin or ()),
-        seeds=tuple(seed or ()),
+        seeds=tuple(dict.fromkeys(seed or ())),
     )
     session = Session(request, out or Path("runs") / Path(suite).stem, console)
     if dry_run:

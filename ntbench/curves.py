@@ -146,7 +146,7 @@ def _row(result: Result) -> Row:
 
 
 def _ordered(first: Sequence[str], found: set[str]) -> tuple[str, ...]:
-    return (*first, *sorted(found - set(first)))
+    return (*dict.fromkeys(first), *sorted(found - set(first)))
 
 
 def _placed(results: Sequence[Result], *axes: Sequence[object]) -> list[Placed]:

@@ -93,7 +93,7 @@ def describe_domains() -> dict[str, str]:
 def load_domain(name: str, image_size: int, cache: Path | None = None) -> Domain:
     """Return a domain at an image size in pixels, the same bytes every time; a cache folder keeps what was built.
 
-    ValueError where the name is unknown or files are damaged, FileNotFoundError where files are missing.
+    UserError where the name is unknown, and where files are missing or damaged.
     """
     family = find(name)
     stored = _build(family, name, image_size) if cache is None else _cached(family, name, image_size, cache)

@@ -78,6 +78,7 @@ PAPER, WORST, DEFENDER = "Paper setting", "Worst case", "The defender pays"
 COLUMNS: dict[str, Column] = {
     "rank": Column("", "Rank", "rank", rank),
     "defense": Column("", "Defense", "defense", lambda r: _text(r, "defense"), numeric=False),
+    "holds": Column("", "Holds", "holds", lambda r: _yes(r, "holds"), numeric=False),
     "mask": Column("", "Mask", "mask", lambda r: _text(r, "mask"), numeric=False),
     "paper_slc": Column(PAPER, "SLC-AUC", "paper_slc", lambda r: with_interval(r, "paper_slc")),
     "paper_overhead": Column(PAPER, "overhead", "paper_overhead", lambda r: ratio(r, "paper_overhead")),
@@ -93,7 +94,6 @@ COLUMNS: dict[str, Column] = {
     ),
     "zero_shot": Column("", "Zero-shot target, %", "zero_shot", lambda r: percent(r.get("zero_shot"))),
     "sparsity": Column("", "Zeros, %", "sparsity", lambda r: percent(r.get("sparsity"))),
-    "holds": Column("", "Holds", "holds", lambda r: _yes(r, "holds"), numeric=False),
     "failed": Column("", "Failed cells", "failed", _failed),
     "note": Column("", "Note", "note", lambda r: _text(r, "note"), numeric=False),
 }

@@ -21,6 +21,7 @@ from ntbench.suite import Limits
 from ntbench.types import Cell, Result
 
 DIED = "the worker process died: killed, out of memory, crashed, or stopped for not obeying its time limit"
+_DEATHS = ("TerminatedWorkerError", "BrokenProcessPool", "KilledWorker")
 
 
 @dataclass(frozen=True)
@@ -66,10 +67,12 @@ def execute(cells: Iterable[Cell], settings: Settings) -> Iterator[Result]:
         except UserError:
             raise
         except Exception:
-            suspects = [waiting.pop(file.name) for file in sorted(running.iterdir()) if file.name in waiting]
+            suspects = _suspects(waiting, {file.name for file in running.iterdir()})
             if not suspects:
                 raise
             yield from _one_by_one(suspects, settings)
+            for job in suspects:
+                del waiting[job.key]
 
 
 def _jobs(cells: list[Cell]) -> list[Job]:
@@ -77,20 +80,31 @@ def _jobs(cells: list[Cell]) -> list[Job]:
     return [*protections, *(Job("attack", cell) for cell in cells)]
 
 
+def _suspects(waiting: dict[str, Job], running: set[str]) -> list[Job]:
+    # An attack that was running may have been protecting for itself, so unfinished protections stand trial before it.
+    attacks = [job for key, job in waiting.items() if key in running and job.stage == "attack"]
+    guilty = running | {job.cell.protect_key for job in attacks}
+    return [*(job for key, job in waiting.items() if key in guilty and job.stage == "protect"), *attacks]
+
+
 def _one_by_one(suspects: list[Job], settings: Settings) -> Iterator[Result]:
     for job in suspects:
         try:
             results = [result for _, result in _stream([job], replace(settings, jobs=1))]
-        except Exception:
-            results = [_condemned(job, settings)]
+        except UserError:
+            raise
+        except Exception as error:
+            results = [_condemned(job, error, settings)]
         yield from (result for result in results if result)
 
 
-def _condemned(job: Job, settings: Settings) -> Result | None:
+def _condemned(job: Job, error: Exception, settings: Settings) -> Result | None:
+    kind = type(error).__name__
+    reason = DIED if kind in _DEATHS else f"{kind}: {error}"
     if job.stage == "protect":
-        _runner(settings).condemn(job.cell, DIED)
+        _runner(settings).condemn(job.cell, reason)
         return None
-    return Result(cell=job.cell, status="error", error=DIED)
+    return Result(cell=job.cell, status="error", error=reason)
 
 
 def _stream(jobs: list[Job], settings: Settings) -> Iterator[tuple[str, Result | None]]:

@@ -39,10 +39,16 @@ class Manifest(Recipe):
         return self.model_copy(update={"suite": suite, "cells": earlier.cells | self.cells})
 
     def write(self, folder: Path) -> None:
-        """Write the plan, whole or not at all."""
+        """Write the plan, whole or not at all.
+
+        Raises UserError where the folder takes no files.
+        """
         unfinished = folder / f"{_FILE}.tmp"
-        unfinished.write_text(self.model_dump_json(), encoding="utf-8")
-        os.replace(unfinished, folder / _FILE)
+        try:
+            unfinished.write_text(self.model_dump_json(), encoding="utf-8")
+            os.replace(unfinished, folder / _FILE)
+        except OSError as error:
+            raise UserError(f"{str(folder)!r} cannot be written: {error}; free space or give another --out") from None
 
 
 def read_manifest(folder: Path) -> Manifest | None:

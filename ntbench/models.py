@@ -99,6 +99,15 @@ def build(arch: Arch, classes: int, seed: int) -> nn.Module:
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
+def check_device(name: str) -> None:
+    """Raise UserError where this machine has no torch device of this name."""
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"device {name!r} cannot be used here ({reason}); give --device cpu") from None
+
+
 def head(model: nn.Module) -> nn.Linear:
     """Return the linear classifier of a timm model."""
     layer = model.get_classifier()  # type: ignore[operator]
@@ -128,7 +137,7 @@ def features(model: nn.Module, x: Tensor) -> Tensor:
 def pack(model: nn.Module) -> dict[str, Tensor]:
     """Return the state dict as contiguous tensors on the CPU.
 
-    Raises ValueError on weights that are not finite.
+    Raises FloatingPointError on weights that are not finite.
     """
     weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
     for name, tensor in weights.items():

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
 
+from ntbench.domains import find
 from ntbench.errors import UserError, unknown
 from ntbench.manifest import Manifest, fingerprints
 from ntbench.method import Attack, Defense
+from ntbench.models import build, head
 from ntbench.registry import registry, source_file
 from ntbench.suite import DefenseEntry, Suite
+from ntbench.train import check_optimizer, check_schedule
 from ntbench.types import Cell, Kind
 
 CONTROLS = ("none", "scratch", "magnitude")
@@ -39,8 +42,9 @@ def with_rows(suite: Suite, chosen: Iterable[str], added: Iterable[str] = ()) ->
 def plan(suite: Suite) -> list[Cell]:
     """Return every cell of a suite, seed by seed; an attack that keeps masks faces only defenses that release one.
 
-    Raises UserError on hyper-parameters that a method refuses.
+    Raises UserError on names that nothing stands for and on hyper-parameters that a method refuses.
     """
+    _examine(suite)
     defenses = [_build("defense", entry.name, entry.params, entry.row) for entry in suite.defenses]
     attacks = [
         _build("attack", entry.name, params, label) for entry in suite.attacks for label, params in entry.variants()
@@ -79,6 +83,21 @@ def manifest(suite: Suite, request: str, cells: list[Cell]) -> Manifest:
         cells={"|".join(map(str, cell.coordinates)): cell.key for cell in cells},
         asked=tuple(cell.key for cell in cells),
     )
+
+
+def _examine(suite: Suite) -> None:
+    _named("arch", lambda: head(build(suite.arch, classes=2, seed=0)))
+    _named("pretrain.optimizer", lambda: check_optimizer(suite.pretrain.optimizer))
+    _named("pretrain.schedule", lambda: check_schedule(suite.pretrain.schedule))
+    for domain in {name for task in suite.tasks for name in (task.source, task.target)}:
+        _named("tasks", lambda domain=domain: find(domain))
+
+
+def _named(key: str, check: Callable[[], object]) -> None:
+    try:
+        check()
+    except (UserError, ValueError) as error:
+        raise UserError(f"{key}: {error}") from None
 
 
 def _applies(attack: Attack, defense: Defense) -> bool:

@@ -197,9 +197,9 @@ class Bench:
 
     def _context(self, source: Split | None, target: Split | None, source_val: Split | None, role: str) -> Context:
         return Context(
-            source=source,
-            target=target,
-            source_val=source_val,
+            source=_copied(source),
+            target=_copied(target),
+            source_val=_copied(source_val),
             target_classes=self.target.classes,
             budget=self.cell.budget,
             seed=self._seed(role),
@@ -229,9 +229,11 @@ def _global_seeds(key: str) -> Iterator[None]:
         random.seed(seed)
         np.random.seed(seed % 2**32)
         torch.manual_seed(seed % 2**63)
-        yield
-    random.setstate(python)
-    np.random.set_state(legacy)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(legacy)
 
 
 def _refuse_overspending(meter: Meter, budget: Budget, step: int) -> None:
@@ -245,6 +247,11 @@ def _refuse_overspending(meter: Meter, budget: Budget, step: int) -> None:
 def _sparsity(model: nn.Module) -> float:
     weights = [p for p in model.parameters() if p.ndim > 1]
     return sum(int((p == 0).sum()) for p in weights) / sum(p.numel() for p in weights)
+
+
+def _copied(data: Split | None) -> Split | None:
+    # A method that writes into its data must not reach the splits that later cells of this process use.
+    return data and Split(data.x.clone(), data.y.clone())
 
 
 def _unlabelled(data: Split) -> Split:

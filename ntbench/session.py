@@ -85,8 +85,10 @@ class Session:
     def estimate(self, jobs: int, device: str) -> None:
         """Print how many cells are left and about how long they take."""
         from ntbench.estimate import seconds_per_cell
+        from ntbench.models import check_device
 
         assert self.request
+        check_device(device)
         cells, _ = planned(self.request)
         done = self.store.statuses()
         missing = [cell for cell in cells if cell.key not in done]
@@ -140,16 +142,18 @@ class Session:
     def _forget_failed(self, statuses: dict[str, str]) -> dict[str, str]:
         failed = [result for result in self.store.results() if result.status != "ok"]
         for result in failed:
-            if result.protection is None or result.protection.status != "ok":
+            if result.protection and result.protection.status != "ok":
                 self.store.forget_artifact(result.cell.protect_key)
                 self.store.forget_artifact(result.cell.pretrain_key)
         self.store.forget(result.cell.key for result in failed)
         return {key: status for key, status in statuses.items() if status == "ok"}
 
     def _execute(self, missing: list[Cell], total: int, jobs: int, device: str, dask: str) -> None:
-        from ntbench.data import load_domain
         from ntbench.grid import Settings, execute
+        from ntbench.models import check_device
 
+        if not dask:
+            check_device(device)
         settings = Settings(
             folder=self.folder.resolve(),
             cache=cache_folder(),
@@ -160,9 +164,7 @@ class Session:
             plugins=registry.plugins,
         )
         with self.console.status("preparing the data"):
-            for task in dict.fromkeys(cell.task for cell in missing):
-                for domain in (task.source, task.target):
-                    load_domain(domain, task.image_size, settings.cache)
+            _prepare(missing, settings.cache)
         failed = 0
         with _progress(self.console, total, total - len(missing)) as advance:
             for result in execute(missing, settings):
@@ -187,6 +189,17 @@ def planned(request: Request) -> tuple[list[Cell], Suite]:
     added = [cls.name for plugin in request.plugins for cls in registry.load_plugin(plugin) if cls.kind == "defense"]
     suite = with_rows(request.resolved, request.defenses, () if request.defenses else added)
     return plan(suite), suite
+
+
+def _prepare(cells: list[Cell], cache: Path) -> None:
+    from ntbench.data import load_domain
+
+    try:
+        for task in dict.fromkeys(cell.task for cell in cells):
+            for domain in (task.source, task.target):
+                load_domain(domain, task.image_size, cache)
+    except (ValueError, OSError) as error:
+        raise UserError(f"the data of {task.name!r} cannot be prepared: {error}") from None
 
 
 def cache_folder() -> Path:

@@ -29,15 +29,15 @@ class Store:
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Be the folder's only writer, or raise UserError."""
+        lock = FileLock(self.folder / "writer.lock")
         with self._explained():
             self.folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.folder / "writer.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise UserError(
-                f"another process is writing to {str(self.folder)!r}; wait for it or give another --out"
-            ) from None
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                raise UserError(
+                    f"another process is writing to {str(self.folder)!r}; wait for it or give another --out"
+                ) from None
         with lock:
             yield
 

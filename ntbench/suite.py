@@ -6,7 +6,7 @@ import tomllib
 from importlib import resources
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -41,13 +41,22 @@ class AttackEntry(Recipe):
     name: str
     label: str = ""
     params: dict[str, Any] = {}
-    grid: dict[str, list[Any]] = {}
+    grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
 
     def variants(self) -> list[tuple[str, dict[str, Any]]]:
-        """Return the (label, parameters) pairs that this entry stands for."""
+        """Return the (label, parameters) pairs that this entry stands for.
+
+        Raises ValueError on a label that its parameters cannot fill.
+        """
         points = (dict(zip(self.grid, values, strict=True)) for values in product(*self.grid.values()))
         full = [self.params | point for point in points]
-        return [((self.label or self.name).format(**params), params) for params in full]
+        try:
+            return [((self.label or self.name).format(**params), params) for params in full]
+        except (KeyError, IndexError, ValueError) as error:
+            raise ValueError(
+                f"attacks: label {self.label!r} cannot be filled ({type(error).__name__}: {error}); "
+                f"use {', '.join(f'{{{name}}}' for name in full[0]) or 'plain text'}"
+            ) from None
 
 
 class Limits(Recipe):
@@ -64,7 +73,7 @@ class Suite(Recipe):
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     version: int = Field(ge=1)
     summary: str
-    seeds: tuple[int, ...] = Field(min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
     ratios: tuple[float, ...] = Field(min_length=2)
     arch: Arch
     pretrain: Training
@@ -103,7 +112,10 @@ class Suite(Recipe):
         rows = [entry.row for entry in self.defenses]
         if len(set(rows)) < len(rows):
             raise ValueError(f"defenses: two rows share a label in {rows}; give each its own `label`")
-        labels = {label for entry in self.attacks for label, _ in entry.variants()}
+        places = [(label, params.get("mask", "dense")) for entry in self.attacks for label, params in entry.variants()]
+        if twice := {place for place in places if places.count(place) > 1}:
+            raise ValueError(f"attacks: several share the label and mask {min(twice)}; name what differs in `label`")
+        labels = {label for label, _ in places}
         for setting in [self.paper, *(d.paper for d in self.defenses if d.paper)]:
             if setting.attack not in labels:
                 raise ValueError(f"paper.attack: {unknown('attack label', setting.attack, labels)}")
@@ -124,7 +136,7 @@ def load_suite(name: str) -> Suite:
     if name.endswith(".toml") or "/" in name:
         if not Path(name).is_file():
             raise UserError(f"suite file {name!r} does not exist; give the path of a TOML file or a built-in suite")
-        return parse_suite(Path(name).read_text(encoding="utf-8"), name)
+        return parse_suite(Path(name).read_text(encoding="utf-8", errors="replace"), name)
     if name not in suite_names():
         raise unknown("suite", name, suite_names())
     text = resources.files("ntbench.protocols").joinpath(f"{name}.toml").read_text(encoding="utf-8")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from functools import cached_property
 from typing import Any, Literal
 
@@ -38,7 +39,7 @@ class Task(Recipe):
     @property
     def name(self) -> str:
         """Return the pair as it stands in tables and file names."""
-        return f"{self.source}-{self.target}"
+        return re.sub(r"[^A-Za-z0-9_.-]+", "_", f"{self.source}-{self.target}")
 
 
 class Arch(Recipe):

@@ -17,6 +17,7 @@ from sklearn.linear_model import LogisticRegression
 from ntbench.domains import Raw, find
 from ntbench.domains._partition import split_official, split_three, stratified_order
 from ntbench.domains.folder import _classes
+from ntbench.errors import UserError
 
 PARTS = ("train", "val", "test")
 
@@ -180,7 +181,7 @@ def test_absent_files_are_downloaded_or_named(
 
     monkeypatch.setenv("NTBENCH_DATA", str(tmp_path))
     monkeypatch.setattr(torchvision.datasets, attribute, offline)
-    with pytest.raises(FileNotFoundError, match=f"domain '{name}'.*no network.*{tmp_path}.*NTBENCH_DATA"):
+    with pytest.raises(UserError, match=f"domain '{name}'.*no network.*{tmp_path}.*NTBENCH_DATA"):
         build(name)
     assert asked == [True]
     assert not list(tmp_path.iterdir())
@@ -246,16 +247,16 @@ def test_a_folder_of_images_is_a_domain(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_its_images_says_what_is_wrong(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"no such folder.*nowhere.*NTBENCH_DATA"):
+    with pytest.raises(UserError, match=r"no such folder.*nowhere.*NTBENCH_DATA"):
         build(f"folder:{tmp_path / 'nowhere'}")
     paint(tmp_path, "ant", 3)
-    with pytest.raises(FileNotFoundError, match=r"fewer than two class folders \(\['ant'\]\)"):
+    with pytest.raises(UserError, match=r"fewer than two class folders \(\['ant'\]\)"):
         build(f"folder:{tmp_path}")
     (tmp_path / "bee").mkdir()
-    with pytest.raises(FileNotFoundError, match=r"no images for the classes \['bee'\]"):
+    with pytest.raises(UserError, match=r"no images for the classes \['bee'\]"):
         build(f"folder:{tmp_path}")
     paint(tmp_path, "bee", 3)
-    with pytest.raises(FileNotFoundError, match="only 6 images"):
+    with pytest.raises(UserError, match="only 6 images"):
         build(f"folder:{tmp_path}")
     (tmp_path / "bee" / "broken.png").write_bytes(b"no picture")
     with pytest.raises(ValueError, match=r"broken\.png is not a readable image"):
@@ -264,7 +265,7 @@ def test_a_folder_without_its_images_says_what_is_wrong(tmp_path: Path) -> None:
 
 def test_pacs_without_its_folder_names_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("NTBENCH_DATA", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match=r"pacs_sketch.*PACS/sketch.*NTBENCH_DATA"):
+    with pytest.raises(UserError, match=r"pacs_sketch.*PACS/sketch.*NTBENCH_DATA"):
         build("pacs_sketch")
 
 

@@ -191,6 +191,7 @@ def test_an_attack_that_lacks_a_seed_is_not_chosen() -> None:
     choice, curve = worst_case(selection, selection)
     assert choice.tolist() == [1, -1]
     assert curve[0].tolist() == [0.2, 0.2] and np.isnan(curve[1]).all()
+    assert worst_case(np.ones((2, 2, 2)), selection)[0].tolist() == [1, -1]
     with pytest.raises(ValueError, match=r"\(2, 2\)"):
         worst_case(selection[0], selection[0])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
@@ -11,6 +10,8 @@ from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ntbench.errors import unknown
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
@@ -59,12 +60,10 @@ def families() -> dict[str, Family]:
 
 
 def find(name: str) -> Family:
-    """Return the family that builds a domain; ValueError where there is none."""
+    """Return the family that builds a domain; UserError where there is none."""
     table = families()
     prefix, colon, _ = name.partition(":")
     key = f"{prefix}:PATH" if colon else name
     if key not in table:
-        close = difflib.get_close_matches(name, table, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else "."
-        raise ValueError(f"unknown domain {name!r}{hint} Known: {', '.join(sorted(table))}")
+        raise unknown("domain", name, table)
     return table[key]

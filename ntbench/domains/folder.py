@@ -9,6 +9,7 @@ import numpy as np
 from ntbench.domains import Family, Images, Raw
 from ntbench.domains._files import data_root, missing
 from ntbench.domains._partition import split_three
+from ntbench.errors import UserError
 from ntbench.types import digest
 
 _SEED = 9991
@@ -60,7 +61,7 @@ def _read(path: Path, image_size: int) -> Images:
         with Image.open(path) as image:
             return np.asarray(image.convert("RGB").resize((image_size, image_size), Image.Resampling.BILINEAR))
     except OSError as error:
-        raise ValueError(f"{path} is not a readable image ({error}); remove or replace it") from error
+        raise UserError(f"{path} is not a readable image ({error}); remove or replace it") from error
 
 
 _PACS = {"photo": "photographs", "art_painting": "paintings", "cartoon": "cartoons", "sketch": "sketches"}

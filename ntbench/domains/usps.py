@@ -9,6 +9,7 @@ import numpy as np
 from ntbench.domains import Family, Labelled, Raw
 from ntbench.domains._files import data_root, official
 from ntbench.domains._partition import split_official
+from ntbench.errors import UserError
 
 _SEED = 9298
 # The labels' published counts: torchvision checks its downloads, not files that were packed and put there by hand.
@@ -31,9 +32,7 @@ def _part(name: str, train: bool) -> Labelled:
     labels = np.asarray(data.targets, dtype=np.int64)
     counts = np.bincount(labels, minlength=10).tolist()
     if counts != _COUNTS[train]:
-        raise ValueError(
-            f"domain {name!r}: {root / probe} has {counts} images a class, not {_COUNTS[train]}; delete it"
-        )
+        raise UserError(f"domain {name!r}: {root / probe} has {counts} images a class, not {_COUNTS[train]}; delete it")
     return data.data, labels
 
 
