@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -19,7 +19,7 @@ console = Console()
 class _Explaining(typer.core.TyperGroup):
     """Shows a UserError as one message without a traceback, and an interruption as what it is."""
 
-    def invoke(self, ctx: typer.Context) -> object:
+    def invoke(self, ctx: Any) -> object:
         try:
             return super().invoke(ctx)
         except UserError as error:
@@ -76,7 +76,9 @@ def run(
     out: Annotated[Path | None, typer.Option(help="The run's folder.  [default: runs/SUITE]")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Worker processes, one torch thread each.")] = os.cpu_count() or 1,
     device: Annotated[str, typer.Option(help="A torch device such as cpu or cuda.")] = "cpu",
-    seed: Annotated[list[int] | None, typer.Option(min=0, help="Run this seed instead of the suite's. Repeatable.")] = None,
+    seed: Annotated[
+        list[int] | None, typer.Option(min=0, help="Run this seed instead of the suite's. Repeatable.")
+    ] = None,
     dask: Annotated[str, typer.Option(metavar="ADDRESS", help="Run on the Dask cluster of this scheduler.")] = "",
     selection: Selection = "val",
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed cells again.")] = False,

@@ -66,7 +66,7 @@ def _yes(record: Record, name: str) -> str:
 
 
 def _failed(record: Record) -> str:
-    return f"{number(record.get('failed'), 0)} of {number(record.get('cells'), 0)}"
+    return f"{number(record.get('failed'), 0)}/{number(record.get('cells'), 0)}"
 
 
 def _text(record: Record, name: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -48,7 +47,7 @@ def task_figures(
 
     A figure that has nothing to show is left out.
     """
-    with matplotlib.rc_context({**sns.axes_style("ticks"), **STYLE}):
+    with sns.axes_style("ticks"), sns.plotting_context(STYLE):
         figures = {
             "learning_curves": learning_curves_figure(board, curves),
             "overhead_curves": overhead_figure(board, envelopes(trajectories, selection)),
@@ -107,7 +106,8 @@ def envelopes(trajectories: pd.DataFrame, selection: str) -> pd.DataFrame:
     mean = wide.groupby(place)[split].agg(["mean", "count"]).reset_index()
     mean = mean[mean["count"] == wide["seed"].nunique()]
     best = mean.loc[mean.groupby(place[:-1])["mean"].idxmax(), place]
-    return best.merge(wide, on=place).rename(columns={"test": "accuracy"})[[*place, "seed", "accuracy"]]
+    paths: pd.DataFrame = best.merge(wide, on=place).rename(columns={"test": "accuracy"})
+    return paths[[*place, "seed", "accuracy"]]
 
 
 def overhead_figure(board: pd.DataFrame, paths: pd.DataFrame) -> Figure | None:
@@ -173,7 +173,7 @@ def heatmap_figure(board: pd.DataFrame, heat: pd.DataFrame) -> Figure | None:
 
 
 def intactness_figure(board: pd.DataFrame) -> Figure | None:
-    """Draw worst-case SLC-AUC against the loss of source accuracy, with names in the margin where they cannot collide."""
+    """Draw worst-case SLC-AUC against the loss of source accuracy, with the names in the margin."""
     rows = [r for r in _records(board) if r["defense"] != "scratch" and np.isfinite(float(r["slc"]) + float(r["drop"]))]
     if not rows:
         return None
@@ -213,7 +213,13 @@ def _margin_labels(axes: Axes, rows: Sequence[Row], palette: dict[str, Any]) -> 
             textcoords=axes.get_yaxis_transform(),
             va="center",
             annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "linewidth": 0.6, "color": palette[row["defense"]], "shrinkB": 3, "relpos": (0, 0.5)},
+            arrowprops={
+                "arrowstyle": "-",
+                "linewidth": 0.6,
+                "color": palette[row["defense"]],
+                "shrinkB": 3,
+                "relpos": (0, 0.5),
+            },
             parse_math=False,
         )
 
@@ -261,12 +267,14 @@ def _panels(count: int) -> Figure:
 def _shade(axes: Axes, mean: pd.DataFrame) -> None:
     worst, scratch = mean["worst"].to_numpy(float), mean["scratch"].to_numpy(float)
     for where, colour in ((worst >= scratch, BETTER), (worst <= scratch, WORSE)):
-        axes.fill_between(mean.index, worst, scratch, where=where, interpolate=True, color=colour, alpha=0.25, linewidth=0)
+        axes.fill_between(
+            mean.index, worst, scratch, where=where, interpolate=True, color=colour, alpha=0.25, linewidth=0
+        )
 
 
 def _spread(axes: Axes, frame: pd.DataFrame, x: str, y: str, colour: Any, band: bool = False) -> None:
     points = frame.groupby(x)[y].agg(["mean", "min", "max"])
-    marker = {} if colour == "black" else {"marker": "o", "markersize": 2.5, "markeredgewidth": 0}
+    marker: Row = {} if colour == "black" else {"marker": "o", "markersize": 2.5, "markeredgewidth": 0}
     axes.plot(points.index, points["mean"], color=colour, linewidth=1.1, **marker)
     if band:
         axes.fill_between(points.index, points["min"], points["max"], color=colour, alpha=0.2, linewidth=0)

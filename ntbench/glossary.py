@@ -4,26 +4,26 @@ from __future__ import annotations
 
 RULES = {
     "val": "the attacker picks its attack, per sample count, by accuracy on its own validation data (feasible)",
-    "oracle": "the attack is picked, per sample count, by test accuracy (not feasible: an upper bound for the attacker)",
+    "oracle": "the attack is picked, per sample count, by test accuracy (not feasible: an upper bound)",
 }
 
 READING = (
-    "A defense matters only as far as an attacker is worse off with its weights than with none. So every number compares "
-    "the attacker who fine-tunes the protected weights with one who trains the same architecture from scratch, with the "
-    "same samples, the same budget and the same choice of attacks. The paper setting is the one attack that the paper "
+    "A defense matters only as far as an attacker is worse off with its weights than with none. So every number "
+    "compares the attacker who fine-tunes the protected weights with one who trains the same architecture from "
+    "scratch, with the same samples, the same budget and the same choice of attacks. The paper setting is the one attack that the paper "
     "of the defense evaluates with; the worst case is the strongest attack of the whole grid. The distance between the "
     "two is how much the paper setting flatters."
 )
 
 _COSTS = {
-    "steps": "optimizer steps",
-    "samples": "training samples seen",
-    "flops": "floating-point operations",
-    "seconds": "wall-clock seconds",
+    "steps": "Optimizer steps",
+    "samples": "Training samples seen",
+    "flops": "Floating-point operations",
+    "seconds": "Wall-clock seconds",
 }
 _OVERHEADS = {
-    f"overhead_{cost}_{q}": f"{words} from the protected weights to reach {q} % of tuned scratch's final accuracy, over "
-    "the same from scratch, for the cheapest attack, at the largest sample ratio, median over seeds; above 1 the "
+    f"overhead_{cost}_{q}": f"{words} from the protected weights to reach {q} % of tuned scratch's final accuracy, "
+    "over the same from scratch, for the cheapest attack, at the largest sample ratio, median over seeds; above 1 the "
     "attacker loses, and '>' marks a lower bound: the budget ended first."
     for cost, words in _COSTS.items()
     for q in (50, 80, 90, 95)
@@ -35,7 +35,7 @@ LEADERBOARD: dict[str, str] = {
     "rank_high": "Worst rank within 95 % of the bootstrap resamples of the seeds.",
     "task": "Source domain (kept) and target domain (protected).",
     "defense": "Label of the defense.",
-    "mask": "What the attacker does with released zeros: 'dense' lets them grow, 'keep' puts them back after every step.",
+    "mask": "The attacker on released zeros: 'dense' lets them grow, 'keep' puts them back after every step.",
     "ranked": "A defense is ranked by its weaker row: nobody can force an attacker to keep zeros.",
     "control": "A control, in every table: no defense, training from scratch, plain magnitude pruning.",
     "holds": "Worst-case SLC-AUC interval below 0, overhead_steps_90 at least 1, and drop at most 0.02.",

@@ -96,7 +96,7 @@ def build(arch: Arch, classes: int, seed: int) -> nn.Module:
             model: nn.Module = timm.create_model(arch.name, num_classes=classes, **arch.params)
         except TypeError as error:
             raise UserError(f"architecture {arch.name!r} refuses params={arch.params}: {error}") from None
-    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    return model.to(memory_format=torch.channels_last)
 
 
 def check_device(name: str) -> None:

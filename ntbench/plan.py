@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from pydantic import ValidationError
@@ -89,14 +90,14 @@ def _examine(suite: Suite) -> None:
     _named("arch", lambda: head(build(suite.arch, classes=2, seed=0)))
     _named("pretrain.optimizer", lambda: check_optimizer(suite.pretrain.optimizer))
     _named("pretrain.schedule", lambda: check_schedule(suite.pretrain.schedule))
-    for domain in {name for task in suite.tasks for name in (task.source, task.target)}:
-        _named("tasks", lambda domain=domain: find(domain))
+    for domain in dict.fromkeys(name for task in suite.tasks for name in (task.source, task.target)):
+        _named("tasks", partial(find, domain))
 
 
 def _named(key: str, check: Callable[[], object]) -> None:
     try:
         check()
-    except (UserError, ValueError) as error:
+    except UserError as error:
         raise UserError(f"{key}: {error}") from None
 
 

@@ -60,7 +60,7 @@ CAPTIONS = {
     "attack_heatmap": (
         "Attacks against defenses",
         "SLC-AUC against tuned scratch for each single attack. Red: better than scratch for the attacker; blue: worse. "
-        "Frames mark the attack of each paper. The last line is the worst case, which picks an attack per sample count. "
+        "Frames mark the attack of each paper. The last line is the worst case, which picks per sample count. "
         "Grey: the attack did not finish on every seed and sample ratio.",
     ),
     "intactness": (

@@ -150,7 +150,9 @@ def test_results_are_the_same_bytes_for_any_order() -> None:
     assert results_table(shuffled).to_csv(index=False) == first
     assert trajectories_table(shuffled).to_csv() == trajectories_table(results).to_csv()
     assert leaderboard_table(shuffled, suite()).to_csv() == leaderboard_table(results, suite()).to_csv()
-    times = [{"pretrain_seconds": 1.0, "protect_seconds": float(k) if k % 9 < 8 else None} for k in range(len(results))]
+    times = [
+        {"pretrain_seconds": 1.0, "protect_seconds": float(k) if k % 27 < 24 else None} for k in range(len(results))
+    ]
     timed = [r.model_copy(update={"protection": Protection(**t)}) for r, t in zip(results, times, strict=True)]
     ratios = [leaderboard_table(order, suite()).protect_seconds_ratio.tolist() for order in (timed, timed[::-1])]
     assert ratios[0] == ratios[1] and np.isfinite(ratios[0]).all()

@@ -1,0 +1,41 @@
+"""Published rows as Markdown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ntbench.errors import UserError
+from ntbench.glossary import RULES
+from ntbench.templating import markdown
+
+from .published import Published, read
+from .schema import recomputed
+
+
+def render(folder: Path) -> str:
+    """Return the leaderboard of the published rows below a results folder, one table per suite and task.
+
+    Raises UserError where there are none, or one cannot be read.
+    """
+    groups: dict[tuple[str, str], list[Published]] = {}
+    for path in sorted(folder.glob("*/*/*.json")):
+        file = read(path)
+        groups.setdefault((file.protocol, file.task.name), []).append(file)
+    if not groups:
+        raise UserError(f"{folder} holds no published rows; write some with `ntbench publish RUN`")
+    sections = [
+        {"protocol": protocol, "task": task, "rows": _rows(files), "file": files[0]}
+        for (protocol, task), files in sorted(groups.items())
+    ]
+    template = markdown("ntbench.leaderboard").get_template("README.md.j2")
+    return template.render(sections=sections, rule=RULES["val"])
+
+
+def _rows(files: list[Published]) -> list[dict[str, Any]]:
+    stored = {(file.defense.label, row.mask): row.record() for file in files for row in file.rows}
+    rows = []
+    for record in recomputed(files).to_dict("records"):
+        place = {name: record[name] for name in ("rank", "rank_low", "rank_high", "task", "defense", "mask")}
+        rows.append(stored[record["defense"], record["mask"]] | place)
+    return rows

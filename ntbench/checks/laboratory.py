@@ -1,0 +1,188 @@
+"""The small world in which methods are examined: two embedded domains, one pretrained model, and one way to run."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import islice
+
+import torch
+from torch import Tensor, nn
+
+from ntbench.checks.watch import Traces, watching
+from ntbench.data import Split, load_domain, nested_subset
+from ntbench.method import Attack, Context, Defense, Method
+from ntbench.models import build, pack, unpack
+from ntbench.train import Meter, fit
+from ntbench.types import Arch, Budget, Training
+
+SAMPLES = 400
+ARCH = Arch(name="cnns_bn")
+PRETRAIN = Training(lr=2e-3, schedule="cosine", steps=100, batch_size=64)
+BUDGET = Budget(steps=80, samples=2560, scored=(80,))
+
+
+@dataclass(frozen=True)
+class Trial:
+    """How a run differs from the plain one, which grants everything; `classes` are those of the target domain."""
+
+    repetition: int = 0
+    global_seed: int = 0
+    train_mode: bool = True
+    source: bool = True
+    target: bool = True
+    target_labels: bool = True
+    pruned: bool = False
+    classes: int = 10
+
+
+@dataclass(frozen=True, eq=False)
+class Observation:
+    """What one run of a method did: its last model, what was spent at each yield, and what it left behind."""
+
+    method: Method
+    model: nn.Module
+    fingerprint: str
+    spent: tuple[tuple[int, int], ...]
+    regrown: int
+    overwritten: tuple[str, ...]
+    traces: Traces
+
+
+@dataclass(frozen=True, eq=False)
+class World:
+    """The data of the laboratory: training splits for methods and validation splits to score them."""
+
+    source: Split
+    source_val: Split
+    target: Split
+    target_val: Split
+
+
+@cache
+def world() -> World:
+    """Return digits -> digits_m at 8 pixels, cut to a few hundred training samples."""
+    source, target = load_domain("digits", 8), load_domain("digits_m", 8)
+    cut = [nested_subset(d.train, SAMPLES / len(d.train), torch.Generator().manual_seed(0)) for d in (source, target)]
+    return World(cut[0], source.val, cut[1], target.val)
+
+
+def pretrained(pruned: bool = False) -> nn.Module:
+    """Return a model that knows the source, or one with half of its weights set to zero."""
+    model = unpack(_pretrained_weights(), fresh(10))
+    with torch.no_grad():
+        for parameter in (p for p in model.parameters() if pruned and p.ndim > 1):
+            parameter.mul_(parameter.abs() > parameter.abs().median())
+    return model
+
+
+@cache
+def _pretrained_weights() -> dict[str, Tensor]:
+    model = build(ARCH, 10, seed=0)
+    for _ in fit(model, world().source, PRETRAIN, torch.Generator().manual_seed(0)):
+        pass
+    return pack(model)
+
+
+def fresh(classes: int) -> nn.Module:
+    """Return a randomly initialised model of the laboratory's architecture."""
+    return build(ARCH, classes, seed=1)
+
+
+_seen: dict[tuple[int, Trial], Observation] = {}
+
+
+def observe(method: Method, trial: Trial = Trial()) -> Observation:
+    """Run a method once per process and trial and return what it did."""
+    # The observation holds the method, so that its id is not given to another one.
+    key = (id(method), trial)
+    if key not in _seen:
+        _seen[key] = run(method, trial)
+    return _seen[key]
+
+
+def run(method: Method, trial: Trial = Trial()) -> Observation:
+    """Run a method under observation.
+
+    Raises AssertionError where it hands over something else than a model.
+    """
+    model, ctx = pretrained(trial.pruned).train(trial.train_mode), _granted(method, trial)
+    before, zeros = replace(ctx, **_copies(ctx)), [p == 0 for p in model.parameters()]
+    meter, spent, regrown = Meter(), [], 0
+    with watching(method, trial.global_seed) as traces, meter:
+        for stage in _stages(method, model, ctx):
+            model = _checked(stage, method)
+            spent.append((meter.steps, meter.samples))
+            traces.note_settings()
+            regrown = max(regrown, _regrown(model, zeros)) if trial.pruned else 0
+    if not spent:
+        raise AssertionError("attack() yields no model; yield the adapted model after every optimizer step")
+    print_ = fingerprint(model)
+    return Observation(method, model, print_, tuple(spent), regrown, _overwritten(before, ctx), traces)
+
+
+def fingerprint(model: nn.Module) -> str:
+    """Return a hash over the bytes of every weight."""
+    state = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        state.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        state.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return state.hexdigest()
+
+
+@torch.inference_mode()
+def logits(model: nn.Module, x: Tensor) -> Tensor:
+    """Return what a model says in eval mode, [n, classes]."""
+    return model.eval()(x)  # type: ignore[no-any-return]
+
+
+def _granted(method: Method, trial: Trial) -> Context:
+    labels = world().target.y % trial.classes
+    target = Split(world().target.x, labels if trial.target_labels else torch.full_like(labels, -1))
+    ctx = Context(
+        source=world().source if trial.source else None,
+        target=target if trial.target else None,
+        source_val=world().source_val if isinstance(method, Defense) else None,
+        target_classes=trial.classes,
+        budget=BUDGET,
+        seed=0,
+        device=torch.device("cpu"),
+        fresh=fresh,
+    )
+    return replace(ctx, **_copies(ctx))
+
+
+def _copies(ctx: Context) -> dict[str, Split]:
+    splits = {name: getattr(ctx, name) for name in ("source", "target", "source_val")}
+    return {name: Split(split.x.clone(), split.y.clone()) for name, split in splits.items() if split is not None}
+
+
+def _stages(method: Method, model: nn.Module, ctx: Context) -> Iterator[nn.Module]:
+    if isinstance(method, Attack):
+        yield from islice(method.attack(model, ctx), BUDGET.steps)
+    elif isinstance(method, Defense):
+        yield method.protect(model, ctx)
+
+
+def _checked(stage: object, method: Method) -> nn.Module:
+    if not isinstance(stage, nn.Module):
+        verb = "protect() returns" if isinstance(method, Defense) else "attack() yields"
+        raise AssertionError(f"{verb} {type(stage).__name__} and not a model; hand over the nn.Module itself")
+    return stage
+
+
+def _regrown(model: nn.Module, zeros: list[Tensor]) -> int:
+    pairs = zip(model.parameters(), zeros, strict=False)
+    return sum(int((p[zero] != 0).sum()) for p, zero in pairs if p.ndim > 1 and p.shape == zero.shape)
+
+
+def _overwritten(before: Context, after: Context) -> tuple[str, ...]:
+    changed = []
+    for name in _copies(before):
+        old, new = getattr(before, name), getattr(after, name)
+        same = torch.equal(old.x, new.x) and torch.equal(old.y, new.y)
+        if not same or new.x.requires_grad:
+            changed.append(f"ctx.{name}")
+    return tuple(changed)

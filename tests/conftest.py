@@ -1,0 +1,105 @@
+"""Shared by all tests: a cache of data sets and a finished run of `smoke`, made once for every pytest process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from filelock import FileLock
+
+from ntbench.suite import Suite
+from ntbench.types import Arch, Budget, Cell, MethodSpec, Task, Training
+
+# Results in this process must match those of workers, which run on one thread.
+torch.set_num_threads(1)
+
+Cli = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all pytest-xdist workers see."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(shared: Path) -> Path:
+    """The data cache of this session; no test reads or writes the user's own."""
+    folder = shared / "cache"
+    os.environ["NTBENCH_CACHE"] = str(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def ntbench(cache: Path) -> Cli:
+    """Run the command line in a process of its own."""
+
+    def run(*arguments: object, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", "from ntbench.cli import app; app()", *map(str, arguments)]
+        # A wide terminal, so that messages stand on one line.
+        environment = os.environ | {"COLUMNS": "400", "NO_COLOR": "1"}
+        return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def smoke(shared: Path, ntbench: Cli) -> Path:
+    """The folder of a finished run of `smoke` by one worker; tests must not change it."""
+    folder = shared / "smoke"
+    with FileLock(shared / "smoke.lock"):
+        if not (shared / "smoke.done").exists():
+            done = ntbench("run", "smoke", "--jobs", 1, "--out", folder)
+            assert done.returncode == 0, done.stdout + done.stderr
+            (shared / "smoke.done").touch()
+    return folder
+
+
+@pytest.fixture
+def tiny() -> Suite:
+    """A suite of one task, one control, one attack and two cells, small enough to compute inside a test."""
+    return Suite.model_validate(
+        {
+            "name": "tiny",
+            "version": 1,
+            "summary": "two cells",
+            "seeds": [0],
+            "ratios": [0.2, 1.0],
+            "paper": {"attack": "finetune"},
+            "arch": {"name": "cnns_bn"},
+            "pretrain": {"steps": 3, "batch_size": 16},
+            "budget": {"steps": 4, "samples": 32, "scored": [1, 4]},
+            "tasks": [{"source": "digits", "target": "digits_m", "image_size": 8}],
+            "defenses": [{"name": "none"}],
+            "attacks": [{"name": "finetune", "params": {"batch_size": 8}}],
+        }
+    )
+
+
+def _spec(kind: Any, name: str, **params: Any) -> MethodSpec:
+    return MethodSpec(kind=kind, name=name, version=1, code="0" * 16, params=params, label=name)
+
+
+@pytest.fixture
+def cell() -> Cell:
+    """A recipe that no method needs to stand behind."""
+    return Cell(
+        protocol="tiny-1",
+        task=Task(source="digits", target="digits_m", image_size=8),
+        arch=Arch(name="cnns_bn"),
+        pretrain=Training(steps=3),
+        budget=Budget(steps=4, samples=32, scored=(1, 4)),
+        defense=_spec("defense", "none"),
+        attack=_spec("attack", "finetune", lr=0.01, mask="dense"),
+        ratio=0.2,
+        seed=0,
+    )
