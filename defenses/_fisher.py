@@ -12,7 +12,7 @@ def fisher_ratio(x: Tensor, labels: Tensor, floor: float = 1e-6) -> Tensor:
     member = (labels[:, None] == labels.unique()).to(x.dtype)
     share = member / member.sum(0)
     means = share.T @ x
-    between = (means - means.mean(0)).square().mean()
+    between: Tensor = (means - means.mean(0)).square().mean()
     deviations = (x - member @ means).square().mean(1)
     within = (deviations @ share).sum()
     return between / within.clamp_min(floor)

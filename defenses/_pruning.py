@@ -1,4 +1,4 @@
-"""Masks over the weights of an encoder: which weights count, an exact sparsity, its schedule, and training inside it."""
+"""Masks over the weights of an encoder: which weights count, how many stay, and training inside the mask."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ntbench.method import Context, Training, fit, head
 
 
-def encoder_weights(model: nn.Module) -> list[nn.Parameter]:
+def encoder_weights(model: nn.Module) -> list[Tensor]:
     """Return the weights of every convolution and linear layer but the classifier; biases and norms are no part."""
     classifier = head(model)
     layers = [m for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear)) and m is not classifier]

@@ -23,8 +23,8 @@ class Magnitude(Defense):
     masked = True
 
     sparsity: float = Field(default=0.97, gt=0, lt=1)
-    tune_steps: int = Field(default=200, ge=1)
-    tune_lr: float = Field(default=1e-2, gt=0)
+    tune_steps: int = Field(default=120, ge=1)
+    tune_lr: float = Field(default=5e-3, gt=0)
     batch_size: int = Field(default=32, ge=1)
 
     def protect(self, model: nn.Module, ctx: Context) -> nn.Module:

@@ -49,6 +49,7 @@ class NTP(Defense):
     needs_target = True
     needs_target_labels = True
     masked = True
+    quick = {"iterations": 5, "steps": 8}
 
     regulariser: Literal["fisher", "mmd"] = "fisher"
     projection: Literal["topk", "soft_threshold"] = "topk"
@@ -66,8 +67,8 @@ class NTP(Defense):
     strength: float = Field(default=100.0, ge=0)
     clip: float = Field(default=5.0, gt=0)
     head_steps: int = Field(default=60, ge=1)
-    tune_steps: int = Field(default=200, ge=1)
-    tune_lr: float = Field(default=1e-2, gt=0)
+    tune_steps: int = Field(default=120, ge=1)
+    tune_lr: float = Field(default=5e-3, gt=0)
     batch_size: int = Field(default=32, ge=1)
 
     def protect(self, model: nn.Module, ctx: Context) -> nn.Module:

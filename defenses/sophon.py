@@ -55,9 +55,10 @@ class Sophon(Defense):
     paper = "https://arxiv.org/abs/2404.12699"
     needs_target = True
     needs_target_labels = True
+    quick = {"loops": 4, "inner_steps": 4}
 
     loss: Literal["ice", "ice_reference", "klu"] = "ice"
-    loops: int = Field(default=50, ge=1)
+    loops: int = Field(default=40, ge=1)
     inner_steps: int = Field(default=25, ge=1)
     attackers: tuple[tuple[Optimizer, Rate], ...] = Field(
         default=(("momentum", 1e-2), ("momentum", 3e-2), ("adam", 1e-3), ("adam", 3e-3)), min_length=1

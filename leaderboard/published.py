@@ -176,6 +176,9 @@ def _paper(file: Published, labels: Iterable[str]) -> PaperSetting | None:
 
 
 def _explain(item: Any) -> str:
-    key = ".".join(str(part) for part in item["loc"]) or "file"
+    parts = [str(part) for part in item["loc"]]
+    if len(parts) == 3 and parts[0] == "cells":
+        parts[2] = PublishedCell._fields[int(parts[2])] if parts[2].isdigit() else parts[2]
+    key = ".".join(parts) or "file"
     value = repr(item["input"])
     return f"{key} = {value if len(value) < 80 else value[:77] + '...'}: {item['msg']}; correct it or publish again"

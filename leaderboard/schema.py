@@ -44,19 +44,19 @@ def publish(results: Iterable[Result], suite: Suite, folder: Path) -> list[Path]
     found = sorted(results, key=lambda result: result.cell.key)
     if not found:
         raise UserError(f"no results of {suite.protocol} to publish; run `ntbench run {suite.name}` first")
-    board, written = leaderboard_table(found, suite), []
+    board, texts = leaderboard_table(found, suite), {}
     for (task, defense), rows in board.groupby(["task", "defense"], sort=False):
         if not _LABEL.fullmatch(str(defense)):
             raise UserError(f"defense label {defense!r} cannot name a folder; relabel it with letters, digits, _ - . +")
         mine = [r for r in found if (r.cell.task.name, r.cell.defense.label) == (task, defense)]
         file = _published(mine, rows, suite)
-        text, path = file.text(), folder / file.place
+        texts[folder / file.place] = text = file.text()
         if len(text.encode()) > MAX_BYTES:
-            raise UserError(f"{path}: {len(text.encode())} bytes exceed {MAX_BYTES}; publish a suite with fewer cells")
+            raise UserError(f"{file.place}: {len(text)} bytes exceed {MAX_BYTES}; publish a suite with fewer cells")
+    for path, text in texts.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
-        written.append(path)
-    return written
+    return list(texts)
 
 
 def validate(folder: Path) -> list[str]:

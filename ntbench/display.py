@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 MISSING = "-"
+NAME_LENGTH = 24
 Record = Mapping[str, Any]
 
 
@@ -57,8 +58,9 @@ def rank(record: Record) -> str:
 
 
 def row_name(defense: str, mask: str) -> str:
-    """Return the name of a row in figures, where the mask has no column of its own."""
-    return f"{defense} (mask kept)" if mask == "keep" else defense
+    """Return the name of a row in figures, where the mask has no column of its own and room is short."""
+    short = defense if len(defense) <= NAME_LENGTH else f"{defense[: NAME_LENGTH - 3]}..."
+    return f"{short} (mask kept)" if mask == "keep" else short
 
 
 def _yes(record: Record, name: str) -> str:

@@ -10,9 +10,9 @@ RULES = {
 READING = (
     "A defense matters only as far as an attacker is worse off with its weights than with none. So every number "
     "compares the attacker who fine-tunes the protected weights with one who trains the same architecture from "
-    "scratch, with the same samples, the same budget and the same choice of attacks. The paper setting is the one attack that the paper "
-    "of the defense evaluates with; the worst case is the strongest attack of the whole grid. The distance between the "
-    "two is how much the paper setting flatters."
+    "scratch, with the same samples, the same budget and the same choice of attacks. The paper setting is the one "
+    "attack that the paper of the defense evaluates with; the worst case is the strongest attack of the whole grid. "
+    "The distance between the two is how much the paper setting flatters."
 )
 
 _COSTS = {

@@ -10,6 +10,8 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from ntbench.types import Status
@@ -42,9 +44,9 @@ def time_limit(seconds: float) -> Iterator[None]:
 
 
 def limit_memory(megabytes: int) -> None:
-    """Make allocations of this process beyond some private memory fail."""
+    """Make allocations of this process fail beyond so much private memory, on top of what it held at the first call."""
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    resource.setrlimit(resource.RLIMIT_DATA, (megabytes * 2**20, hard))
+    resource.setrlimit(resource.RLIMIT_DATA, (_held_bytes() + megabytes * 2**20, hard))
 
 
 def guarded(seconds: float, work: Callable[[], None]) -> tuple[Status, str]:
@@ -61,6 +63,13 @@ def guarded(seconds: float, work: Callable[[], None]) -> tuple[Status, str]:
     except BaseException as error:
         return "error", _reason(error)
     return "ok", ""
+
+
+@cache
+def _held_bytes() -> int:
+    # Libraries alone map about a gigabyte of private memory without using it.
+    sizes = Path("/proc/self/statm")
+    return int(sizes.read_text().split()[5]) * resource.getpagesize() if sizes.exists() else 0
 
 
 def _expire(signum: int, frame: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -98,6 +98,8 @@ class Method(BaseModel):
     version: ClassVar[int] = 1
     paper: ClassVar[str] = ""
     expected_failures: ClassVar[dict[str, str]] = {}
+    quick: ClassVar[dict[str, Any]] = {}
+    """Cheaper hyper-parameters with which `ntbench check` examines this method."""
 
     def spec(self, label: str = "") -> MethodSpec:
         """Return what stands for this method in recipes, with every hyper-parameter resolved."""

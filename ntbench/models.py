@@ -73,14 +73,18 @@ def cnns_bn(pretrained: bool = False, **kwargs: int) -> SmallCNN:
 
 @register_model  # type: ignore[untyped-decorator]
 def cnn_bn(pretrained: bool = False, **kwargs: int) -> SmallCNN:
-    """Return the 32-64-128 network of 98 thousand parameters."""
+    """Return the 32-64-128 network of 99 thousand parameters."""
     return _small((32, 64, 128), pretrained, kwargs)
+
+
+# What timm's factory hands to every model beside the caller's arguments.
+_TIMMS = ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
 
 
 def _small(widths: tuple[int, int, int], pretrained: bool, kwargs: Mapping[str, int]) -> SmallCNN:
     if pretrained:
         raise UserError("the small networks have no published weights; leave `pretrained` out")
-    return SmallCNN(widths, **{key: kwargs[key] for key in ("num_classes", "in_chans") if key in kwargs})
+    return SmallCNN(widths, **{key: value for key, value in kwargs.items() if key not in _TIMMS})
 
 
 def build(arch: Arch, classes: int, seed: int) -> nn.Module:

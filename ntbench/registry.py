@@ -29,6 +29,7 @@ class Registry:
         """Start empty."""
         self._classes: dict[tuple[str, str], type[Any]] = {}
         self._installed: set[tuple[str, str]] = set()
+        self._loaded: dict[str, list[type[Any]]] = {}
         self._discovered = False
 
     def register(self, cls: T) -> T:
@@ -78,15 +79,17 @@ class Registry:
         self._installed = set(self._classes) - decorated
 
     def load_plugin(self, path: str) -> list[type[Any]]:
-        """Import one file and return the methods that it registers."""
+        """Import one file, unless it is known as it is now, and return the methods that it registers."""
         self.discover()
         file = Path(path).resolve()
-        before = dict(self._classes)
-        _import_file(file)
-        found = [cls for key, cls in self._classes.items() if before.get(key) is not cls]
-        if not found:
+        name = _module_name(file)
+        if name not in self._loaded:
+            before = dict(self._classes)
+            _import_file(file, name)
+            self._loaded[name] = [cls for key, cls in self._classes.items() if before.get(key) is not cls]
+        if not self._loaded[name]:
             raise UserError(f"plug-in {path!r} registers nothing; decorate its class with @register")
-        return found
+        return self._loaded[name]
 
     @property
     def plugins(self) -> tuple[str, ...]:
@@ -124,12 +127,14 @@ def _guarded(name: str, load: Callable[[], Any]) -> Any:
         warnings.warn(f"plug-in {name} is left out: {type(error).__name__}: {error}", stacklevel=3)
 
 
-def _import_file(file: Path) -> None:
+def _module_name(file: Path) -> str:
     if not file.is_file():
         raise UserError(f"plug-in {str(file)!r} does not exist; give the path of a Python file")
-    name = f"ntbench_plugin_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
-    if name in sys.modules:
-        return
+    # The content is part of the name, so that a long-lived worker takes up an edited file.
+    return f"ntbench_plugin_{hashlib.sha256(str(file).encode() + file.read_bytes()).hexdigest()[:8]}"
+
+
+def _import_file(file: Path, name: str) -> None:
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
         raise UserError(f"plug-in {str(file)!r} is not a Python file")

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 from rich.table import Table
@@ -28,9 +27,6 @@ from ntbench.tables import (
 )
 from ntbench.templating import html, latex, markdown
 from ntbench.types import Result
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 DECIMALS = 6
 TERMINAL = {
@@ -140,7 +136,7 @@ def _recipes(results: Sequence[Result]) -> dict[str, dict[str, Any]]:
 
 def _figures(folder: Path, tables: Sequence[pd.DataFrame], selection: str) -> dict[str, list[dict[str, str]]]:
     # The terminal table must not wait for seaborn.
-    from ntbench.figures import task_figures
+    from ntbench.figures import save, task_figures
 
     found: dict[str, list[dict[str, str]]] = {}
     for task in dict.fromkeys(tables[0]["task"]):
@@ -148,16 +144,6 @@ def _figures(folder: Path, tables: Sequence[pd.DataFrame], selection: str) -> di
         found[task] = []
         for name, figure in task_figures(board, curves, trajectories, heat, selection).items():
             title, caption = CAPTIONS[name]
-            found[task].append({"title": title, "caption": caption, "png": _saved(figure, folder / f"{name}-{task}")})
+            png = base64.b64encode(save(figure, folder / f"{name}-{task}")).decode()
+            found[task].append({"title": title, "caption": caption, "png": png})
     return found
-
-
-def _saved(figure: Figure, stem: Path) -> str:
-    # The layout is the same for both formats, and costs more than drawing.
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
-    figure.savefig(stem.with_name(f"{stem.name}.pdf"))
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    stem.with_name(f"{stem.name}.png").write_bytes(buffer.getvalue())
-    return base64.b64encode(buffer.getvalue()).decode()

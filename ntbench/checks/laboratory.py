@@ -19,6 +19,7 @@ from ntbench.train import Meter, fit
 from ntbench.types import Arch, Budget, Training
 
 SAMPLES = 400
+FEWER = 7
 ARCH = Arch(name="cnns_bn")
 PRETRAIN = Training(lr=2e-3, schedule="cosine", steps=100, batch_size=64)
 BUDGET = Budget(steps=80, samples=2560, scored=(80,))
@@ -29,7 +30,7 @@ class Trial:
     """How a run differs from the plain one, which grants everything; `classes` are those of the target domain."""
 
     repetition: int = 0
-    global_seed: int = 0
+    global_seed: int = 92821
     train_mode: bool = True
     source: bool = True
     target: bool = True
@@ -109,7 +110,7 @@ def run(method: Method, trial: Trial = Trial()) -> Observation:
     Raises AssertionError where it hands over something else than a model.
     """
     model, ctx = pretrained(trial.pruned).train(trial.train_mode), _granted(method, trial)
-    before, zeros = replace(ctx, **_copies(ctx)), [p == 0 for p in model.parameters()]
+    before, zeros = _copied(ctx), [p == 0 for p in model.parameters()]
     meter, spent, regrown = Meter(), [], 0
     with watching(method, trial.global_seed) as traces, meter:
         for stage in _stages(method, model, ctx):
@@ -141,7 +142,7 @@ def logits(model: nn.Module, x: Tensor) -> Tensor:
 def _granted(method: Method, trial: Trial) -> Context:
     labels = world().target.y % trial.classes
     target = Split(world().target.x, labels if trial.target_labels else torch.full_like(labels, -1))
-    ctx = Context(
+    shared = Context(
         source=world().source if trial.source else None,
         target=target if trial.target else None,
         source_val=world().source_val if isinstance(method, Defense) else None,
@@ -151,12 +152,14 @@ def _granted(method: Method, trial: Trial) -> Context:
         device=torch.device("cpu"),
         fresh=fresh,
     )
-    return replace(ctx, **_copies(ctx))
+    return _copied(shared)
 
 
-def _copies(ctx: Context) -> dict[str, Split]:
-    splits = {name: getattr(ctx, name) for name in ("source", "target", "source_val")}
-    return {name: Split(split.x.clone(), split.y.clone()) for name, split in splits.items() if split is not None}
+def _copied(ctx: Context) -> Context:
+    def copy(split: Split | None) -> Split | None:
+        return split and Split(split.x.clone(), split.y.clone())
+
+    return replace(ctx, source=copy(ctx.source), target=copy(ctx.target), source_val=copy(ctx.source_val))
 
 
 def _stages(method: Method, model: nn.Module, ctx: Context) -> Iterator[nn.Module]:
@@ -179,10 +182,11 @@ def _regrown(model: nn.Module, zeros: list[Tensor]) -> int:
 
 
 def _overwritten(before: Context, after: Context) -> tuple[str, ...]:
-    changed = []
-    for name in _copies(before):
-        old, new = getattr(before, name), getattr(after, name)
-        same = torch.equal(old.x, new.x) and torch.equal(old.y, new.y)
-        if not same or new.x.requires_grad:
-            changed.append(f"ctx.{name}")
-    return tuple(changed)
+    names = ("source", "target", "source_val")
+    return tuple(f"ctx.{name}" for name in names if _changed(getattr(before, name), getattr(after, name)))
+
+
+def _changed(old: Split | None, new: Split | None) -> bool:
+    if old is None or new is None:
+        return False
+    return new.x.requires_grad or not torch.equal(old.x, new.x) or not torch.equal(old.y, new.y)

@@ -22,7 +22,8 @@ def recorder(method: Method) -> tuple[Method, set[str]]:
         return cls.__getattribute__(self, name)
 
     namespace = {"__getattribute__": record, "__module__": cls.__module__, "__qualname__": cls.__qualname__}
-    twin: Method = type(cls)(cls.__name__, (cls,), namespace).model_construct(**vars(method))
+    twin_class: Any = type(cls.__name__, (cls,), namespace)
+    twin: Method = twin_class.model_construct(**vars(method))
     read.clear()
     return twin, read
 
@@ -46,5 +47,7 @@ def _mentioned(attribute: Any) -> set[str]:
     except (OSError, SyntaxError):  # typed at a prompt: only what was read counts
         return set()
     me = function.__code__.co_varnames[0]
-    nodes = (node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name))
+    # The body alone: a decorator is read when the class is made, not when it runs.
+    body = [statement for node in tree.body if isinstance(node, ast.FunctionDef) for statement in node.body]
+    nodes = (node for statement in body for node in ast.walk(statement) if isinstance(node, ast.Attribute))
     return {node.attr for node in nodes if isinstance(node.value, ast.Name) and node.value.id == me}

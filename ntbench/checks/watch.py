@@ -1,4 +1,4 @@
-"""What a run leaves behind and looks at beside what it is given: global settings, kept state, files, the environment."""
+"""What a run leaves behind and what it looks at besides its arguments: settings, state, files, the environment."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,8 @@ def _state(method: Method) -> dict[str, str]:
     """Return what plain values the instance, its class and its module hold."""
     cls = type(method)
     owners = {
-        "self": vars(method),
+        # Not vars(method), which a method that records what is read from it would take for a reading of all.
+        "self": object.__getattribute__(method, "__dict__"),
         f"class {cls.__name__}": vars(cls),
         "module": vars(sys.modules[cls.__module__]),
     }
@@ -120,11 +122,10 @@ def _lookups(folder: Path, found: set[str]) -> Iterator[None]:
         _listeners.remove(note)
 
 
-def _listen(installed: list[bool] = []) -> None:  # noqa: B006
+@cache
+def _listen() -> None:
     # The interpreter keeps an audit hook for good, so there is one, and it sleeps while nobody listens.
-    if not installed:
-        sys.addaudithook(_audit)
-        installed.append(True)
+    sys.addaudithook(_audit)
 
 
 def _audit(event: str, arguments: tuple[Any, ...]) -> None:

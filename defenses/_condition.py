@@ -1,0 +1,35 @@
+"""How evenly features span their space, in double precision, by the eigenvalues of their Gram matrix."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Gram = Literal["smaller", "features"]
+
+
+def gram(x: Tensor, form: Gram = "smaller") -> Tensor:
+    """Return a Gram matrix of x [n, d] in double precision.
+
+    `features` is S = X^T X [d, d], which is singular where n < d; `smaller` is S or X X^T, whichever is smaller: they
+    share all eigenvalues but zeros.
+    """
+    x = x.double()
+    return x @ x.T if form == "smaller" and len(x) < x.shape[1] else x.T @ x
+
+
+def well_conditioned(s: Tensor) -> Tensor:
+    """Return max(eig)^2 / 2 - |S|_F^2 / (2 k) for S [k, k]: at least 0, and 0 where all eigenvalues are equal."""
+    return torch.linalg.eigvalsh(s)[-1].square() / 2 - s.square().sum() / (2 * len(s))
+
+
+def ill_conditioned(s: Tensor, floor: float = 1e-9) -> Tensor:
+    """Return 1 / (|S|_F^2 / (2 k) - min(eig)^2 / 2) for S [k, k]; the denominator is 0 where all are equal."""
+    spread = s.square().sum() / (2 * len(s)) - torch.linalg.eigvalsh(s)[0].square() / 2
+    return 1 / spread.clamp_min(floor)
+
+
+def log_condition(s: Tensor, ridge: float = 1e-6) -> Tensor:
+    """Return the log of the condition number of S + ridge * I, in nats."""
+    eigenvalues = torch.linalg.eigvalsh(s).clamp_min(0) + ridge
+    return eigenvalues[-1].log() - eigenvalues[0].log()

@@ -1,0 +1,147 @@
+"""Style of feature maps: the statistics of their channels at stage borders, and how part of a batch takes them on."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ntbench.method import features
+
+Kind = Literal["random_per_call", "fixed_random", "learned"]
+Style = tuple[Tensor, Tensor]
+
+_GROUPS = 5
+_CONTAINERS = ("blocks", "stages", "layers")
+
+
+@dataclass(frozen=True, eq=False)
+class Border:
+    """A module that ends a stage; `axis` is that of the channels in its output."""
+
+    module: nn.Module
+    axis: int
+    channels: int
+
+
+def find_borders(model: nn.Module, x: Tensor) -> list[Border]:
+    """Return at most five stage ends of a network, in the order of its forward pass; it is left in eval mode.
+
+    Stages are timm's `feature_info`, else the children of `blocks`, `stages` or `layers`; more than five are cut into
+    five groups. Left out are modules that do not run once per pass and maps of one position, which hold no style apart
+    from their content. ValueError where nothing is left.
+    """
+    outputs: dict[nn.Module, list[Any]] = {stage: [] for stage in _stages(model)}
+    handles = [stage.register_forward_hook(lambda m, _, y: outputs[m].append(y)) for stage in outputs]
+    try:
+        with torch.no_grad():
+            features(model.eval(), x)
+    finally:
+        for handle in handles:
+            handle.remove()
+    channels_last = getattr(model, "output_fmt", "NCHW") == "NHWC"
+    found = []
+    for stage, made in outputs.items():
+        if len(made) == 1 and isinstance(made[0], Tensor) and made[0].ndim in (3, 4):
+            axis = made[0].ndim - 1 if channels_last or made[0].ndim == 3 else 1
+            if made[0][0].numel() > made[0].shape[axis]:
+                found.append(Border(stage, axis, made[0].shape[axis]))
+    if not found:
+        raise ValueError(
+            f"{type(model).__name__} has no stages with maps of more than one position at {x.shape[-1]} pixels; "
+            "take larger images, or an architecture with timm's feature_info"
+        )
+    ends = range(len(found)) if len(found) <= _GROUPS else [(i + 1) * len(found) // _GROUPS - 1 for i in range(_GROUPS)]
+    return [found[end] for end in ends]
+
+
+def _stages(model: nn.Module) -> list[nn.Module]:
+    modules = dict(model.named_modules())
+    names = [str(info["module"]) for info in getattr(model, "feature_info", None) or []]
+    listed = [modules[name] for name in names if name in modules]
+    return listed or [child for name in _CONTAINERS if name in modules for child in modules[name].children()]
+
+
+def statistics(x: Tensor, axis: int) -> Style:
+    """Return the mean and the deviation sqrt(var + 1e-5) of every channel over all positions of x, both [n, c]."""
+    positions = [d for d in range(1, x.ndim) if d != axis]
+    variance, mean = torch.var_mean(x, positions, correction=0)
+    return mean, (variance + 1e-5).sqrt()
+
+
+def restyle(x: Tensor, axis: int, style: Style, mixers: Tensor, own: Style | None = None) -> Tensor:
+    """Return x * sigmoid(B std) + sigmoid(A mean) for another batch's style and mixers (A, B) [2, c, c].
+
+    With its `own` style, x is normalised to (x - mean) / (std + 1e-6) first.
+    """
+    shape = [len(x)] + [1] * (x.ndim - 1)
+    shape[axis] = x.shape[axis]
+    if own is not None:
+        x = (x - own[0].view(shape)) / (own[1].view(shape) + 1e-6)
+    shift, scale = (torch.sigmoid(s @ m.T).view(shape) for s, m in zip(style, mixers, strict=True))
+    return x * scale + shift
+
+
+def joined(styles: list[Style]) -> Tensor:
+    """Return means and deviations of all borders side by side: mean, deviation, mean, deviation, ..."""
+    return torch.cat([part for style in styles for part in style], 1)
+
+
+class StyleTransfer:
+    """Lets the second part of a batch take on the style of the first at every stage border of a model.
+
+    Mixers are drawn as torch initialises 1x1 convolutions: anew for every call, once, or once and then learned.
+    """
+
+    def __init__(self, model: nn.Module, x: Tensor, kind: Kind, normalise: bool, generator: torch.Generator) -> None:
+        """Find the borders with a few images x; `normalise` takes a part's own style away first."""
+        self._model, self._kind, self._normalise, self._generator = model, kind, normalise, generator
+        self.borders = find_borders(model, x)
+        self._mixers = [self._draw(border).requires_grad_(kind == "learned") for border in self.borders]
+
+    def parameters(self) -> list[Tensor]:
+        """Return the mixers that are to be trained."""
+        return self._mixers if self._kind == "learned" else []
+
+    def features(self, x: Tensor, parts: int = 1) -> tuple[Tensor, list[Style]]:
+        """Return the features [n, d] of `parts` equal parts and the styles, as they came in, at every border.
+
+        With one part nothing changes. The hooks live as long as the call.
+        """
+        styles: list[Style] = []
+        anew = self._kind == "random_per_call" and parts > 1
+        mixers = [self._draw(border) for border in self.borders] if anew else self._mixers
+        handles = [
+            border.module.register_forward_hook(partial(self._pass_on, border, mix, parts, styles))
+            for border, mix in zip(self.borders, mixers, strict=True)
+        ]
+        try:
+            return features(self._model, x), styles
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    @torch.no_grad()
+    def look(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the features and the joined styles of any number of images, in eval mode, which is left on."""
+        self._model.eval()
+        passes = [self.features(part) for part in x.split(200)]
+        return torch.cat([f for f, _ in passes]), torch.cat([joined(styles) for _, styles in passes])
+
+    def _pass_on(
+        self, border: Border, mix: Tensor, parts: int, styles: list[Style], module: nn.Module, args: Any, x: Tensor
+    ) -> Tensor | None:
+        style = statistics(x, border.axis)
+        styles.append(style)
+        if parts == 1:
+            return None
+        giver, taker, *rest = x.chunk(parts)
+        means, deviations = (s.chunk(parts) for s in style)
+        own = (means[1], deviations[1]) if self._normalise else None
+        return torch.cat([giver, restyle(taker, border.axis, (means[0], deviations[0]), mix, own), *rest])
+
+    def _draw(self, border: Border) -> Tensor:
+        bound = border.channels**-0.5
+        drawn = torch.empty(2, border.channels, border.channels).uniform_(-bound, bound, generator=self._generator)
+        return drawn.to(next(self._model.parameters()).device)

@@ -1,0 +1,126 @@
+"""CUPI: as CUTI with the plain and the restyled target side by side, and against what memories know of every class.
+
+Paper: Wang et al., TPAMI 2024, "Say No to Freeloader: Protecting Intellectual Property of Your Deep Model". With c the
+bound to at most 1, one batch of source s, restyled target c and plain target t, and k = k_max * ((epoch + 1) / E)^0.9:
+L = CE_s - c(alpha CE_c) - c(alpha CE_t) - c(k D_s) + c(k D_t) - c(k M_t) - c(k V_t).
+D_s and D_t are the squared distances of features to the remembered mean of restyled target features of their class; M_t
+and V_t those of channel means and deviations of the target to the remembered ones of source images of its class, summed
+over stage borders. Restyling is (x_c - mean_c) / std_c * sigmoid(B std_s) + sigmoid(A mean_s). Memories hold the value
+last seen of every sample, at first those of the given model, not restyled.
+
+Deviations: the public code has epoch + 1/E in k (`k_schedule="reference"`), which saturates the bounds. Epochs are E
+equal shares of the steps. Features are the classifier's input, without another bottleneck; class means change by
+differences, not by a pass over the memory. Where class counts differ, memories hold one class. Styles, stage borders,
+scale, the head for other classes, clipping, the rate and the source guard are as in `cuti`.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ntbench.method import (
+    Context,
+    Defense,
+    Field,
+    Split,
+    Schedule,
+    create_optimizer,
+    create_schedule,
+    descend,
+    head,
+    register,
+)
+
+from ._bounded import Scale, label_loss
+from ._guard import SourceGuard
+from ._memory import ClassMemory
+from ._style import Kind, Style, StyleTransfer, joined
+from ._target_head import target_head
+
+
+@register
+class CUPI(Defense):
+    """Train against the plain and the restyled target at once, with class-wise memories of features and styles."""
+
+    name = "cupi"
+    paper = "https://arxiv.org/abs/2408.13161"
+    needs_target = True
+    needs_target_labels = True
+
+    style: Kind = "random_per_call"
+    alpha: float = Field(default=0.1, gt=0)
+    k_max: float = Field(default=0.1, ge=0)
+    k_schedule: Literal["corrected", "reference"] = "corrected"
+    epochs: int = Field(default=30, ge=1)
+    scale: Scale = "nats"
+    steps: int = Field(default=250, ge=1)
+    lr: float = Field(default=5e-4, gt=0)
+    schedule: Schedule = "linear"
+    batch_size: int = Field(default=32, ge=1)
+    clip: float = Field(default=5.0, gt=0)
+    head_steps: int = Field(default=100, ge=1)
+    check_every: int = Field(default=25, ge=1)
+    tolerance: float = Field(default=0.02, ge=0, le=1)
+
+    def k(self, step: int) -> float:
+        """Return the weight of the memory terms at a step, counted from 1."""
+        epoch = (step - 1) * self.epochs // self.steps
+        passed = (epoch + 1) / self.epochs if self.k_schedule == "corrected" else epoch + 1 / self.epochs
+        return self.k_max * float(passed**0.9)
+
+    def protect(self, model: nn.Module, ctx: Context) -> nn.Module:
+        """Return the last model within tolerance on the way down the loss."""
+        assert ctx.source is not None and ctx.target is not None
+        size = min(self.batch_size, len(ctx.source), len(ctx.target))
+        source = _numbered(ctx.source).batches(size, ctx.generator("source"))
+        target = _numbered(ctx.target).batches(size, ctx.generator("target"))
+        guard = SourceGuard(model, ctx, self.tolerance)
+        judge = target_head(model, ctx, self.head_steps)
+        styles = StyleTransfer(model, ctx.source.x[:2], self.style, normalise=True, generator=ctx.generator("style"))
+        memory = _Memories(styles, ctx.source, ctx.target, head(model).out_features == ctx.target_classes)
+        optimizer = create_optimizer([*model.parameters(), *styles.parameters()], "adam", self.lr)
+        set_rate = create_schedule(optimizer, self.schedule, self.steps)
+        model.train()
+        for step in range(1, self.steps + 1):
+            (xs, i), (xt, j) = next(source), next(target)
+            f, seen = styles.features(torch.cat([xs, xt, xt]), parts=3)
+            fs, fc, ft = f.chunk(3)
+            ys, yt = ctx.source.y[i], ctx.target.y[j]
+            leaks = [self.alpha * label_loss(judge(x), yt, self.scale) for x in (fc, ft)]
+            d_s, d_t, m_t, v_t = (self.k(step) * gap for gap in memory.gaps(i, j, f, seen))
+            pushed = torch.stack([*leaks, d_s, m_t, v_t]).clamp_max(1).sum()
+            loss = label_loss(head(model)(fs), ys, self.scale) - pushed + d_t.clamp_max(1)
+            descend(optimizer, loss, step, self.clip)
+            set_rate(step)
+            if step % self.check_every == 0 or step == self.steps:
+                guard.holds()
+        guard.restore()
+        return model
+
+
+class _Memories:
+    """What is remembered of both domains; labels count as one class where the domains' class counts differ."""
+
+    def __init__(self, styles: StyleTransfer, source: Split, target: Split, shared: bool) -> None:
+        self._ys, self._yt = (y if shared else torch.zeros_like(y) for y in (source.y, target.y))
+        self._widths = [border.channels for border in styles.borders for _ in ("mean", "deviation")]
+        classes = int(torch.cat([self._ys, self._yt]).max()) + 1
+        self._styles = ClassMemory(styles.look(source.x)[1], self._ys, classes)
+        self._restyled = ClassMemory(styles.look(target.x)[0], self._yt, classes)
+
+    def gaps(self, i: Tensor, j: Tensor, f: Tensor, seen: list[Style]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Refresh with source samples i and target samples j, and return D_s, D_t, M_t and V_t."""
+        (fs, fc, ft), (s, _, t) = f.chunk(3), joined(seen).chunk(3)
+        self._restyled.refresh(j, fc)
+        self._styles.refresh(i, s)
+        ys, yt, centres = self._ys[i], self._yt[j], self._restyled.means()
+        pairs = zip(t.split(self._widths, 1), self._styles.means()[yt].split(self._widths, 1), strict=True)
+        gaps = torch.stack([F.mse_loss(own, known) for own, known in pairs])
+        return F.mse_loss(fs, centres[ys]), F.mse_loss(ft, centres[yt]), gaps[::2].sum(), gaps[1::2].sum()
+
+
+def _numbered(split: Split) -> Split:
+    """Return a split whose labels are the indices of its samples."""
+    return Split(split.x, torch.arange(len(split), device=split.y.device))

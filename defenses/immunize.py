@@ -1,0 +1,73 @@
+"""Immunisation: features that are well conditioned on source and badly on the target, so that linear probing stalls.
+
+Paper: Zheng et al., ICML 2025, "Model Immunization from a Condition Number Perspective". With the Gram matrices
+S1 and S2 (k by k, eigenvalues s) of source and target features in a batch, in double precision:
+L = CE_S + well * (smax(S1)^2 / 2 - |S1|_F^2 / (2 k)) + ill / (|S2|_F^2 / (2 k) - smin(S2)^2 / 2).
+The threat is gradient descent on a new linear head, whose rate is set by the condition number of S2.
+
+Deviations: with fewer samples in a batch than features, X^T X is singular and smin plays no part, so the eigenvalues
+are those of the smaller of X^T X and X X^T (`gram="features"`: always X^T X, as in the public code, whose k is the
+width of the image where ours is the number of features). Features are measured in units of the pretrained model's, so
+that the two weights do not depend on the network (`units="absolute"`: plain features). All weights train with Adam, not
+the last stage with SGD, with batch norm in eval mode and clipped gradients; labels are not smoothed; the
+preconditioner of the paper's linear model is left out, as in its deep networks. Among the states after every round,
+the last one within `tolerance` of the start on source validation data is released.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ntbench.method import Context, Defense, Field, create_optimizer, descend, features, head, register
+
+from ._condition import Gram, gram, ill_conditioned, well_conditioned
+from ._guard import SourceGuard
+
+
+@register
+class Immunize(Defense):
+    """Train with the two condition-number regularisers."""
+
+    name = "immunize"
+    paper = "https://arxiv.org/abs/2505.23760"
+    needs_target = True
+
+    well: float = Field(default=1e-3, ge=0)
+    ill: float = Field(default=10.0, ge=0)
+    gram: Gram = "smaller"
+    units: Literal["pretrained", "absolute"] = "pretrained"
+    lr: float = Field(default=1e-3, gt=0)
+    clip: float = Field(default=5.0, gt=0)
+    rounds: int = Field(default=10, ge=1)
+    steps: int = Field(default=25, ge=1)
+    tolerance: float = Field(default=0.02, ge=0, le=1)
+    batch_size: int = Field(default=64, ge=1)
+
+    def protect(self, model: nn.Module, ctx: Context) -> nn.Module:
+        """Return the last model whose source accuracy on validation data is within tolerance of the start."""
+        assert ctx.source is not None and ctx.target is not None
+        guard = SourceGuard(model, ctx, self.tolerance)
+        source = ctx.source.batches(self.batch_size, ctx.generator("source"))
+        target = ctx.target.batches(self.batch_size, ctx.generator("target"))
+        optimizer = create_optimizer(model.parameters(), "adam", self.lr)
+        model.eval()
+        units: tuple[Tensor, Tensor] | None = None
+        for step in range(1, self.rounds * self.steps + 1):
+            (xs, ys), (xt, _) = next(source), next(target)
+            fs, ft = features(model, torch.cat([xs, xt])).tensor_split([len(xs)])
+            units = units or (self._unit(fs), self._unit(ft))
+            s1, s2 = gram(fs / units[0], self.gram), gram(ft / units[1], self.gram)
+            penalty = self.well * well_conditioned(s1) + self.ill * ill_conditioned(s2)
+            descend(optimizer, F.cross_entropy(head(model)(fs), ys) + penalty, step, self.clip)
+            if step % self.steps == 0:
+                guard.holds()
+        guard.restore()
+        return model
+
+    def _unit(self, x: Tensor) -> Tensor:
+        """Return what to divide features [n, d] by, so that the mean eigenvalue of their Gram matrix is 1."""
+        if self.units == "absolute":
+            return torch.ones((), device=x.device)
+        return (x.detach().square().sum() / min(x.shape)).sqrt()

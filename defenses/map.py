@@ -1,0 +1,113 @@
+"""MAP: a learnt binary mask over frozen weights that drops what serves the target and keeps what serves the source.
+
+Paper: Peng et al., CVPR 2024, "MAP: MAsk-Pruning for Source-Free Model Intellectual Property Protection", in its
+source-available form. Every weight w of the encoder has a score a, starting at 1, and the network computes with
+w * 1[a > threshold]; the indicator passes gradients on as if it were the identity. Adam moves the scores alone, down
+L = CE_S - min(weight * CE_T, ceiling). What is released is w * 1[a > threshold].
+
+Deviations: no public code exists, and the paper's equations were not at hand: the loss is the bounded form that its
+family shares (NTL), in nats. Scores belong to single weights of convolutions and linear layers; biases, norms and the
+classifier are not masked and do not train; batch norm is in eval mode. Where the target has another number of classes,
+CE_T is taken by a head that is trained on the frozen encoder first. Among the masks after every round, the last one
+within `tolerance` of the start on source validation data is released. The source-free and the data-free form, and the
+inversion of the model that they need, are left out.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ntbench.method import (
+    Context,
+    Defense,
+    Field,
+    create_optimizer,
+    descend,
+    features,
+    head,
+    register,
+)
+
+from ._guard import SourceGuard
+from ._pruning import encoder_weights
+from ._straight_through import binary, features_with
+
+
+@register
+class MAP(Defense):
+    """Learn which weights to keep."""
+
+    name = "map"
+    paper = "https://arxiv.org/abs/2403.04149"
+    needs_target = True
+    needs_target_labels = True
+    masked = True
+
+    weight: float = Field(default=0.1, ge=0)
+    ceiling: float = Field(default=1.0, gt=0)
+    bound: Literal["sample", "batch"] = "sample"
+    threshold: float = Field(default=0.9, ge=0, lt=1)
+    lr: float = Field(default=1e-2, gt=0)
+    rounds: int = Field(default=15, ge=1)
+    steps: int = Field(default=20, ge=1)
+    head_steps: int = Field(default=100, ge=1)
+    tolerance: float = Field(default=0.02, ge=0, le=1)
+    batch_size: int = Field(default=32, ge=1)
+
+    def protect(self, model: nn.Module, ctx: Context) -> nn.Module:
+        """Return the masked model."""
+        assert ctx.source is not None and ctx.target is not None
+        guard = SourceGuard(model, ctx, self.tolerance)
+        source = ctx.source.batches(self.batch_size, ctx.generator("source"))
+        target = ctx.target.batches(self.batch_size, ctx.generator("target"))
+        trained = [p for p in model.parameters() if p.requires_grad]
+        model.eval().requires_grad_(False)
+        classify, leak = head(model), self._target_head(model, ctx)
+        masked = {id(w) for w in encoder_weights(model)}
+        frozen = {name: p.clone() for name, p in model.named_parameters() if id(p) in masked}
+        scores = {name: torch.ones_like(w, requires_grad=True) for name, w in frozen.items()}
+        optimizer = create_optimizer(scores.values(), "adam", self.lr)
+        for step in range(1, self.rounds * self.steps + 1):
+            (xs, ys), (xt, yt) = next(source), next(target)
+            kept = {name: w * binary(scores[name], self.threshold) for name, w in frozen.items()}
+            fs, ft = features_with(model, kept, torch.cat([xs, xt])).tensor_split([len(xs)])
+            loss = F.cross_entropy(classify(fs), ys) - self._harm(F.cross_entropy(leak(ft), yt, reduction="none"))
+            descend(optimizer, loss, step)
+            if step % self.steps == 0:
+                self._write(model, frozen, scores)
+                guard.holds()
+        guard.restore()
+        for parameter in trained:
+            parameter.requires_grad_(True)
+        return model
+
+    def _harm(self, losses: Tensor) -> Tensor:
+        """Return the bounded loss on the target from the losses of its samples [n]."""
+        if self.bound == "batch":
+            return (self.weight * losses.mean()).clamp_max(self.ceiling)
+        return (self.weight * losses).clamp_max(self.ceiling).mean()
+
+    @torch.no_grad()
+    def _write(self, model: nn.Module, frozen: dict[str, Tensor], scores: dict[str, Tensor]) -> None:
+        for name, w in frozen.items():
+            model.get_parameter(name).copy_(w * (scores[name] > self.threshold))
+
+    def _target_head(self, model: nn.Module, ctx: Context) -> nn.Linear:
+        """Return what classifies target features: the model's own head, or one trained on them for other classes."""
+        own = head(model)
+        if own.out_features == ctx.target_classes:
+            return own
+        assert ctx.target is not None
+        classifier = nn.Linear(own.in_features, ctx.target_classes, device=own.weight.device)
+        bound, generator = own.in_features**-0.5, ctx.generator("head")
+        with torch.no_grad():
+            for p in classifier.parameters():
+                p.copy_(torch.empty(p.shape).uniform_(-bound, bound, generator=generator))
+        optimizer = create_optimizer(classifier.parameters(), "adam", self.lr)
+        batches = ctx.target.batches(self.batch_size, ctx.generator("head", "batches"))
+        for step in range(1, self.head_steps + 1):
+            x, y = next(batches)
+            descend(optimizer, F.cross_entropy(classifier(features(model, x)), y), step)
+        return classifier.requires_grad_(False)

@@ -1,0 +1,87 @@
+"""NTL without a target: a generator draws neighbours of the source, and NTL pushes those away instead.
+
+Paper: Wang et al., ICLR 2022, "Non-Transferable Learning" (source-only). A generator G(z, y) and a discriminator D with
+a realness (least squares) and a class output are trained on source. Then, for every round r and direction d, copies of G
+go down CE(D_class(G), y) / 2 - min(MMD(D_f(G), D_f(x)), reach * (r + 1)) with D and the first d / 4 of the channels of
+G's hidden layers standing still; blurred images of the result, with the labels that they were drawn for, are the target
+of NTL's loss CE_S - min(1, alpha * CE_T) * min(1, beta * MMD(f_S, f_T)).
+
+Deviations: the public code draws files whose indices ignore d, so that most labels are wrong, and freezes transposed
+convolutions along their input channels; here a label never leaves its image, and output channels are frozen. G learns
+the realness and the class in one step, D the class from real images alone; losses are in nats (`scale="klmean"` is the
+public code's NTL loss); D has no dropout; widths, rates and steps are for small images, and images stay floats. As in
+`ntl`, features are the classifier's input and gradients are clipped. The last weights within `tolerance` of the source
+accuracy at the start, on validation data, are released.
+"""
+
+import torch
+from torch import nn
+
+from ntbench.method import Context, Defense, Field, Split, create_optimizer, descend, head, register
+
+from ._bounded import Batches, Scale, bounded_loss
+from ._generator import Discriminator, Generator, initialise
+from ._guard import SourceGuard
+from ._neighbours import Pair, learn, neighbours
+
+CHECKS = 10
+
+
+@register
+class NTLSourceOnly(Defense):
+    """Make a target out of the source, then train with the bounded non-transferability loss."""
+
+    name = "ntl_source_only"
+    paper = "https://arxiv.org/abs/2106.06916"
+
+    latent: int = Field(default=64, ge=1)
+    width: int = Field(default=32, ge=4, multiple_of=4)
+    gan_steps: int = Field(default=400, ge=1)
+    gan_lr: float = Field(default=1e-3, gt=0)
+    gan_batch_size: int = Field(default=64, ge=2)
+    rounds: int = Field(default=4, ge=1)
+    reach: float = Field(default=0.1, gt=0)
+    augment_steps: int = Field(default=20, ge=1)
+    images_per_direction: int = Field(default=128, ge=1)
+    alpha: float = Field(default=0.1, gt=0)
+    beta: float = Field(default=1.0, gt=0)
+    scale: Scale = "nats"
+    batches: Batches = "joint"
+    steps: int = Field(default=250, ge=1)
+    lr: float = Field(default=5e-4, gt=0)
+    batch_size: int = Field(default=32, ge=2)
+    clip: float = Field(default=5.0, gt=0)
+    tolerance: float = Field(default=0.02, ge=0, le=1)
+
+    def protect(self, model: nn.Module, ctx: Context) -> nn.Module:
+        """Return the last model within tolerance on the way down NTL's loss against generated images."""
+        assert ctx.source is not None
+        guard = SourceGuard(model, ctx, self.tolerance)
+        made = self._neighbourhood(head(model).out_features, ctx)
+        size = min(self.batch_size, len(ctx.source), len(made))
+        source = ctx.source.batches(size, ctx.generator("source"))
+        target = made.batches(size, ctx.generator("target"))
+        optimizer = create_optimizer(model.parameters(), "adam", self.lr)
+        model.train()
+        for step in range(1, self.steps + 1):
+            loss = bounded_loss(model, next(source), next(target), self.alpha, self.beta, self.scale, self.batches)
+            descend(optimizer, loss, step, self.clip)
+            if step % max(1, self.steps // CHECKS) == 0:
+                guard.holds()
+        guard.restore()
+        return model
+
+    def _neighbourhood(self, classes: int, ctx: Context) -> Split:
+        """Return generated images, each with the label that it was drawn for."""
+        assert ctx.source is not None
+        size, noise = ctx.source.x.shape[-1], ctx.generator("noise")
+        made, judge = Generator(classes, self.latent, size, self.width), Discriminator(classes, size, self.width)
+        for net in (made, judge):
+            initialise(net, noise)
+            net.to(ctx.device, memory_format=torch.channels_last)
+        pair = Pair(made, judge, noise)
+        batches = ctx.source.batches(self.gan_batch_size, ctx.generator("gan"))
+        learn(pair, batches, self.gan_steps, self.gan_lr)
+        return neighbours(
+            pair, batches, self.rounds, self.reach, self.augment_steps, self.gan_lr, self.images_per_direction
+        )

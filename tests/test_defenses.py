@@ -1,0 +1,331 @@
+"""What the built-in defenses do, on small synthetic domains of different class counts."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ntbench.data import Split
+from ntbench.method import Context, Defense
+from ntbench.models import build, head, pack
+from ntbench.registry import registry
+from ntbench.train import accuracy, fit
+from ntbench.types import Arch, Budget, Training
+
+ARCH = Arch(name="cnns_bn")
+CLASSES = 4
+CHEAP: dict[str, dict[str, Any]] = {
+    "none": {},
+    "scratch": {},
+    "magnitude": {"tune_steps": 10},
+    "ntl": {"steps": 10},
+    "sophon": {"loops": 2, "inner_steps": 3},
+    "ntp": {"iterations": 3, "steps": 3, "tune_steps": 10, "head_steps": 5},
+}
+
+
+def defense(name: str, **params: Any) -> Any:
+    return registry.get("defense", name)(**params)
+
+
+def domain(classes: int, count: int, seed: int, shift: float = 0.0) -> Split:
+    """Return noisy copies of one random pattern a class, with half of every pattern inverted by a shift of 1."""
+    patterns = torch.randn(classes, 3, 16, 16, generator=torch.Generator().manual_seed(7))
+    patterns[:, :, :8] *= 1 - 2 * shift
+    generator = torch.Generator().manual_seed(seed)
+    y = torch.arange(count) % classes
+    x = 0.5 * patterns[y] + 0.5 * torch.randn(count, 3, 16, 16, generator=generator)
+    return Split(x.contiguous(memory_format=torch.channels_last), y)
+
+
+@pytest.fixture(scope="module")
+def pretrained() -> nn.Module:
+    model = build(ARCH, CLASSES, seed=0)
+    for _ in fit(model, domain(CLASSES, 200, 1), Training(lr=3e-3, steps=40, batch_size=32), torch.Generator()):
+        pass
+    return model
+
+
+@pytest.fixture
+def model(pretrained: nn.Module) -> nn.Module:
+    return copy.deepcopy(pretrained)
+
+
+@pytest.fixture
+def ctx() -> Context:
+    return Context(
+        source=domain(CLASSES, 200, 1),
+        target=domain(CLASSES, 120, 2, shift=1),
+        source_val=domain(CLASSES, 100, 3),
+        target_classes=CLASSES,
+        budget=Budget(steps=10, samples=320, scored=(10,)),
+        seed=0,
+        device=torch.device("cpu"),
+        fresh=lambda classes: build(ARCH, classes, seed=99),
+    )
+
+
+def with_fewer_target_classes(ctx: Context) -> Context:
+    return replace(ctx, target=domain(3, 120, 2, shift=1), target_classes=3)
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def zeros(model: nn.Module) -> int:
+    """Return the zeros among the weights of convolutions."""
+    return sum(int((p == 0).sum()) for p in model.parameters() if p.ndim == 4)
+
+
+def size(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters() if p.ndim == 4)
+
+
+VARIANTS = [
+    *CHEAP.items(),
+    ("ntl", {"steps": 10, "batches": "separate"}),
+    ("sophon", CHEAP["sophon"] | {"loss": "klu"}),
+    ("sophon", CHEAP["sophon"] | {"loss": "ice_reference"}),
+    ("ntp", CHEAP["ntp"] | {"regulariser": "mmd", "norm_power": 1}),
+    ("ntp", CHEAP["ntp"] | {"projection": "soft_threshold"}),
+]
+
+
+@pytest.mark.parametrize(("name", "params"), VARIANTS)
+def test_the_seed_of_the_context_alone_decides(
+    pretrained: nn.Module, ctx: Context, name: str, params: dict[str, Any]
+) -> None:
+    released = []
+    for seed in (1, 2):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            before = torch.get_rng_state()
+            released.append(pack(defense(name, **params).protect(copy.deepcopy(pretrained), ctx)))
+            assert torch.equal(torch.get_rng_state(), before)
+    assert same(*released)
+    if name not in ("none", "scratch"):
+        assert not same(released[0], pack(pretrained))
+        assert not same(
+            released[0], pack(defense(name, **params).protect(copy.deepcopy(pretrained), replace(ctx, seed=1)))
+        )
+
+
+@pytest.mark.parametrize(("name", "params"), VARIANTS)
+def test_other_target_classes_and_few_samples_are_no_obstacle(
+    model: nn.Module, ctx: Context, name: str, params: dict[str, Any]
+) -> None:
+    if name == "ntl":
+        pytest.skip("the loss of NTL needs one label space")
+    few = with_fewer_target_classes(ctx)
+    assert few.target is not None
+    released = defense(name, **params).protect(model, replace(few, target=few.target.subset(torch.arange(7))))
+    assert head(released).out_features == CLASSES
+    assert pack(released)
+
+
+def test_none_returns_what_it_got(model: nn.Module, pretrained: nn.Module, ctx: Context) -> None:
+    released = defense("none").protect(model, ctx)
+    assert released is model
+    assert same(pack(released), pack(pretrained))
+
+
+def test_scratch_returns_the_fresh_model_with_the_source_head(model: nn.Module, ctx: Context) -> None:
+    released = defense("scratch").protect(model, with_fewer_target_classes(ctx))
+    assert same(pack(released), pack(ctx.fresh(CLASSES)))
+
+
+@pytest.mark.parametrize("sparsity", [0.5, 0.97])
+@pytest.mark.parametrize("name", ["magnitude", "ntp"])
+def test_released_zeros_are_exactly_the_sparsity(model: nn.Module, ctx: Context, name: str, sparsity: float) -> None:
+    released = defense(name, **CHEAP[name] | {"sparsity": sparsity}).protect(model, ctx)
+    assert zeros(released) == round(sparsity * size(released))
+    others = [p for p in released.parameters() if p.ndim != 4]
+    assert not any(bool((p == 0).any()) for p in others)
+
+
+def test_magnitude_keeps_the_largest_weights_of_all_layers(model: nn.Module, ctx: Context) -> None:
+    before = torch.cat([p.detach().abs().flatten() for p in model.parameters() if p.ndim == 4])
+    released = defense("magnitude", sparsity=0.9, tune_steps=3).protect(model, ctx)
+    after = torch.cat([p.detach().flatten() for p in released.parameters() if p.ndim == 4])
+    assert before[after != 0].min() > before[after == 0].max()
+
+
+def test_soft_threshold_leaves_the_sparsity_to_the_weights(model: nn.Module, ctx: Context) -> None:
+    cheap = CHEAP["ntp"] | {"projection": "soft_threshold", "rho": 1e-2}
+    found = [
+        zeros(defense("ntp", **cheap | {"l1": l1}).protect(copy.deepcopy(model), ctx)) for l1 in (1e-5, 3e-4, 1e-1)
+    ]
+    assert found == sorted(set(found))
+    assert found[-1] == size(model)
+
+
+def test_ntp_ceiling_takes_the_gradient_of_the_target_loss_away(model: nn.Module, ctx: Context) -> None:
+    assert ctx.source is not None and ctx.target is not None
+    batches = ctx.source.x[:16], ctx.source.y[:16], ctx.target.x[:16], ctx.target.y[:16]
+
+    def gradient(alpha: float, ceiling: float) -> Tensor:
+        loss = defense("ntp", alpha=alpha, ceiling=ceiling, strength=0.0)._loss(model, head(model), *batches)
+        return torch.autograd.grad(loss, next(model.parameters()))[0]
+
+    assert torch.equal(gradient(0.5, 1e-6), gradient(0.0, 1e-6))
+    assert not torch.allclose(gradient(0.5, 1e6), gradient(0.0, 1e6))
+
+
+def public_ntl_loss(model: nn.Module, source: Split, target: Split, alpha: float, beta: float) -> Tensor:
+    """Return the loss as NTL's public code has it, with KL averaged over classes too."""
+
+    def kl(x: Tensor, y: Tensor) -> Tensor:
+        log_p = model(x).log_softmax(1)
+        return F.kl_div(log_p, F.one_hot(y, CLASSES).float(), reduction="none").mean()
+
+    from ntbench.method import features
+
+    mmd = registry.get("defense", "ntl").protect.__globals__["mmd"]
+    gap = beta * mmd(features(model, source.x), features(model, target.x))
+    return kl(source.x, source.y) - (alpha * kl(target.x, target.y)).clamp(0, 1) * gap.clamp(0, 1)
+
+
+@pytest.mark.parametrize(("alpha", "beta"), [(0.1, 0.01), (1e6, 0.01), (0.1, 1e6), (1e6, 1e6)])
+def test_ntl_loss_is_the_public_one_in_nats(model: nn.Module, ctx: Context, alpha: float, beta: float) -> None:
+    assert ctx.source is not None and ctx.target is not None
+    source, target = ctx.source.subset(torch.arange(16)), ctx.target.subset(torch.arange(16))
+    model.eval()
+    # CE = K * KL: the public alpha is ours times K, and its source term is K times smaller.
+    public = public_ntl_loss(model, source, target, alpha * CLASSES, beta)
+    log_p = F.cross_entropy(model(source.x), source.y)
+    ours = defense("ntl", alpha=alpha, beta=beta)._loss(model, source.x, source.y, target.x, target.y)
+    assert torch.allclose(ours - log_p, public - log_p / CLASSES, atol=1e-6)
+
+
+def test_ntl_lowers_target_accuracy_and_keeps_the_source(model: nn.Module, ctx: Context) -> None:
+    assert ctx.source_val is not None
+    near = replace(ctx, target=domain(CLASSES, 120, 2, shift=0.2))
+    assert near.target is not None
+    before, start = accuracy(model, near.target), accuracy(model, ctx.source_val)
+    released = defense("ntl", steps=60, lr=2e-3).protect(model, near)
+    assert accuracy(released, ctx.source_val) >= start - 0.03
+    assert accuracy(released, near.target) < before - 0.4
+
+
+FTS_ONLY = {"loops": 1, "inner_steps": 3, "source_steps": 0, "repair_steps": 0, "tolerance": 1.0}
+
+
+def changed(model: nn.Module, before: dict[str, Tensor]) -> set[str]:
+    return {name for name, tensor in pack(model).items() if not torch.equal(tensor, before[name])}
+
+
+@pytest.mark.parametrize("loss", ["ice", "ice_reference", "klu"])
+def test_sophon_leaves_buffers_out_of_the_simulation(model: nn.Module, ctx: Context, loss: str) -> None:
+    before = pack(model)
+    released = defense("sophon", loss=loss, reinit=0.0, **FTS_ONLY).protect(model, ctx)
+    assert changed(released, before) == {name for name, _ in released.named_parameters()}
+
+
+@pytest.mark.parametrize("fewer", [True, False])
+def test_sophon_passes_no_gradient_from_a_new_head_to_the_old_one(model: nn.Module, ctx: Context, fewer: bool) -> None:
+    before = pack(model)
+    sophon = defense("sophon", reinit=0.0 if fewer else 1.0, **FTS_ONLY)
+    released = sophon.protect(model, with_fewer_target_classes(ctx) if fewer else ctx)
+    old_head = {f"head.{name}" for name, _ in head(released).named_parameters()}
+    assert changed(released, before) == {name for name, _ in released.named_parameters()} - old_head
+
+
+def test_sophon_rolls_back_what_the_source_did_not_survive(model: nn.Module, ctx: Context) -> None:
+    assert ctx.source_val is not None
+    start = accuracy(model, ctx.source_val)
+    before = pack(model)
+    wild = defense("sophon", lr=1.0, source_steps=0, repair_steps=0, tolerance=0.02, loops=2, inner_steps=2)
+    released = wild.protect(model, ctx)
+    assert accuracy(released, ctx.source_val) == start
+    assert same(pack(released), before)
+
+
+def test_sophon_repairs_the_source_where_a_loop_hurt_it(model: nn.Module, ctx: Context) -> None:
+    assert ctx.source_val is not None
+    floor, before = accuracy(model, ctx.source_val) - 0.02, pack(model)
+    hurt = defense("sophon", lr=3e-2, source_steps=0, repair_steps=60, tolerance=0.02, loops=1, inner_steps=2)
+    released = hurt.protect(model, ctx)
+    assert not same(pack(released), before)
+    assert accuracy(released, ctx.source_val) >= floor
+
+
+def adapted(model: nn.Module, ctx: Context) -> float:
+    """Return the target accuracy, on other images, of a short fine-tuning on target."""
+    assert ctx.target is not None
+    clone = copy.deepcopy(model)
+    training = Training(optimizer="momentum", lr=1e-2, steps=15, batch_size=32)
+    for _ in fit(clone, ctx.target, training, ctx.generator("attack")):
+        pass
+    return accuracy(clone, domain(CLASSES, 200, 5, shift=1))
+
+
+@pytest.mark.parametrize("loss", ["ice", "klu"])
+def test_sophon_withstands_fine_tuning_better_than_no_defense(model: nn.Module, ctx: Context, loss: str) -> None:
+    assert ctx.source_val is not None
+    undefended = adapted(model, ctx)
+    start = accuracy(model, ctx.source_val)
+    released = defense("sophon", loss=loss, loops=12, inner_steps=10).protect(model, ctx)
+    assert accuracy(released, ctx.source_val) >= start - 0.02
+    assert adapted(released, ctx) < undefended - 0.2
+
+
+BAD: list[tuple[str, dict[str, Any]]] = [
+    ("none", {"strength": 1}),
+    ("scratch", {"seed": 1}),
+    ("magnitude", {"sparsity": 1.0}),
+    ("magnitude", {"sparsity": 0.0}),
+    ("magnitude", {"tune_lr": 0.0}),
+    ("ntl", {"alpha": -0.1}),
+    ("ntl", {"beta": 0.0}),
+    ("ntl", {"batches": "both"}),
+    ("ntl", {"steps": 0}),
+    ("sophon", {"loss": "mse"}),
+    ("sophon", {"reinit": 1.5}),
+    ("sophon", {"attackers": []}),
+    ("sophon", {"attackers": [["momentum", 0.0]]}),
+    ("sophon", {"attackers": [["no_such_optimizer", 0.1]]}),
+    ("sophon", {"tolerance": -0.1}),
+    ("sophon", {"inner_steps": 0}),
+    ("ntp", {"sparsity": 1.2}),
+    ("ntp", {"norm_power": 3}),
+    ("ntp", {"regulariser": "lda"}),
+    ("ntp", {"projection": "top"}),
+    ("ntp", {"rho": 0.0}),
+    ("ntp", {"ceiling": 0.0}),
+]
+
+
+@pytest.mark.parametrize(("name", "params"), BAD)
+def test_bad_hyper_parameters_are_refused_before_any_training(name: str, params: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(params))):
+        defense(name, **params)
+
+
+@pytest.mark.parametrize(("name", "params"), VARIANTS)
+def test_recipes_build_the_same_defense_again(name: str, params: dict[str, Any]) -> None:
+    method: Defense = defense(name, **params)
+    assert registry.create(method.spec()) == method
+
+
+def test_masked_and_target_declarations() -> None:
+    declared = {
+        name: (d.masked, d.needs_target, d.needs_target_labels)
+        for name in CHEAP
+        for d in [registry.get("defense", name)]
+    }
+    assert declared == {
+        "none": (False, False, False),
+        "scratch": (False, False, False),
+        "magnitude": (True, False, False),
+        "ntl": (False, True, True),
+        "sophon": (False, True, True),
+        "ntp": (True, True, True),
+    }

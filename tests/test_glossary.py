@@ -1,0 +1,17 @@
+from ntbench import ranking, tables
+from ntbench.curves import Selection
+from ntbench.display import COLUMNS
+from ntbench.glossary import LEADERBOARD, RESULTS, RULES
+
+
+def test_every_column_of_both_files_is_explained_and_nothing_else() -> None:
+    assert set(LEADERBOARD) == set(ranking.COLUMNS)
+    assert set(RESULTS) == set(tables.COLUMNS)
+
+
+def test_every_shown_column_is_explained() -> None:
+    assert {column.field for column in COLUMNS.values()} <= set(LEADERBOARD)
+
+
+def test_every_selection_rule_is_explained() -> None:
+    assert set(RULES) == set(Selection.__args__)  # type: ignore[attr-defined]
