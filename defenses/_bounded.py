@@ -22,18 +22,25 @@ def label_loss(logits: Tensor, labels: Tensor, scale: Scale) -> Tensor:
 
 
 def bounded_loss(
-    model: nn.Module, source: Batch, target: Batch, alpha: float, beta: float, scale: Scale, batches: Batches
+    model: nn.Module,
+    judge: nn.Module,
+    source: Batch,
+    target: Batch,
+    alpha: float,
+    beta: float,
+    scale: Scale,
+    batches: Batches,
 ) -> Tensor:
     """Return CE_S - min(1, alpha * CE_T) * min(1, beta * MMD(f_S, f_T)) on batches (x, y) of equal size.
 
-    A factor at its bound keeps no gradient of its own. `joint` is one pass over both batches.
+    The judge, the model's head as a rule, classifies the target's features. A factor at its bound keeps no gradient of
+    its own. `joint` is one pass over both batches.
     """
     (xs, ys), (xt, yt) = source, target
     if batches == "joint":
         fs, ft = features(model, torch.cat([xs, xt])).chunk(2)
     else:
         fs, ft = features(model, xs), features(model, xt)
-    classify = head(model)
-    leak = (alpha * label_loss(classify(ft), yt, scale)).clamp_max(1)
+    leak = (alpha * label_loss(judge(ft), yt, scale)).clamp_max(1)
     gap = (beta * mmd(fs, ft)).clamp_max(1)
-    return label_loss(classify(fs), ys, scale) - leak * gap
+    return label_loss(head(model)(fs), ys, scale) - leak * gap

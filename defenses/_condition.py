@@ -20,16 +20,16 @@ def gram(x: Tensor, form: Gram = "smaller") -> Tensor:
 
 def well_conditioned(s: Tensor) -> Tensor:
     """Return max(eig)^2 / 2 - |S|_F^2 / (2 k) for S [k, k]: at least 0, and 0 where all eigenvalues are equal."""
-    return torch.linalg.eigvalsh(s)[-1].square() / 2 - s.square().sum() / (2 * len(s))
+    return _eigenvalues(s)[-1].square() / 2 - s.square().sum() / (2 * len(s))
 
 
 def ill_conditioned(s: Tensor, floor: float = 1e-9) -> Tensor:
-    """Return 1 / (|S|_F^2 / (2 k) - min(eig)^2 / 2) for S [k, k]; the denominator is 0 where all are equal."""
-    spread = s.square().sum() / (2 * len(s)) - torch.linalg.eigvalsh(s)[0].square() / 2
+    """Return 1 / max(|S|_F^2 / (2 k) - min(eig)^2 / 2, floor) for S [k, k]: largest where all eigenvalues are equal."""
+    spread = s.square().sum() / (2 * len(s)) - _eigenvalues(s)[0].square() / 2
     return 1 / spread.clamp_min(floor)
 
 
-def log_condition(s: Tensor, ridge: float = 1e-6) -> Tensor:
-    """Return the log of the condition number of S + ridge * I, in nats."""
-    eigenvalues = torch.linalg.eigvalsh(s).clamp_min(0) + ridge
-    return eigenvalues[-1].log() - eigenvalues[0].log()
+def _eigenvalues(s: Tensor) -> Tensor:
+    """Return the eigenvalues of a symmetric matrix, rising; gradients flow where some of them are equal too."""
+    values: Tensor = torch.linalg.eigvalsh(s)
+    return values

@@ -3,6 +3,13 @@
 import torch
 from torch import Tensor
 
+from ntbench.method import Split
+
+
+def numbered(split: Split) -> Split:
+    """Return a split whose labels are the indices of its samples."""
+    return Split(split.x, torch.arange(len(split), device=split.y.device))
+
 
 class ClassMemory:
     """Holds the value last seen of every sample, and the sum of each class, which a refresh changes by differences."""

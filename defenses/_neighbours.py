@@ -34,9 +34,11 @@ def learn(pair: Pair, batches: Batches, steps: int, lr: float) -> None:
     for step in range(1, steps + 1):
         x, y = next(batches)
         drawn = pair.made(y, pair.noise)
+        pair.judge.requires_grad_(False)
         _, realness, logits = pair.judge(drawn)
         fooled = (realness - 1).square().mean()
         descend(made, fooled + F.cross_entropy(logits, y), step)
+        pair.judge.requires_grad_(True)
         _, real, logits = pair.judge(x)
         _, fake, _ = pair.judge(drawn.detach())
         told = ((real - 1).square().mean() + fake.square().mean()) / 2

@@ -30,4 +30,4 @@ class _Encoder(nn.Module):
 
 def features_with(model: nn.Module, weights: Mapping[str, Tensor], x: Tensor) -> Tensor:
     """Return the features [n, d] of a model with some of its parameters replaced; the model itself does not change."""
-    return functional_call(_Encoder(model), {f"model.{name}": w for name, w in weights.items()}, (x,))
+    return functional_call(_Encoder(model), {f"model.{name}": w for name, w in weights.items()}, (x,))  # type: ignore[no-any-return]

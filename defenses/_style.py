@@ -63,24 +63,23 @@ def _stages(model: nn.Module) -> list[nn.Module]:
     return listed or [child for name in _CONTAINERS if name in modules for child in modules[name].children()]
 
 
-def statistics(x: Tensor, axis: int) -> Style:
-    """Return the mean and the deviation sqrt(var + 1e-5) of every channel over all positions of x, both [n, c]."""
-    positions = [d for d in range(1, x.ndim) if d != axis]
-    variance, mean = torch.var_mean(x, positions, correction=0)
-    return mean, (variance + 1e-5).sqrt()
+def statistics(x: Tensor) -> Style:
+    """Return the mean and the deviation sqrt(var + 1e-5) over the positions of x [n, positions, c], both [n, c]."""
+    mean = x.mean(1, keepdim=True)
+    # torch.var_mean takes three times as long on a CPU.
+    return mean[:, 0], ((x - mean).square().mean(1) + 1e-5).sqrt()
 
 
-def restyle(x: Tensor, axis: int, style: Style, mixers: Tensor, own: Style | None = None) -> Tensor:
-    """Return x * sigmoid(B std) + sigmoid(A mean) for another batch's style and mixers (A, B) [2, c, c].
+def restyle(x: Tensor, style: Style, mixers: Tensor, own: Style | None = None) -> Tensor:
+    """Return x * sigmoid(B std) + sigmoid(A mean) for x [n, positions, c], a style and mixers (A, B) [2, c, c].
 
     With its `own` style, x is normalised to (x - mean) / (std + 1e-6) first.
     """
-    shape = [len(x)] + [1] * (x.ndim - 1)
-    shape[axis] = x.shape[axis]
+    shift, scale = (torch.sigmoid(s @ m.T) for s, m in zip(style, mixers, strict=True))
     if own is not None:
-        x = (x - own[0].view(shape)) / (own[1].view(shape) + 1e-6)
-    shift, scale = (torch.sigmoid(s @ m.T).view(shape) for s, m in zip(style, mixers, strict=True))
-    return x * scale + shift
+        scale = scale / (own[1] + 1e-6)
+        shift = shift - own[0] * scale
+    return torch.addcmul(shift[:, None], x, scale[:, None])
 
 
 def joined(styles: list[Style]) -> Tensor:
@@ -132,14 +131,17 @@ class StyleTransfer:
     def _pass_on(
         self, border: Border, mix: Tensor, parts: int, styles: list[Style], module: nn.Module, args: Any, x: Tensor
     ) -> Tensor | None:
-        style = statistics(x, border.axis)
+        maps = x.movedim(border.axis, -1)
+        rows = maps.flatten(1, -2)
+        style = statistics(rows)
         styles.append(style)
         if parts == 1:
             return None
-        giver, taker, *rest = x.chunk(parts)
-        means, deviations = (s.chunk(parts) for s in style)
-        own = (means[1], deviations[1]) if self._normalise else None
-        return torch.cat([giver, restyle(taker, border.axis, (means[0], deviations[0]), mix, own), *rest])
+        giver, taker, *rest = rows.chunk(parts)
+        (mean, *means), (deviation, *deviations) = (s.chunk(parts) for s in style)
+        own = (means[0], deviations[0]) if self._normalise else None
+        restyled = torch.cat([giver, restyle(taker, (mean, deviation), mix, own), *rest])
+        return restyled.view(maps.shape).movedim(-1, border.axis)
 
     def _draw(self, border: Border) -> Tensor:
         bound = border.channels**-0.5

@@ -18,11 +18,14 @@ def target_head(model: nn.Module, ctx: Context, steps: int) -> nn.Linear:
         return own
     with torch.no_grad():
         model.eval()
-        seen = Split(torch.cat([features(model, x) for x in ctx.target.x.split(200)]), ctx.target.y)
+        known = torch.cat([features(model, x) for x in ctx.target.x.split(200)])
+        seen = Split(known[:, :, None, None], ctx.target.y)
         classifier = nn.Linear(own.in_features, ctx.target_classes).to(ctx.device)
         bound, generator = own.in_features**-0.5, ctx.generator("target head")
         for p in classifier.parameters():
             p.copy_(torch.empty(p.shape).uniform_(-bound, bound, generator=generator))
-    for _ in fit(classifier, seen, Training(lr=1e-2, steps=steps), ctx.generator("target head", "batches")):
+    # Splits hold images, so features pass as images of one pixel.
+    training, batches = Training(lr=1e-2, steps=steps), ctx.generator("target head", "batches")
+    for _ in fit(nn.Sequential(nn.Flatten(), classifier), seen, training, batches):
         pass
     return classifier.requires_grad_(False)

@@ -5,13 +5,12 @@ bound to at most 1, one batch of source s, restyled target c and plain target t,
 L = CE_s - c(alpha CE_c) - c(alpha CE_t) - c(k D_s) + c(k D_t) - c(k M_t) - c(k V_t).
 D_s and D_t are the squared distances of features to the remembered mean of restyled target features of their class; M_t
 and V_t those of channel means and deviations of the target to the remembered ones of source images of its class, summed
-over stage borders. Restyling is (x_c - mean_c) / std_c * sigmoid(B std_s) + sigmoid(A mean_s). Memories hold the value
-last seen of every sample, at first those of the given model, not restyled.
+over stage borders. Restyling is (x_c - mean_c) / std_c * sigmoid(B std_s) + sigmoid(A mean_s). Memories hold the last
+value of every sample, at first the given model's, not restyled.
 
 Deviations: the public code has epoch + 1/E in k (`k_schedule="reference"`), which saturates the bounds. Epochs are E
-equal shares of the steps. Features are the classifier's input, without another bottleneck; class means change by
-differences, not by a pass over the memory. Where class counts differ, memories hold one class. Styles, stage borders,
-scale, the head for other classes, clipping, the rate and the source guard are as in `cuti`.
+equal shares of the steps. Features are the classifier's input, without another bottleneck. Where class counts differ,
+memories hold one class. Styles, borders, scale, the head for other classes, rate, clip and guard are as in `cuti`.
 """
 
 from typing import Literal
@@ -24,8 +23,8 @@ from ntbench.method import (
     Context,
     Defense,
     Field,
-    Split,
     Schedule,
+    Split,
     create_optimizer,
     create_schedule,
     descend,
@@ -35,7 +34,7 @@ from ntbench.method import (
 
 from ._bounded import Scale, label_loss
 from ._guard import SourceGuard
-from ._memory import ClassMemory
+from ._memory import ClassMemory, numbered
 from ._style import Kind, Style, StyleTransfer, joined
 from ._target_head import target_head
 
@@ -48,6 +47,7 @@ class CUPI(Defense):
     paper = "https://arxiv.org/abs/2408.13161"
     needs_target = True
     needs_target_labels = True
+    quick = {"steps": 50}
 
     style: Kind = "random_per_call"
     alpha: float = Field(default=0.1, gt=0)
@@ -74,8 +74,8 @@ class CUPI(Defense):
         """Return the last model within tolerance on the way down the loss."""
         assert ctx.source is not None and ctx.target is not None
         size = min(self.batch_size, len(ctx.source), len(ctx.target))
-        source = _numbered(ctx.source).batches(size, ctx.generator("source"))
-        target = _numbered(ctx.target).batches(size, ctx.generator("target"))
+        source = numbered(ctx.source).batches(size, ctx.generator("source"))
+        target = numbered(ctx.target).batches(size, ctx.generator("target"))
         guard = SourceGuard(model, ctx, self.tolerance)
         judge = target_head(model, ctx, self.head_steps)
         styles = StyleTransfer(model, ctx.source.x[:2], self.style, normalise=True, generator=ctx.generator("style"))
@@ -88,11 +88,10 @@ class CUPI(Defense):
             f, seen = styles.features(torch.cat([xs, xt, xt]), parts=3)
             fs, fc, ft = f.chunk(3)
             ys, yt = ctx.source.y[i], ctx.target.y[j]
-            leaks = [self.alpha * label_loss(judge(x), yt, self.scale) for x in (fc, ft)]
-            d_s, d_t, m_t, v_t = (self.k(step) * gap for gap in memory.gaps(i, j, f, seen))
-            pushed = torch.stack([*leaks, d_s, m_t, v_t]).clamp_max(1).sum()
-            loss = label_loss(head(model)(fs), ys, self.scale) - pushed + d_t.clamp_max(1)
-            descend(optimizer, loss, step, self.clip)
+            l_c, l_t = ((self.alpha * label_loss(judge(x), yt, self.scale)).clamp_max(1) for x in (fc, ft))
+            d_s, d_t, m_t, v_t = (self.k(step) * memory.gaps(i, j, f, seen)).clamp_max(1)
+            kept = label_loss(head(model)(fs), ys, self.scale)
+            descend(optimizer, kept - l_c - l_t - d_s + d_t - m_t - v_t, step, self.clip)
             set_rate(step)
             if step % self.check_every == 0 or step == self.steps:
                 guard.holds()
@@ -105,22 +104,17 @@ class _Memories:
 
     def __init__(self, styles: StyleTransfer, source: Split, target: Split, shared: bool) -> None:
         self._ys, self._yt = (y if shared else torch.zeros_like(y) for y in (source.y, target.y))
-        self._widths = [border.channels for border in styles.borders for _ in ("mean", "deviation")]
+        widths = [border.channels for border in styles.borders]
+        self._shares = torch.cat([torch.eye(2).repeat_interleave(width, 0) / width for width in widths]).to(source.x)
         classes = int(torch.cat([self._ys, self._yt]).max()) + 1
         self._styles = ClassMemory(styles.look(source.x)[1], self._ys, classes)
         self._restyled = ClassMemory(styles.look(target.x)[0], self._yt, classes)
 
-    def gaps(self, i: Tensor, j: Tensor, f: Tensor, seen: list[Style]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Refresh with source samples i and target samples j, and return D_s, D_t, M_t and V_t."""
+    def gaps(self, i: Tensor, j: Tensor, f: Tensor, seen: list[Style]) -> Tensor:
+        """Refresh with source samples i and target samples j, and return D_s, D_t, M_t and V_t, [4]."""
         (fs, fc, ft), (s, _, t) = f.chunk(3), joined(seen).chunk(3)
         self._restyled.refresh(j, fc)
         self._styles.refresh(i, s)
         ys, yt, centres = self._ys[i], self._yt[j], self._restyled.means()
-        pairs = zip(t.split(self._widths, 1), self._styles.means()[yt].split(self._widths, 1), strict=True)
-        gaps = torch.stack([F.mse_loss(own, known) for own, known in pairs])
-        return F.mse_loss(fs, centres[ys]), F.mse_loss(ft, centres[yt]), gaps[::2].sum(), gaps[1::2].sum()
-
-
-def _numbered(split: Split) -> Split:
-    """Return a split whose labels are the indices of its samples."""
-    return Split(split.x, torch.arange(len(split), device=split.y.device))
+        away = (t - self._styles.means()[yt]).square().mean(0) @ self._shares
+        return torch.stack([F.mse_loss(fs, centres[ys]), F.mse_loss(ft, centres[yt]), *away])

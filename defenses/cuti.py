@@ -9,8 +9,9 @@ Deviations: the public code draws A and B anew on every call and never trains th
 default too); `fixed_random` draws them once, `learned` trains them down L with the model, as the paper has it. Losses
 are in nats; `scale="klmean"` is the public code's CE / K. Borders are timm's stages, at most five, in place of five
 cuts of a VGG, without maps of one position; variances are divided by n; a transformer's positions are its tokens.
-A target with other classes is judged by a frozen head of its own. Gradients are clipped; the rate does not decay. The
-last weights within `tolerance` of the source accuracy at the start, on validation data, are released.
+A target with another number of classes is judged by a frozen head of its own. The rate falls to 0 once, not by 0.999 a
+step; gradients are clipped. Of the states seen every `check_every` steps, the last one within `tolerance` of the source
+accuracy at the start, on validation data, is released.
 """
 
 import torch
@@ -43,6 +44,7 @@ class CUTI(Defense):
     paper = "https://arxiv.org/abs/2303.11078"
     needs_target = True
     needs_target_labels = True
+    quick = {"steps": 50}
 
     style: Kind = "random_per_call"
     alpha: float = Field(default=0.1, gt=0)

@@ -4,20 +4,18 @@ Paper: Wang et al., ICLR 2022, "Non-Transferable Learning" (target-specified). I
 L = CE_S - min(1, alpha * CE_T) * min(1, beta * MMD(f_S, f_T)). A bounded factor keeps no gradient of its own.
 
 Deviations: the public code writes KL to one-hot labels averaged over classes too, which is CE / K, so that its bound
-only bites at CE_T = K / alpha nats; here the bound is in nats and K plays no part. Features are the input of the
-classifier, not an inner VGG layer. Source and target share a batch by default (`batches="joint"`, as NTLBench does
+only bites at CE_T = K / alpha nats; here the bound is in nats and K plays no part (`scale="klmean"` is the public
+code's). Features are the input of the classifier, not an inner VGG layer. Source and target share a batch by default (`batches="joint"`, as NTLBench does
 for networks with batch norm); `separate` is the paper's two passes. Gradients are clipped; the rate does not decay.
+Where the target has other classes than the source, a frozen head that was fitted to the target before takes CE_T.
 """
 
-from typing import Literal
-
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from ntbench.method import Context, Defense, Field, create_optimizer, descend, features, head, register
+from ntbench.method import Context, Defense, Field, create_optimizer, descend, head, register
 
-from ._mmd import mmd
+from ._bounded import Batches, Scale, bounded_loss
+from ._heads import fitted_head
 
 
 @register
@@ -28,14 +26,18 @@ class NTL(Defense):
     paper = "https://arxiv.org/abs/2106.06916"
     needs_target = True
     needs_target_labels = True
+    quick = {"steps": 40}
 
     alpha: float = Field(default=0.1, gt=0)
     beta: float = Field(default=1.0, gt=0)
-    batches: Literal["joint", "separate"] = "joint"
+    scale: Scale = "nats"
+    batches: Batches = "joint"
     steps: int = Field(default=250, ge=1)
     lr: float = Field(default=5e-4, gt=0)
     batch_size: int = Field(default=32, ge=1)
     clip: float = Field(default=5.0, gt=0)
+    head_steps: int = Field(default=60, ge=1)
+    head_lr: float = Field(default=2e-3, gt=0)
 
     def protect(self, model: nn.Module, ctx: Context) -> nn.Module:
         """Return the model after `steps` steps down the loss."""
@@ -43,18 +45,13 @@ class NTL(Defense):
         size = min(self.batch_size, len(ctx.source), len(ctx.target))
         source = ctx.source.batches(size, ctx.generator("source"))
         target = ctx.target.batches(size, ctx.generator("target"))
+        own = head(model).out_features == ctx.target_classes
+        judge = head(model) if own else fitted_head(model, ctx, self.head_steps, self.head_lr, self.batch_size)
         optimizer = create_optimizer(model.parameters(), "adam", self.lr)
         model.train()
         for step in range(1, self.steps + 1):
-            descend(optimizer, self._loss(model, *next(source), *next(target)), step, self.clip)
+            descend(optimizer, self._loss(model, judge, *next(source), *next(target)), step, self.clip)
         return model
 
-    def _loss(self, model: nn.Module, xs: Tensor, ys: Tensor, xt: Tensor, yt: Tensor) -> Tensor:
-        if self.batches == "joint":
-            fs, ft = features(model, torch.cat([xs, xt])).chunk(2)
-        else:
-            fs, ft = features(model, xs), features(model, xt)
-        classify = head(model)
-        leak = (self.alpha * F.cross_entropy(classify(ft), yt)).clamp_max(1)
-        gap = (self.beta * mmd(fs, ft)).clamp_max(1)
-        return F.cross_entropy(classify(fs), ys) - leak * gap
+    def _loss(self, model: nn.Module, judge: nn.Linear, xs: Tensor, ys: Tensor, xt: Tensor, yt: Tensor) -> Tensor:
+        return bounded_loss(model, judge, (xs, ys), (xt, yt), self.alpha, self.beta, self.scale, self.batches)

@@ -15,11 +15,11 @@ accuracy at the start, on validation data, are released.
 """
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ntbench.method import Context, Defense, Field, Split, create_optimizer, descend, head, register
 
-from ._bounded import Batches, Scale, bounded_loss
+from ._bounded import Batch, Batches, Scale, bounded_loss
 from ._generator import Discriminator, Generator, initialise
 from ._guard import SourceGuard
 from ._neighbours import Pair, learn, neighbours
@@ -33,15 +33,16 @@ class NTLSourceOnly(Defense):
 
     name = "ntl_source_only"
     paper = "https://arxiv.org/abs/2106.06916"
+    quick = {"gan_steps": 30, "rounds": 1, "augment_steps": 3, "images_per_direction": 32, "steps": 60}
 
     latent: int = Field(default=64, ge=1)
-    width: int = Field(default=32, ge=4, multiple_of=4)
+    width: int = Field(default=16, ge=4, multiple_of=4)
     gan_steps: int = Field(default=400, ge=1)
     gan_lr: float = Field(default=1e-3, gt=0)
     gan_batch_size: int = Field(default=64, ge=2)
     rounds: int = Field(default=4, ge=1)
     reach: float = Field(default=0.1, gt=0)
-    augment_steps: int = Field(default=20, ge=1)
+    augment_steps: int = Field(default=15, ge=1)
     images_per_direction: int = Field(default=128, ge=1)
     alpha: float = Field(default=0.1, gt=0)
     beta: float = Field(default=1.0, gt=0)
@@ -64,12 +65,14 @@ class NTLSourceOnly(Defense):
         optimizer = create_optimizer(model.parameters(), "adam", self.lr)
         model.train()
         for step in range(1, self.steps + 1):
-            loss = bounded_loss(model, next(source), next(target), self.alpha, self.beta, self.scale, self.batches)
-            descend(optimizer, loss, step, self.clip)
+            descend(optimizer, self._loss(model, next(source), next(target)), step, self.clip)
             if step % max(1, self.steps // CHECKS) == 0:
                 guard.holds()
         guard.restore()
         return model
+
+    def _loss(self, model: nn.Module, source: Batch, target: Batch) -> Tensor:
+        return bounded_loss(model, head(model), source, target, self.alpha, self.beta, self.scale, self.batches)
 
     def _neighbourhood(self, classes: int, ctx: Context) -> Split:
         """Return generated images, each with the label that it was drawn for."""

@@ -13,7 +13,6 @@ target share a batch; features are pooled; gradients are clipped. The public cod
 source training of a model that it does not release; here that training, inside the mask, is part of what is released.
 """
 
-import copy
 from collections.abc import Sequence
 from typing import Literal
 
@@ -21,21 +20,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ntbench.method import (
-    Context,
-    Defense,
-    Field,
-    Training,
-    create_optimizer,
-    descend,
-    features,
-    fit,
-    head,
-    register,
-    reset_head,
-)
+from ntbench.method import Context, Defense, Field, create_optimizer, descend, features, head, register
 
 from ._fisher import fisher_ratio
+from ._heads import fitted_head
 from ._mmd import mmd
 from ._pruning import admm_penalty, clear, cubic_sparsity, encoder_weights, largest, soft_threshold, tune_masked
 
@@ -77,7 +65,7 @@ class NTP(Defense):
         size = min(self.batch_size, len(ctx.source), len(ctx.target))
         source = ctx.source.batches(size, ctx.generator("source"))
         target = ctx.target.batches(size, ctx.generator("target"))
-        target_head = self._target_head(model, ctx)
+        target_head = fitted_head(model, ctx, self.head_steps, self.lr, self.batch_size)
         weights = encoder_weights(model)
         z = [w.detach().clone() for w in weights]
         u = [torch.zeros_like(w) for w in weights]
@@ -95,18 +83,6 @@ class NTP(Defense):
             masks = [t != 0 for t in z]
         tune_masked(model, masks, ctx, self.tune_steps, self.tune_lr, self.batch_size)
         return model
-
-    def _target_head(self, model: nn.Module, ctx: Context) -> nn.Linear:
-        """Return a frozen head that was trained on target labels while the given encoder stood still."""
-        assert ctx.target is not None
-        clone = copy.deepcopy(model)
-        if head(clone).out_features != ctx.target_classes:
-            reset_head(clone, ctx.target_classes, ctx.generator("head"))
-        classifier = head(clone)
-        training = Training(lr=self.lr, steps=self.head_steps, batch_size=self.batch_size)
-        for _ in fit(clone, ctx.target, training, ctx.generator("head", "batches"), classifier.parameters()):
-            pass
-        return classifier.requires_grad_(False)
 
     def _loss(self, model: nn.Module, target_head: nn.Linear, xs: Tensor, ys: Tensor, xt: Tensor, yt: Tensor) -> Tensor:
         fs, ft = features(model, torch.cat([xs, xt])).chunk(2)

@@ -86,8 +86,8 @@ def run(
 ) -> None:
     """Run a suite, or what is left of it, then show its leaderboard and write its report.
 
-    Everything finished is kept in the run's folder at once: the same command goes on after an interruption, and computes
-    nothing twice.
+    Everything finished is kept in the run's folder at once: the same command goes on after an interruption, and
+    computes nothing twice.
     """
     from ntbench.session import Request, Session
 

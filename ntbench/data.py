@@ -28,7 +28,7 @@ _VERSION = 2
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Labelled images: x float32 [n, 3, s, s] in [-1, 1], channels_last; y int64 [n]."""
+    """Labelled images: x float32 [n, 3, s, s] in [-1, 1], channels_last; y int64 [n]. Features [n, d] fit as well."""
 
     x: Tensor
     y: Tensor
@@ -57,6 +57,8 @@ class Split:
 
 
 def _rows(x: Tensor, indices: Tensor) -> Tensor:
+    if x.ndim != 4:
+        return x.index_select(0, indices)
     # index_select on [n, 3, s, s] would drop channels_last; on the same memory seen as [n, s, s, 3] it cannot.
     return x.permute(0, 2, 3, 1).index_select(0, indices).permute(0, 3, 1, 2)
 

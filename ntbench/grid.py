@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -19,6 +20,9 @@ from ntbench.runner import Runner
 from ntbench.store import Store
 from ntbench.suite import Limits
 from ntbench.types import Cell, Result
+
+# An interruption is told by the command line, in words that fit.
+warnings.filterwarnings("ignore", r"\d+ tasks (which were still being processed|have been successfully)", UserWarning)
 
 DIED = "the worker process died: killed, out of memory, crashed, or stopped for not obeying its time limit"
 _DEATHS = ("TerminatedWorkerError", "BrokenProcessPool", "KilledWorker")

@@ -14,7 +14,8 @@ from ntbench import train
 from ntbench.data import Split
 from ntbench.errors import UserError
 from ntbench.models import features, head, reset_head
-from ntbench.registry import code_digest, registry
+from ntbench.registry import registry
+from ntbench.sources import code_digest
 from ntbench.train import accuracy, create_optimizer, create_schedule, descend, fit
 from ntbench.types import Budget, Kind, Mask, MethodSpec, Training, digest
 

@@ -14,7 +14,8 @@ from ntbench.errors import UserError, unknown
 from ntbench.manifest import Manifest, fingerprints
 from ntbench.method import Attack, Defense
 from ntbench.models import build, head
-from ntbench.registry import registry, source_file
+from ntbench.registry import registry
+from ntbench.sources import source_files
 from ntbench.suite import DefenseEntry, Suite
 from ntbench.train import check_optimizer, check_schedule
 from ntbench.types import Cell, Kind
@@ -76,7 +77,7 @@ def manifest(suite: Suite, request: str, cells: list[Cell]) -> Manifest:
     methods = {(cell.defense.kind, cell.defense.name) for cell in cells} | {
         (cell.attack.kind, cell.attack.name) for cell in cells
     }
-    files = sorted({source_file(registry.get(kind, name)) for kind, name in methods})
+    files = sorted({str(file) for kind, name in methods for file in source_files(registry.get(kind, name))})
     return Manifest(
         suite=suite,
         request=request,

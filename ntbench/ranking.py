@@ -207,4 +207,7 @@ def _protection(curves: Curves, i: int) -> Record:
     for unit in ("seconds", "flops"):
         pair = np.array([of[f"protect_{unit}"], of[f"pretrain_{unit}"]])
         record[f"protect_{unit}_ratio"] = protection_cost(*pair[:, np.isfinite(pair).all(axis=0)])
-    return record | _interval("drop", intactness(of["source_before"], of["source_after"]))
+    # Whoever starts from nothing never had a source task to lose.
+    owned = curves.rows[i].name != "scratch"
+    lost = intactness(of["source_before"], of["source_after"]) if owned else np.array([])
+    return record | _interval("drop", lost)

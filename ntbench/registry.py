@@ -16,10 +16,15 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from ntbench.errors import UserError, unknown
+from ntbench.sources import code_digest, source_file
 from ntbench.types import Kind, MethodSpec
 
 GROUP = "ntbench.methods"
 T = TypeVar("T", bound=type)
+
+
+class CollisionError(UserError):
+    """Two methods share a name; whichever won would be the wrong one for somebody."""
 
 
 class Registry:
@@ -37,7 +42,7 @@ class Registry:
         kind, name = _identity(cls)
         held = self._classes.get((kind, name))
         if held is not None and source_file(held) != source_file(cls):
-            raise UserError(
+            raise CollisionError(
                 f"{kind} {name!r} of {source_file(cls)} is already registered by {source_file(held)}; rename one"
             )
         self._classes[kind, name] = cls
@@ -98,18 +103,6 @@ class Registry:
         return tuple(sorted(file for file in files if Path(file).is_file()))
 
 
-def source_file(cls: type[Any]) -> str:
-    """Return the file that a class was defined in, or its module's name where there is none."""
-    module = sys.modules.get(cls.__module__)
-    return getattr(module, "__file__", None) or cls.__module__
-
-
-def code_digest(cls: type[Any]) -> str:
-    """Return 16 hex digits of the SHA-256 of the file that defines a class."""
-    file = Path(source_file(cls))
-    return hashlib.sha256(file.read_bytes()).hexdigest()[:16] if file.is_file() else ""
-
-
 def _identity(cls: type[Any]) -> tuple[str, str]:
     kind, name = getattr(cls, "kind", None), getattr(cls, "name", None)
     if kind not in get_args(Kind) or not isinstance(name, str) or not name.isidentifier() or name != name.lower():
@@ -123,6 +116,8 @@ def _identity(cls: type[Any]) -> tuple[str, str]:
 def _guarded(name: str, load: Callable[[], Any]) -> Any:
     try:
         return load()
+    except CollisionError:
+        raise
     except Exception as error:
         warnings.warn(f"plug-in {name} is left out: {type(error).__name__}: {error}", stacklevel=3)
 

@@ -1,11 +1,16 @@
-"""Fine-tuning as research code writes it: the opponent of our benchmarks.
-
-A `DataLoader` over a torchvision-style data set with per-item transforms, torch's default memory format and threads.
-"""
+"""Fine-tuning as research code writes it, the opponent of the benchmarks, and the cells that both sides run."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -15,15 +20,59 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from ntbench.data import Split
-from ntbench.types import Cell
+from ntbench.plan import plan
+from ntbench.runner import Bench, Runner
+from ntbench.session import cache_folder
+from ntbench.store import Store
+from ntbench.suite import AttackEntry, DefenseEntry, load_suite
+from ntbench.types import Budget, Cell
 
-DEFAULT_THREADS = torch.get_num_threads()
-
-Item = tuple[Tensor, int]
+TRIAL = Budget(steps=10, samples=320, scored=(5, 10))
 
 
-class Pictures(Dataset[Item]):
-    """PIL images with labels; the transform runs at every read, as in torchvision's data sets."""
+def adam_cells(rates: Iterable[float], ratio: float = 1.0) -> list[Cell]:
+    """Return cells of `quick` that attack the undefended model of seed 0 with Adam, one for each learning rate."""
+    attack = AttackEntry(name="finetune", label="adam {lr:g}", params={"optimizer": "adam"}, grid={"lr": list(rates)})
+    changes = {"defenses": (DefenseEntry(name="none"),), "attacks": (attack,), "seeds": (0,)}
+    return [cell for cell in plan(load_suite("quick").model_copy(update=changes)) if cell.ratio == ratio]
+
+
+def runner(folder: Path) -> Runner:
+    """Return the runner of `quick` on the CPU with its artifacts in a folder."""
+    return Runner(Store(folder), torch.device("cpu"), load_suite("quick").limits, cache_folder())
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Give torch a number of threads inside a block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Return the wall time of some work."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def measured(benchmark: Any, work: Callable[[], object], rounds: int, before: Callable[[], None] | None = None) -> Any:
+    """Time some rounds of work, with something else before each, and return pytest-benchmark's statistics."""
+    benchmark.pedantic(work, setup=before, rounds=rounds)
+    return benchmark.stats.stats
+
+
+def default_threads() -> int:
+    """Return how many threads torch takes in a process where nobody says anything."""
+    return int(subprocess.check_output([sys.executable, "-c", "import torch; print(torch.get_num_threads())"]))
+
+
+class Pictures(Dataset[tuple[Tensor, int]]):
+    """PIL images and labels; the transform runs at every read, as in torchvision's data sets."""
 
     def __init__(self, split: Split) -> None:
         levels = split.x.mul(127.5).add(127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
@@ -34,59 +83,74 @@ class Pictures(Dataset[Item]):
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, index: int) -> Item:
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
         return self.transform(self.images[index]), self.labels[index]
 
 
 @dataclass(frozen=True)
-class Opponent:
-    """What research code starts from: released weights, the attacker's pictures and the test pictures."""
+class ResearchCode:
+    """Released weights, the attacker's and the test pictures, loader processes, and torch threads."""
 
     weights: dict[str, Tensor]
     train: Pictures
     test: Pictures
-    loaders: int = 0
+    loaders: int
+    torch_threads: int
 
-    def run(self, cell: Cell, threads: int = DEFAULT_THREADS) -> list[float]:
-        """Fine-tune with the cell's Adam, batch size and linear decay; return the test accuracy at its scored steps."""
-        ours = torch.get_num_threads()
-        torch.set_num_threads(threads)
-        try:
-            return self._fine_tuned(cell)
-        finally:
-            torch.set_num_threads(ours)
+    def __str__(self) -> str:
+        return f"{self.loaders} loaders, {self.torch_threads} torch threads"
 
-    def _fine_tuned(self, cell: Cell) -> list[float]:
+    def run(self, cell: Cell) -> list[float]:
+        """Return the test accuracies at the scored steps of a cell of Adam."""
+        with threads(self.torch_threads):
+            return list(self._accuracies(cell))
+
+    def _accuracies(self, cell: Cell) -> Iterator[float]:
         params, steps = cell.attack.params, cell.budget.steps
-        model: nn.Module = timm.create_model(cell.arch.name, num_classes=10)
+        model = timm.create_model(cell.arch.name, num_classes=10)
         model.load_state_dict(self.weights)
+        criterion = nn.CrossEntropyLoss()
         optimizer = torch.optim.Adam(model.parameters(), lr=params["lr"])
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
-        criterion = nn.CrossEntropyLoss()
         train = DataLoader(self.train, batch_size=params["batch_size"], shuffle=True, num_workers=self.loaders)
+        # Batches as large as ours in scoring: larger ones than research code usually takes.
         test = DataLoader(self.test, batch_size=200, num_workers=self.loaders)
-        step, accuracies = 0, []
+        step = 0
         while step < steps:
             for x, y in train:
                 model.train()
-                loss = criterion(model(x), y)
                 optimizer.zero_grad()
-                loss.backward()
+                criterion(model(x), y).backward()
                 optimizer.step()
                 schedule.step()
                 step += 1
                 if step in cell.budget.scored:
-                    accuracies.append(_accuracy(model, test))
+                    yield _accuracy(model, test)
                 if step == steps:
                     break
-        return accuracies
 
 
 @torch.no_grad()
-def _accuracy(model: nn.Module, loader: DataLoader[Item]) -> float:
+def _accuracy(model: nn.Module, loader: DataLoader[tuple[Tensor, int]]) -> float:
     model.eval()
-    correct = total = 0
-    for x, y in loader:
-        correct += int((model(x).argmax(1) == y).sum())
-        total += len(y)
-    return correct / total
+    right = [model(x).argmax(1) == y for x, y in loader]
+    return torch.cat(right).float().mean().item()
+
+
+def fastest(ours: Runner, cell: Cell) -> ResearchCode:
+    """Return the fastest opponent in a short trial: 0 or 2 loader processes, torch's default of threads or only one.
+
+    One thread is not how research code runs, yet small networks and busy machines favour it: a harder opponent.
+    """
+    weights, _ = ours.protected(cell)
+    bench = Bench(cell, ours.device, ours.cache)
+    train, test = Pictures(bench.subset), Pictures(bench.target.test)
+    assert all(torch.equal(test[i][0], x) for i, x in enumerate(bench.target.test.x)), "both sides see the same pixels"
+    trial = cell.model_copy(update={"budget": TRIAL})
+    choices = [ResearchCode(weights, train, test, n, t) for n in (0, 2) for t in dict.fromkeys((default_threads(), 1))]
+    times = [seconds(partial(choice.run, trial)) for choice in choices]
+    print(
+        f"\n{TRIAL.steps} steps of research code:",
+        *(f"{t:.2f} s with {c};" for t, c in zip(times, choices, strict=True)),
+    )
+    return choices[times.index(min(times))]

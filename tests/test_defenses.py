@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -13,20 +14,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ntbench.data import Split
-from ntbench.method import Context, Defense
-from ntbench.models import build, head, pack
+from ntbench.method import Context
+from ntbench.models import build, features, head, pack
 from ntbench.registry import registry
 from ntbench.train import accuracy, fit
 from ntbench.types import Arch, Budget, Training
 
+mmd = import_module("ntbench.defenses._mmd").mmd
 ARCH = Arch(name="cnns_bn")
 CLASSES = 4
 CHEAP: dict[str, dict[str, Any]] = {
     "none": {},
     "scratch": {},
     "magnitude": {"tune_steps": 10},
-    "ntl": {"steps": 10},
-    "sophon": {"loops": 2, "inner_steps": 3},
+    "ntl": {"steps": 10, "head_steps": 5},
+    "sophon": {"loops": 2, "inner_steps": 3, "tolerance": 1.0},
     "ntp": {"iterations": 3, "steps": 3, "tune_steps": 10, "head_steps": 5},
 }
 
@@ -91,7 +93,7 @@ def size(model: nn.Module) -> int:
 
 VARIANTS = [
     *CHEAP.items(),
-    ("ntl", {"steps": 10, "batches": "separate"}),
+    ("ntl", CHEAP["ntl"] | {"batches": "separate"}),
     ("sophon", CHEAP["sophon"] | {"loss": "klu"}),
     ("sophon", CHEAP["sophon"] | {"loss": "ice_reference"}),
     ("ntp", CHEAP["ntp"] | {"regulariser": "mmd", "norm_power": 1}),
@@ -107,9 +109,7 @@ def test_the_seed_of_the_context_alone_decides(
     for seed in (1, 2):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            before = torch.get_rng_state()
             released.append(pack(defense(name, **params).protect(copy.deepcopy(pretrained), ctx)))
-            assert torch.equal(torch.get_rng_state(), before)
     assert same(*released)
     if name not in ("none", "scratch"):
         assert not same(released[0], pack(pretrained))
@@ -118,15 +118,13 @@ def test_the_seed_of_the_context_alone_decides(
         )
 
 
+@pytest.mark.parametrize("classes", [3, 6])
 @pytest.mark.parametrize(("name", "params"), VARIANTS)
 def test_other_target_classes_and_few_samples_are_no_obstacle(
-    model: nn.Module, ctx: Context, name: str, params: dict[str, Any]
+    model: nn.Module, ctx: Context, name: str, params: dict[str, Any], classes: int
 ) -> None:
-    if name == "ntl":
-        pytest.skip("the loss of NTL needs one label space")
-    few = with_fewer_target_classes(ctx)
-    assert few.target is not None
-    released = defense(name, **params).protect(model, replace(few, target=few.target.subset(torch.arange(7))))
+    other = replace(ctx, target=domain(classes, 2 * classes, 2, shift=1), target_classes=classes)
+    released = defense(name, **params).protect(model, other)
     assert head(released).out_features == CLASSES
     assert pack(released)
 
@@ -179,38 +177,30 @@ def test_ntp_ceiling_takes_the_gradient_of_the_target_loss_away(model: nn.Module
     assert not torch.allclose(gradient(0.5, 1e6), gradient(0.0, 1e6))
 
 
-def public_ntl_loss(model: nn.Module, source: Split, target: Split, alpha: float, beta: float) -> Tensor:
-    """Return the loss as NTL's public code has it, with KL averaged over classes too."""
-
-    def kl(x: Tensor, y: Tensor) -> Tensor:
-        log_p = model(x).log_softmax(1)
-        return F.kl_div(log_p, F.one_hot(y, CLASSES).float(), reduction="none").mean()
-
-    from ntbench.method import features
-
-    mmd = registry.get("defense", "ntl").protect.__globals__["mmd"]
-    gap = beta * mmd(features(model, source.x), features(model, target.x))
-    return kl(source.x, source.y) - (alpha * kl(target.x, target.y)).clamp(0, 1) * gap.clamp(0, 1)
-
-
-@pytest.mark.parametrize(("alpha", "beta"), [(0.1, 0.01), (1e6, 0.01), (0.1, 1e6), (1e6, 1e6)])
+@pytest.mark.parametrize("alpha", [0.1, 1e6])
+@pytest.mark.parametrize("beta", [0.01, 1e6])
 def test_ntl_loss_is_the_public_one_in_nats(model: nn.Module, ctx: Context, alpha: float, beta: float) -> None:
     assert ctx.source is not None and ctx.target is not None
     source, target = ctx.source.subset(torch.arange(16)), ctx.target.subset(torch.arange(16))
     model.eval()
-    # CE = K * KL: the public alpha is ours times K, and its source term is K times smaller.
-    public = public_ntl_loss(model, source, target, alpha * CLASSES, beta)
-    log_p = F.cross_entropy(model(source.x), source.y)
-    ours = defense("ntl", alpha=alpha, beta=beta)._loss(model, source.x, source.y, target.x, target.y)
-    assert torch.allclose(ours - log_p, public - log_p / CLASSES, atol=1e-6)
+
+    def element_mean_kl(data: Split) -> Tensor:
+        labels = F.one_hot(data.y, CLASSES).float()
+        return F.kl_div(model(data.x).log_softmax(1), labels, reduction="none").mean()
+
+    # The public KL is CE / K, so the public alpha is ours times K and its source term is K times smaller.
+    leak = (CLASSES * alpha * element_mean_kl(target)).clamp(0, 1)
+    gap = (beta * mmd(features(model, source.x), features(model, target.x))).clamp(0, 1)
+    ours = defense("ntl", alpha=alpha, beta=beta)._loss(model, head(model), source.x, source.y, target.x, target.y)
+    assert torch.allclose(ours, CLASSES * element_mean_kl(source) - leak * gap, atol=1e-6)
 
 
 def test_ntl_lowers_target_accuracy_and_keeps_the_source(model: nn.Module, ctx: Context) -> None:
     assert ctx.source_val is not None
-    near = replace(ctx, target=domain(CLASSES, 120, 2, shift=0.2))
+    near = replace(ctx, target=domain(CLASSES, 120, 2, shift=0.4))
     assert near.target is not None
     before, start = accuracy(model, near.target), accuracy(model, ctx.source_val)
-    released = defense("ntl", steps=60, lr=2e-3).protect(model, near)
+    released = defense("ntl", steps=80, lr=2e-3).protect(model, near)
     assert accuracy(released, ctx.source_val) >= start - 0.03
     assert accuracy(released, near.target) < before - 0.4
 
@@ -261,7 +251,7 @@ def adapted(model: nn.Module, ctx: Context) -> float:
     """Return the target accuracy, on other images, of a short fine-tuning on target."""
     assert ctx.target is not None
     clone = copy.deepcopy(model)
-    training = Training(optimizer="momentum", lr=1e-2, steps=15, batch_size=32)
+    training = Training(optimizer="momentum", lr=1e-2, steps=5, batch_size=32)
     for _ in fit(clone, ctx.target, training, ctx.generator("attack")):
         pass
     return accuracy(clone, domain(CLASSES, 200, 5, shift=1))
@@ -274,7 +264,7 @@ def test_sophon_withstands_fine_tuning_better_than_no_defense(model: nn.Module, 
     start = accuracy(model, ctx.source_val)
     released = defense("sophon", loss=loss, loops=12, inner_steps=10).protect(model, ctx)
     assert accuracy(released, ctx.source_val) >= start - 0.02
-    assert adapted(released, ctx) < undefended - 0.2
+    assert adapted(released, ctx) < undefended - 0.3
 
 
 BAD: list[tuple[str, dict[str, Any]]] = [
@@ -307,25 +297,3 @@ BAD: list[tuple[str, dict[str, Any]]] = [
 def test_bad_hyper_parameters_are_refused_before_any_training(name: str, params: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match=next(iter(params))):
         defense(name, **params)
-
-
-@pytest.mark.parametrize(("name", "params"), VARIANTS)
-def test_recipes_build_the_same_defense_again(name: str, params: dict[str, Any]) -> None:
-    method: Defense = defense(name, **params)
-    assert registry.create(method.spec()) == method
-
-
-def test_masked_and_target_declarations() -> None:
-    declared = {
-        name: (d.masked, d.needs_target, d.needs_target_labels)
-        for name in CHEAP
-        for d in [registry.get("defense", name)]
-    }
-    assert declared == {
-        "none": (False, False, False),
-        "scratch": (False, False, False),
-        "magnitude": (True, False, False),
-        "ntl": (False, True, True),
-        "sophon": (False, True, True),
-        "ntp": (True, True, True),
-    }

@@ -15,7 +15,8 @@ from ntbench.checks import adaptation, conduct, declaration, protection
 from ntbench.errors import unknown
 from ntbench.limits import guarded
 from ntbench.method import Attack, Defense, Method
-from ntbench.registry import registry, source_file
+from ntbench.registry import registry
+from ntbench.sources import source_file
 from ntbench.types import Kind
 
 if TYPE_CHECKING:
@@ -153,11 +154,13 @@ def _report(cls: type[Method], console: Console) -> bool:
         reason = f"{error}\n  give every hyper-parameter a default, or a value in `quick`"
         _print(console, Finding("check_has_defaults", "failed", reason), "")
         return False
-    fine = True
+    failed = 0
     for finding in examine(method):
         _print(console, finding, _summaries(method)[finding.check])
-        fine &= finding.status != "failed"
-    return fine
+        failed += finding.status == "failed"
+    verdict = f"breaks the contract: {failed} checks failed" if failed else "keeps the contract"
+    console.print(f"{method.name} {verdict}", style="red" if failed else "green", highlight=False)
+    return not failed
 
 
 def _print(console: Console, finding: Finding, summary: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from ntbench.method import Method
-from ntbench.registry import source_file
+from ntbench.sources import source_file
 
 _INTERFACE = "ntbench.method"
 _UNKNOWN = "no_such_hyper_parameter"

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from ntbench.method import Method
-from ntbench.registry import source_file
+from ntbench.sources import source_file
 
 _SETTINGS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
     "torch's grad mode": (torch.is_grad_enabled, torch.set_grad_enabled),

@@ -1,0 +1,43 @@
+"""The files that a method is made of: its own, and the siblings that it imports."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+def source_file(cls: type[Any]) -> str:
+    """Return the file that a class was defined in, or its module's name where there is none."""
+    module = sys.modules.get(cls.__module__)
+    return getattr(module, "__file__", None) or cls.__module__
+
+
+def source_files(cls: type[Any]) -> list[Path]:
+    """Return the file of a class and every sibling that it reaches by relative imports, sorted."""
+    found: set[Path] = set()
+    waiting = [Path(source_file(cls))]
+    while waiting:
+        file = waiting.pop()
+        if file.is_file() and file not in found:
+            found.add(file)
+            waiting.extend(_siblings(file))
+    return sorted(found)
+
+
+def code_digest(cls: type[Any]) -> str:
+    """Return 16 hex digits of the SHA-256 of the files that a class is made of."""
+    state = hashlib.sha256()
+    for file in source_files(cls):
+        state.update(file.read_bytes())
+    return state.hexdigest()[:16]
+
+
+def _siblings(file: Path) -> Iterator[Path]:
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level == 1:
+            names = [node.module] if node.module else [alias.name for alias in node.names]
+            yield from (file.parent / f"{name.replace('.', '/')}.py" for name in names)

@@ -1,0 +1,74 @@
+"""The share of a cell's time that is not forward, backward or optimizer.
+
+Measured against a loop by hand that does nothing else: the same batches already cut, the same network, loss, optimizer
+class and scoring forwards, in the same process on one thread. What the cell takes longer is the harness: reading
+weights, building the model, subsets, cutting batches, the meter's hooks, schedules, checks, counting hits, provenance.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+from pytest_benchmark.fixture import BenchmarkFixture
+from research_code import adam_cells, measured, runner, seconds, threads
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from ntbench.models import build
+from ntbench.runner import Bench
+from ntbench.train import SCORING_BATCH, create_optimizer
+from ntbench.types import Cell
+
+ROUNDS = 15
+GOAL = 0.15
+
+
+def bare_loop(cell: Cell, model: nn.Module, batches: list[tuple[Tensor, Tensor]], scored: list[Tensor]) -> None:
+    params = cell.attack.params
+    optimizer = create_optimizer(model.parameters(), params["optimizer"], params["lr"])
+    for step, (x, y) in enumerate(batches, 1):
+        optimizer.zero_grad()
+        cross_entropy(model(x), y).backward()
+        optimizer.step()
+        if step in cell.budget.scored:
+            score(model, scored)
+
+
+@torch.inference_mode()
+def score(model: nn.Module, chunks: list[Tensor]) -> None:
+    model.eval()
+    for x in chunks:
+        model(x)
+    model.train()
+
+
+@pytest.mark.parametrize("ratio", [0.01, 1.0])
+def test_the_harness_share_of_a_cell(benchmark: BenchmarkFixture, tmp_path: Path, ratio: float) -> None:
+    """The rounds of both alternate, and the fastest of each count: other processes only ever add time."""
+    [cell] = adam_cells([1e-3], ratio)
+    ours = runner(tmp_path)
+    data = Bench(cell, ours.device, ours.cache)
+    stream = data.subset.batches(cell.attack.params["batch_size"], torch.Generator().manual_seed(0))
+    batches = list(islice(stream, cell.budget.steps))
+    scored = [*data.target.val.x.split(SCORING_BATCH), *data.target.test.x.split(SCORING_BATCH)]
+    bare: list[float] = []
+
+    def bare_round() -> None:
+        model = build(cell.arch, data.source.classes, seed=0).train()
+        bare.append(seconds(partial(bare_loop, cell, model, batches, scored)))
+
+    with threads(1):
+        ours.run(cell)
+        whole = measured(benchmark, partial(ours.run, cell), ROUNDS, before=bare_round).min
+    share = 1 - min(bare) / whole
+    benchmark.extra_info.update(share=share, load=os.getloadavg()[0])
+    print(
+        f"\noverhead: {share:.1%} of a cell of {len(data.subset)} samples is harness "
+        f"({whole:.3f} s, bare loop {min(bare):.3f} s); load {os.getloadavg()[0]:.1f}"
+    )
+    assert share <= GOAL

@@ -1,0 +1,1 @@
+"""Defenses for ntbench from outside, one a file."""
