@@ -33,7 +33,7 @@ class FineTune(Attack):
     """Train on the labelled target samples."""
 
     name = "finetune"
-    paper = "https://arxiv.org/abs/2404.12699"
+    paper = "https://arxiv.org/abs/2502.13593"
 
     scope: Literal["all", "head"] = "all"
     init: Literal["keep", "reinit"] = "keep"

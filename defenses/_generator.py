@@ -1,6 +1,8 @@
 """Networks that make and judge images: a decoder, a discriminator with two outputs, and channels that stand still."""
 
 import math
+from functools import partial
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +22,7 @@ class Decoder(nn.Module):
         channels = _widths(size, width)
         self.size, self.base = size, math.ceil(size / 2 ** len(channels))
         self.project = nn.Linear(inputs, channels[-1] * self.base**2)
-        pairs = zip(channels[:0:-1], channels[-2::-1], strict=True)
-        self.hidden = nn.Sequential(*(_up(a, b) for a, b in pairs))
+        self.hidden = nn.Sequential(*(_up(a, b) for a, b in pairwise(reversed(channels))))
         self.paint = nn.ConvTranspose2d(channels[0], 3, 4, stride=2, padding=1)
 
     def forward(self, codes: Tensor) -> Tensor:
@@ -55,7 +56,7 @@ class Discriminator(nn.Module):
         super().__init__()
         channels = _widths(size, width)
         first = [nn.Conv2d(3, width, 3, stride=2, padding=1), nn.LeakyReLU(0.2)]
-        rest = [_down(a, b) for a, b in zip(channels, channels[1:], strict=False)]
+        rest = [_down(a, b) for a, b in pairwise(channels)]
         self.body = nn.Sequential(*first, *rest, nn.Flatten())
         features = channels[-1] * math.ceil(size / 2 ** len(channels)) ** 2
         self.real, self.classify = nn.Linear(features, 1), nn.Linear(features, classes)
@@ -76,14 +77,14 @@ def initialise(net: nn.Module, generator: torch.Generator) -> None:
 
 
 def freeze_channels(net: Decoder, direction: int) -> None:
-    """Stop the gradients of the first direction / 4 of the output channels of every hidden layer, for good."""
+    """Stop for good the gradients of the first direction / 4 of the output channels of every hidden layer."""
     for layer in net.hidden.modules():
         if isinstance(layer, (nn.ConvTranspose2d, nn.BatchNorm2d)):
             for parameter in layer.parameters(recurse=False):
                 axis = int(parameter.ndim > 1)  # transposed convolutions have their output channels second
                 moving = torch.arange(parameter.shape[axis]) >= direction * parameter.shape[axis] / DIRECTIONS
                 mask = moving.view(-1, 1, 1) if axis else moving
-                parameter.register_hook(lambda gradient, mask=mask.to(parameter): gradient * mask)
+                parameter.register_hook(partial(torch.mul, mask.to(parameter)))
 
 
 def blur(images: Tensor) -> Tensor:

@@ -106,7 +106,8 @@ class StyleTransfer:
     def features(self, x: Tensor, parts: int = 1) -> tuple[Tensor, list[Style]]:
         """Return the features [n, d] of `parts` equal parts and the styles, as they came in, at every border.
 
-        With one part nothing changes. The hooks live as long as the call.
+        Styles are those of all parts, or of the first where nothing is normalised. One part alone stays as it is. The
+        hooks live as long as the call.
         """
         styles: list[Style] = []
         anew = self._kind == "random_per_call" and parts > 1
@@ -133,14 +134,14 @@ class StyleTransfer:
     ) -> Tensor | None:
         maps = x.movedim(border.axis, -1)
         rows = maps.flatten(1, -2)
-        style = statistics(rows)
+        mean, deviation = style = statistics(rows if self._normalise else rows.chunk(parts)[0])
         styles.append(style)
         if parts == 1:
             return None
         giver, taker, *rest = rows.chunk(parts)
-        (mean, *means), (deviation, *deviations) = (s.chunk(parts) for s in style)
-        own = (means[0], deviations[0]) if self._normalise else None
-        restyled = torch.cat([giver, restyle(taker, (mean, deviation), mix, own), *rest])
+        n = len(giver)
+        own = (mean[n : 2 * n], deviation[n : 2 * n]) if self._normalise else None
+        restyled = torch.cat([giver, restyle(taker, (mean[:n], deviation[:n]), mix, own), *rest])
         return restyled.view(maps.shape).movedim(-1, border.axis)
 
     def _draw(self, border: Border) -> Tensor:

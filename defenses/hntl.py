@@ -1,17 +1,16 @@
 """H-NTL: splits images into content and style, then distils content on source and style on target into the model.
 
 Paper: Hong et al., ICLR 2024, "Improving Non-Transferable Representation Learning by Harnessing Content and Style".
-Stage 1 trains two encoders with Gaussian codes c and s, their classifiers h_c and h_s, and a decoder d, on both domains:
+Stage 1 trains two encoders with Gaussian codes c and s, classifiers h_c and h_s, and a decoder d on both domains:
 CE(h_c(c), y) + CE(h_s(s), domain) + kl_weight * (KL_c + KL_s) + reconstruction * MSE(d(c, s), x).
 Stage 2 freezes them and trains the released model z: MSE(z(x_S), h_c(c(x_S))) + MSE(z(x_T), h_c(s(x_T))).
 
-Deviations, where the text leaves off and NTLBench's code has it otherwise: KL in nats a sample and not 0.02 of the
-batch's sum (`kl="sum"`); the decoder's sigmoid is compared with pixels in [0, 1] and not with normalised ones
-(`reconstruct="normalised"`); stage 2 uses posterior means and not draws (`teacher="sample"`). Adam at a falling rate
-instead of SGD; encoders and student start from the pretrained model as those do from ImageNet (`encoders="fresh"` does
-not). A target of another class count gets a classifier of its own in stage 1. As in that code, no further loss keeps
-labels out of the style. The last weights within `tolerance` of the source accuracy at the start, on validation data,
-are released.
+Deviations from NTLBench's code: KL is in nats a sample and not 0.02 of the batch's sum (`kl="sum"`); the decoder's
+sigmoid meets pixels in [0, 1] and not normalised ones (`reconstruct="normalised"`); stage 2 uses posterior means and
+not draws (`teacher="sample"`). Adam at a falling rate replaces SGD, and gradients are clipped. Encoders and student
+start from the pretrained source model, as those start from ImageNet; `encoders="fresh"` does not. A target of another
+class count gets a classifier of its own in stage 1. As in that code, no further loss keeps labels out of the style. The
+last weights within `tolerance` of the source accuracy at the start, on validation data, are released.
 """
 
 import copy
@@ -75,7 +74,7 @@ class HNTL(Defense):
         for step in range(1, self.distil_steps + 1):
             descend(optimizer, self._distil(model, factors, next(source)[0], next(target)[0], noise), step, self.clip)
             set_rate(step)
-            if step % max(1, self.distil_steps // CHECKS) == 0:
+            if (self.distil_steps - step) % max(1, self.distil_steps // CHECKS) == 0:
                 guard.holds()
         guard.restore()
         return model
@@ -97,16 +96,16 @@ class HNTL(Defense):
         posteriors = factors.content(x), factors.style(x)
         content, style = (sample(posterior, noise) for posterior in posteriors)
         in_source, in_target = content.chunk(2)
-        labels = F.cross_entropy(factors.classify(in_source), ys) + F.cross_entropy(
-            factors.classify_target(in_target), yt
-        )
+        labels_source = F.cross_entropy(factors.classify(in_source), ys)
+        labels_target = F.cross_entropy(factors.classify_target(in_target), yt)
+        labels = (labels_source + labels_target) / 2
         domain = torch.arange(2, device=x.device).repeat_interleave(len(xs))
         domains = F.cross_entropy(factors.tell_domain(style), domain)
         decoded = factors.decoder(torch.cat([content, style], 1)).sigmoid()
         wanted = (x + 1) / 2 if self.reconstruct == "pixels" else x
         kl = torch.stack([kl_to_standard(posterior) for posterior in posteriors])
         cost = kl.mean(1).sum() if self.kl == "mean" else 0.02 * kl.sum()
-        return labels / 2 + domains + self.kl_weight * cost + self.reconstruction * F.mse_loss(decoded, wanted)
+        return labels + domains + self.kl_weight * cost + self.reconstruction * F.mse_loss(decoded, wanted)
 
     def _distil(self, model: nn.Module, factors: Factors, xs: Tensor, xt: Tensor, noise: torch.Generator) -> Tensor:
         """Return the loss of stage 2; the student gets no target label, and the teachers no gradient."""

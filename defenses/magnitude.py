@@ -22,7 +22,7 @@ class Magnitude(Defense):
     paper = "https://arxiv.org/abs/1506.02626"
     masked = True
 
-    sparsity: float = Field(default=0.97, gt=0, lt=1)
+    sparsity: float = Field(default=0.98, gt=0, lt=1)
     tune_steps: int = Field(default=120, ge=1)
     tune_lr: float = Field(default=5e-3, gt=0)
     batch_size: int = Field(default=32, ge=1)

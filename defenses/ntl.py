@@ -4,9 +4,10 @@ Paper: Wang et al., ICLR 2022, "Non-Transferable Learning" (target-specified). I
 L = CE_S - min(1, alpha * CE_T) * min(1, beta * MMD(f_S, f_T)). A bounded factor keeps no gradient of its own.
 
 Deviations: the public code writes KL to one-hot labels averaged over classes too, which is CE / K, so that its bound
-only bites at CE_T = K / alpha nats; here the bound is in nats and K plays no part (`scale="klmean"` is the public
-code's). Features are the input of the classifier, not an inner VGG layer. Source and target share a batch by default (`batches="joint"`, as NTLBench does
-for networks with batch norm); `separate` is the paper's two passes. Gradients are clipped; the rate does not decay.
+only bites at CE_T = K / alpha nats; here the bound is in nats and K plays no part (`scale="klmean"` is that form).
+Features are the input of the classifier, not an inner VGG layer. Source and target share a batch by default
+(`batches="joint"`, as NTLBench does for networks with batch norm); `separate` is the paper's two passes. Gradients are
+clipped; the rate does not decay.
 Where the target has other classes than the source, a frozen head that was fitted to the target before takes CE_T.
 """
 

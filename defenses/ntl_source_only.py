@@ -1,16 +1,17 @@
 """NTL without a target: a generator draws neighbours of the source, and NTL pushes those away instead.
 
 Paper: Wang et al., ICLR 2022, "Non-Transferable Learning" (source-only). A generator G(z, y) and a discriminator D with
-a realness (least squares) and a class output are trained on source. Then, for every round r and direction d, copies of G
-go down CE(D_class(G), y) / 2 - min(MMD(D_f(G), D_f(x)), reach * (r + 1)) with D and the first d / 4 of the channels of
-G's hidden layers standing still; blurred images of the result, with the labels that they were drawn for, are the target
-of NTL's loss CE_S - min(1, alpha * CE_T) * min(1, beta * MMD(f_S, f_T)).
+a realness (least squares) and a class output are trained on source. Then, for every round r and direction d, a copy of
+G goes down CE(D_class(G), y) / 2 - min(MMD(D_f(G), D_f(x)), reach * (r + 1)); D and the first d / 4 of the channels of
+G's hidden layers stand still. Blurred images of all copies, with the labels that they were drawn for, are the target of
+NTL's loss CE_S - min(1, alpha * CE_T) * min(1, beta * MMD(f_S, f_T)).
 
-Deviations: the public code draws files whose indices ignore d, so that most labels are wrong, and freezes transposed
-convolutions along their input channels; here a label never leaves its image, and output channels are frozen. G learns
-the realness and the class in one step, D the class from real images alone; losses are in nats (`scale="klmean"` is the
-public code's NTL loss); D has no dropout; widths, rates and steps are for small images, and images stay floats. As in
-`ntl`, features are the classifier's input and gradients are clipped. The last weights within `tolerance` of the source
+Deviations: the public code gives most images of two of its sets a wrong label, since their file names ignore d, and it
+freezes transposed convolutions along their input channels; here a label never leaves its image, and output channels are
+frozen. One step teaches G realness and class together; D learns classes from real images alone and has no dropout.
+Losses are in nats (`scale="klmean"` is the public NTL loss). The blur spans the public share of the image's side, which
+is nothing at 16 pixels; images stay floats. Widths, rates and steps are for small images. As in `ntl`, features are the
+classifier's input, gradients are clipped and domains share a batch. The last weights within `tolerance` of the source
 accuracy at the start, on validation data, are released.
 """
 
@@ -66,7 +67,7 @@ class NTLSourceOnly(Defense):
         model.train()
         for step in range(1, self.steps + 1):
             descend(optimizer, self._loss(model, next(source), next(target)), step, self.clip)
-            if step % max(1, self.steps // CHECKS) == 0:
+            if (self.steps - step) % max(1, self.steps // CHECKS) == 0:
                 guard.holds()
         guard.restore()
         return model
@@ -81,7 +82,7 @@ class NTLSourceOnly(Defense):
         made, judge = Generator(classes, self.latent, size, self.width), Discriminator(classes, size, self.width)
         for net in (made, judge):
             initialise(net, noise)
-            net.to(ctx.device, memory_format=torch.channels_last)
+            net.to(memory_format=torch.channels_last).to(ctx.device)
         pair = Pair(made, judge, noise)
         batches = ctx.source.batches(self.gan_batch_size, ctx.generator("gan"))
         learn(pair, batches, self.gan_steps, self.gan_lr)

@@ -41,7 +41,7 @@ class NTP(Defense):
 
     regulariser: Literal["fisher", "mmd"] = "fisher"
     projection: Literal["topk", "soft_threshold"] = "topk"
-    sparsity: float = Field(default=0.97, gt=0, lt=1)
+    sparsity: float = Field(default=0.98, gt=0, lt=1)
     ramp: float = Field(default=0.6, gt=0, le=1)
     iterations: int = Field(default=20, ge=1)
     steps: int = Field(default=15, ge=1)

@@ -22,7 +22,7 @@ class RandomMask(Defense):
     name = "random_mask"
     masked = True
 
-    sparsity: float = Field(default=0.97, gt=0, lt=1)
+    sparsity: float = Field(default=0.98, gt=0, lt=1)
     tune_steps: int = Field(default=200, ge=1)
     tune_lr: float = Field(default=1e-2, gt=0)
     batch_size: int = Field(default=32, ge=1)

@@ -19,7 +19,6 @@ Place = tuple[int, ...]
 Placed = tuple[Place, Result]
 
 COSTS = ("steps", "samples", "flops", "seconds")
-CONTROLS = frozenset({"none", "scratch", "magnitude"})
 PROTECTION = (
     "source_before",
     "source_after",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import joblib
 import torch
@@ -25,7 +25,7 @@ from ntbench.types import Cell, Result
 warnings.filterwarnings("ignore", r"\d+ tasks (which were still being processed|have been successfully)", UserWarning)
 
 DIED = "the worker process died: killed, out of memory, crashed, or stopped for not obeying its time limit"
-_DEATHS = ("TerminatedWorkerError", "BrokenProcessPool", "KilledWorker")
+_DEATHS = ("TerminatedWorkerError", "BrokenProcessPool", "KilledWorker", "ChildProcessError")
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,10 @@ class Job(NamedTuple):
         return self.cell.protect_key if self.stage == "protect" else self.cell.key
 
 
-def execute(cells: Iterable[Cell], settings: Settings) -> Iterator[Result]:
-    """Run cells and yield their results as they finish.
+def execute(
+    cells: Iterable[Cell], settings: Settings, protected: Callable[[], None] = lambda: None
+) -> Iterator[Result]:
+    """Run cells and yield their results as they finish; `protected` is called after every protection.
 
     Protections are started first, so that long ones overlap with the attacks on what is ready. When a worker dies, what
     was running is tried again one by one, and what kills its worker alone becomes a failed result.
@@ -68,6 +70,8 @@ def execute(cells: Iterable[Cell], settings: Settings) -> Iterator[Result]:
                 del waiting[key]
                 if result:
                     yield result
+                else:
+                    protected()
         except UserError:
             raise
         except Exception:
@@ -93,6 +97,7 @@ def _suspects(waiting: dict[str, Job], running: set[str]) -> list[Job]:
 
 def _one_by_one(suspects: list[Job], settings: Settings) -> Iterator[Result]:
     for job in suspects:
+        (settings.folder / "running" / job.key).unlink(missing_ok=True)
         try:
             results = [result for _, result in _stream([job], replace(settings, jobs=1))]
         except UserError:
@@ -137,8 +142,21 @@ def _cluster(address: str) -> Iterator[None]:
         client = Client(address, timeout=10)
     except (OSError, ValueError) as error:
         raise UserError(f"no Dask scheduler answers at {address!r}: {error}") from None
-    with client, joblib.parallel_config("dask"):
+    with client, joblib.parallel_config(_remote_backend()):
         yield
+
+
+def _remote_backend() -> Any:
+    from joblib._dask import DaskDistributedBackend
+
+    class Remote(DaskDistributedBackend):  # type: ignore[misc]
+        """Work stays out of this process: joblib would run it here while the cluster has a single core."""
+
+        def effective_n_jobs(self, n_jobs: int) -> int:
+            """Return the number of cores, at least 2."""
+            return max(2, int(super().effective_n_jobs(n_jobs)))
+
+    return Remote(wait_for_workers_timeout=60)
 
 
 def _work(job: Job, settings: Settings) -> tuple[str, Result | None]:
@@ -147,7 +165,11 @@ def _work(job: Job, settings: Settings) -> tuple[str, Result | None]:
         registry.load_plugin(plugin)
     if settings.device == "cpu":
         limit_memory(settings.limits.memory_mb)
-    with _marked(settings.folder / "running" / job.key):
+    mark = settings.folder / "running" / job.key
+    if settings.dask and mark.exists():
+        # Dask gives the work of a dead worker to three more; one death is enough to put it on trial.
+        raise ChildProcessError(DIED)
+    with _marked(mark):
         if job.stage == "protect":
             _runner(settings).protected(job.cell)
             return job.key, None

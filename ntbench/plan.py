@@ -18,15 +18,13 @@ from ntbench.registry import registry
 from ntbench.sources import source_files
 from ntbench.suite import DefenseEntry, Suite
 from ntbench.train import check_optimizer, check_schedule
-from ntbench.types import Cell, Kind
-
-CONTROLS = ("none", "scratch", "magnitude")
+from ntbench.types import CONTROLS, Cell, Kind, MethodSpec
 
 
 @dataclass(frozen=True)
 class _Row:
     method: Any
-    label: str
+    spec: MethodSpec
 
 
 def with_rows(suite: Suite, chosen: Iterable[str], added: Iterable[str] = ()) -> Suite:
@@ -58,8 +56,8 @@ def plan(suite: Suite) -> list[Cell]:
             arch=suite.arch,
             pretrain=suite.pretrain,
             budget=suite.budget,
-            defense=defense.method.spec(defense.label),
-            attack=attack.method.spec(attack.label),
+            defense=defense.spec,
+            attack=attack.spec,
             ratio=ratio,
             seed=seed,
         )
@@ -115,7 +113,8 @@ def _registered(name: str, rows: set[str]) -> str:
 def _build(kind: Kind, name: str, params: dict[str, Any], label: str) -> _Row:
     cls = registry.get(kind, name)
     try:
-        return _Row(cls(**params), label)
+        method = cls(**params)
+        return _Row(method, method.spec(label))
     except ValidationError as error:
         item = error.errors()[0]
         key = ".".join(map(str, item["loc"]))

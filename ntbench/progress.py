@@ -21,11 +21,12 @@ class Bars:
         self._cells = progress.add_task("cells", total=cells, completed=done, note="")
         self._failed = 0
 
-    def advance(self, result: Result | None) -> None:
-        """Count a finished cell, or a finished protection where there is no result."""
-        if result is None:
-            self._progress.advance(self._protections)
-            return
+    def protection(self) -> None:
+        """Count a finished protection."""
+        self._progress.advance(self._protections)
+
+    def cell(self, result: Result) -> None:
+        """Count a finished cell and whether it failed."""
         self._failed += result.status != "ok"
         task = self._progress.tasks[-1]
         speed = f"{task.speed:.1f} cells/s" if task.speed else ""

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ntbench.costs import QUANTILES, paper_overhead, worst_overheads
-from ntbench.curves import CONTROLS, COSTS, Curves, Selection, checked, collect
+from ntbench.curves import COSTS, Curves, Selection, checked, collect
 from ntbench.metrics import (
     TOLERANCE,
     Array,
@@ -23,7 +23,7 @@ from ntbench.metrics import (
     slc_auc,
 )
 from ntbench.suite import Suite
-from ntbench.types import Result
+from ntbench.types import CONTROLS, Result
 
 MAX_DROP = 0.02
 MIN_ELIGIBLE = 2 / 3

@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from ntbench.errors import UserError
 from ntbench.manifest import Manifest, read_manifest
+from ntbench.progress import bars
 from ntbench.registry import registry
 from ntbench.store import Store
 from ntbench.suite import Suite, load_suite
@@ -59,6 +49,11 @@ class Session:
         self.store = Store(folder)
 
     @property
+    def page(self) -> Path:
+        """Return where the report's page lies or would lie."""
+        return self.folder / "report" / "index.html"
+
+    @property
     def suite(self) -> Suite:
         """Return the suite of the folder's plan."""
         return self._manifest().suite
@@ -69,7 +64,7 @@ class Session:
         return [result for result in self.store.results() if result.cell.key in planned]
 
     def run(self, jobs: int, device: str, dask: str, retry_failed: bool) -> None:
-        """Compute what the request asks for and the folder lacks; write the report where anything is new."""
+        """Compute what the request asks for and the folder lacks; a report of less is removed."""
         with self.store.writing():
             held = read_manifest(self.folder)
             statuses = self.store.statuses()
@@ -100,15 +95,14 @@ class Session:
         )
 
     def show(self, selection: str) -> None:
-        """Print the leaderboard and where the report lies."""
+        """Print the leaderboard and where the report lies, which is written where there is none."""
         from ntbench.report import terminal_table
         from ntbench.tables import leaderboard_table
 
         self.console.print(terminal_table(leaderboard_table(self.results(), self.suite, selection)))
-        page = self.folder / "report" / "index.html"
-        if not page.exists():
+        if not self.page.exists():
             self.report(selection)
-        self.console.print(f"report: {page}", highlight=False)
+        self.console.print(f"report: {self.page}", highlight=False)
 
     def report(self, selection: str) -> None:
         """Write the report."""
@@ -165,14 +159,13 @@ class Session:
         )
         with self.console.status("preparing the data"):
             _prepare(missing, settings.cache)
-        failed = 0
-        with _progress(self.console, total, total - len(missing)) as advance:
-            for result in execute(missing, settings):
+        protections = len({cell.protect_key for cell in missing})
+        with bars(self.console, protections, total, total - len(missing)) as shown:
+            for result in execute(missing, settings, shown.protection):
                 self.store.add(result)
-                failed += result.status != "ok"
-                advance(failed)
+                shown.cell(result)
         if missing:
-            self.report("val")
+            self.page.unlink(missing_ok=True)
 
 
 def open_run(folder: Path, console: Console) -> Session:
@@ -205,24 +198,3 @@ def _prepare(cells: list[Cell], cache: Path) -> None:
 def cache_folder() -> Path:
     """Return where built data sets are kept: NTBENCH_CACHE, or the user's cache folder."""
     return Path(os.environ.get("NTBENCH_CACHE") or Path.home() / ".cache" / "ntbench")
-
-
-@contextmanager
-def _progress(console: Console, total: int, done: int) -> Iterator[Callable[[int], None]]:
-    columns = (
-        TextColumn("cells"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TaskProgressColumn(show_speed=True),
-        TextColumn("{task.fields[failed]} failed, {task.fields[rate]:.1f} cells/s"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task("", total=total, completed=done, failed=0, rate=0.0)
-
-        def advance(failed: int) -> None:
-            bar.update(task, advance=1, failed=failed, rate=bar.tasks[0].speed or 0.0)
-
-        yield advance

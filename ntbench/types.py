@@ -12,6 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 SCHEMA_VERSION = 1
 
+CONTROLS = frozenset({"none", "scratch", "magnitude", "random_mask"})
+"""The rows that a table is read against, whatever is chosen."""
+
 Kind = Literal["defense", "attack"]
 Status = Literal["ok", "error", "timeout", "diverged"]
 Mask = Literal["dense", "keep"]

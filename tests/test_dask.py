@@ -8,11 +8,31 @@ from pathlib import Path
 
 import pytest
 
+from ntbench.grid import DIED, Settings, execute
+from ntbench.plan import plan
+from ntbench.registry import registry
 from ntbench.store import Store
+from ntbench.suite import AttackEntry, Suite
 from ntbench.tables import TIMING, results_table
 
 distributed = pytest.importorskip("distributed")
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+KILLER = '''
+"""Killer: ends the process that runs it."""
+import os
+from ntbench.method import Attack, register
+
+@register
+class Killer(Attack):
+    """End the process."""
+    name = "killer"
+
+    def attack(self, model, ctx):
+        os._exit(1)
+        yield model
+'''
 
 
 @pytest.fixture(scope="module")
@@ -33,3 +53,18 @@ def test_a_cluster_gives_the_same_csv(ntbench: Cli, address: str, smoke: Path, t
     assert done.returncode == 0, done.stdout + done.stderr
     assert table(tmp_path) == table(smoke)
     assert "Traceback" not in done.stderr and "Warning" not in done.stderr
+
+
+def test_a_plugin_that_kills_a_worker_costs_its_cells_only(
+    address: str, cache: Path, tiny: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plugin = tmp_path / "killer.py"
+    plugin.write_text(KILLER)
+    registry.discover()
+    monkeypatch.setattr(registry, "_classes", dict(registry._classes))
+    registry.load_plugin(str(plugin))
+    attacks = (*tiny.attacks, AttackEntry(name="killer"))
+    cells = [cell for cell in plan(tiny.model_copy(update={"attacks": attacks})) if cell.ratio == 0.2]
+    settings = Settings(tmp_path, cache, tiny.limits, dask=address, plugins=registry.plugins)
+    found = {result.cell.attack.name: (result.status, result.error) for result in execute(cells, settings)}
+    assert found == {"finetune": ("ok", ""), "killer": ("error", DIED)}

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 # A module may import modules of lower layers only, and inside a layer those that stand before it.
 LAYERS = [
     ["errors", "types", "glossary"],
-    ["suite", "registry", "store", "metrics", "manifest"],
+    ["suite", "sources", "registry", "store", "metrics", "manifest"],
     ["domains", "data", "models"],
     ["train"],
     ["method"],

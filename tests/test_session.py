@@ -104,9 +104,7 @@ def test_more_rows_and_seeds_add_to_a_run(suite_file: Path, tmp_path: Path) -> N
     assert len(session.results()) == 20
     computed, session = run(suite_file, folder, seeds=(7,))
     assert computed == 20
-    assert {result.cell.seed for result in session.results()} == {7}, (
-        "results of another grid are kept and not mixed in"
-    )
+    assert {result.cell.seed for result in session.results()} == {7}, "other grids are kept and not mixed in"
     assert len(session.store.results()) == 40
 
 
@@ -114,7 +112,7 @@ def test_failed_cells_stay_until_they_are_asked_for_again(suite_file: Path, tmp_
     folder, plugin = tmp_path / "run", tmp_path / "frail.py"
     plugin.write_text(PLUGIN)
     (tmp_path / "broken").touch()
-    request = {"plugins": (str(plugin),), "defenses": ("frail",)}
+    request: dict[str, Any] = {"plugins": (str(plugin),), "defenses": ("frail",)}
     computed, session = run(suite_file, folder, **request)
     failed = [result for result in session.results() if result.status == "error"]
     assert computed == 20 and len(failed) == 4
@@ -130,7 +128,7 @@ def test_failed_cells_stay_until_they_are_asked_for_again(suite_file: Path, tmp_
 def test_a_method_whose_code_changed_is_computed_again(suite_file: Path, tmp_path: Path) -> None:
     folder, plugin = tmp_path / "run", tmp_path / "frail.py"
     plugin.write_text(PLUGIN)
-    request = {"plugins": (str(plugin),), "defenses": ("frail",)}
+    request: dict[str, Any] = {"plugins": (str(plugin),), "defenses": ("frail",)}
     assert run(suite_file, folder, **request)[0] == 20
     plugin.write_text(PLUGIN + "\n# changed\n")
     computed, session = run(suite_file, folder, **request)
