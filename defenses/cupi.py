@@ -34,9 +34,9 @@ from ntbench.method import (
 
 from ._bounded import Scale, label_loss
 from ._guard import SourceGuard
+from ._heads import target_head
 from ._memory import ClassMemory, numbered
 from ._style import Kind, Style, StyleTransfer, joined
-from ._target_head import target_head
 
 
 @register

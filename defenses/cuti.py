@@ -32,8 +32,8 @@ from ntbench.method import (
 
 from ._bounded import Scale, label_loss
 from ._guard import SourceGuard
+from ._heads import target_head
 from ._style import Kind, StyleTransfer
-from ._target_head import target_head
 
 
 @register

@@ -32,9 +32,9 @@ from ntbench.method import (
 )
 
 from ._guard import SourceGuard
+from ._heads import target_head
 from ._pruning import encoder_weights
 from ._straight_through import binary, features_with
-from ._target_head import target_head
 
 
 @register

@@ -27,7 +27,6 @@ from ntbench.method import (
     Defense,
     Field,
     Optimizer,
-    accuracy,
     create_optimizer,
     descend,
     head,
@@ -35,6 +34,7 @@ from ntbench.method import (
     reset_head,
 )
 
+from ._guard import SourceGuard
 from ._losses import inverse_cross_entropy, kl_to_uniform, reversed_cross_entropy
 from ._meta import query_gradients
 
@@ -74,25 +74,21 @@ class Sophon(Defense):
 
     def protect(self, model: nn.Module, ctx: Context) -> nn.Module:
         """Return the last model whose source accuracy on validation data is within tolerance of the start."""
-        assert ctx.source is not None and ctx.target is not None and ctx.source_val is not None
+        assert ctx.source is not None and ctx.target is not None
         source = ctx.source.batches(self.batch_size, ctx.generator("source"))
         target = ctx.target.batches(self.batch_size, ctx.generator("target"))
         chance = ctx.generator("attackers")
         suppress = create_optimizer(model.parameters(), "adam", self.lr)
         reinforce = create_optimizer(model.parameters(), "adam", self.source_lr)
-        floor = accuracy(model, ctx.source_val) - self.tolerance
-        released = copy.deepcopy(model.state_dict())
+        guard = SourceGuard(model, ctx, self.tolerance)
         model.train()
         for _ in range(self.loops):
             self._suppress(model, suppress, target, ctx.target_classes, chance)
             self._reinforce(model, reinforce, source, self.source_steps)
-            held = accuracy(model, ctx.source_val)
-            if held < floor:
+            if not guard.holds():
                 self._reinforce(model, reinforce, source, self.repair_steps)
-                held = accuracy(model, ctx.source_val)
-            if held >= floor:
-                released = copy.deepcopy(model.state_dict())
-        model.load_state_dict(released)
+                guard.holds()
+        guard.restore()
         return model
 
     def _suppress(

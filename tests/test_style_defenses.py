@@ -23,7 +23,7 @@ from ntbench.types import Arch, Budget, Training
 
 style = import_module("ntbench.defenses._style")
 memory = import_module("ntbench.defenses._memory")
-target_head = import_module("ntbench.defenses._target_head").target_head
+target_head = import_module("ntbench.defenses._heads").target_head
 cupi = import_module("ntbench.defenses.cupi")
 CLASSES = 3
 KINDS = ["random_per_call", "fixed_random", "learned"]
