@@ -49,6 +49,8 @@ def test_quick_again(benchmark: BenchmarkFixture) -> None:
     folder = os.environ.get("NTBENCH_BENCH_RUN")
     if not folder:
         pytest.skip("name the folder of a finished quick run in NTBENCH_BENCH_RUN")
+    left = run(COMMAND, "run", "quick", "--out", folder, "--dry-run")
+    assert left.startswith("0 of "), f"finish this run first, with the methods as they are now: {left}"
     again(benchmark, "quick", folder)
 
 

@@ -13,7 +13,11 @@ import pytest
 import torch
 from filelock import FileLock
 
-from ntbench.suite import Suite
+from ntbench.plan import plan
+from ntbench.registry import Registry, registry
+from ntbench.runner import Runner
+from ntbench.store import Store
+from ntbench.suite import AttackEntry, DefenseEntry, Limits, PaperSetting, Suite
 from ntbench.types import Arch, Budget, Cell, MethodSpec, Task, Training
 
 # Results in this process must match those of workers, which run on one thread.
@@ -103,3 +107,33 @@ def cell() -> Cell:
         ratio=0.2,
         seed=0,
     )
+
+
+@pytest.fixture
+def own_registry(monkeypatch: pytest.MonkeyPatch) -> Registry:
+    """The registry, whose additions end with the test: others go over all methods and must not meet them."""
+    registry.discover()
+    monkeypatch.setattr(registry, "_classes", dict(registry._classes))
+    return registry
+
+
+@pytest.fixture
+def runner(tmp_path: Path, cache: Path) -> Runner:
+    limits = Limits(cell_seconds=30, protect_seconds=30)
+    return Runner(Store(tmp_path / "run"), torch.device("cpu"), limits, cache)
+
+
+@pytest.fixture
+def cells(tiny: Suite) -> Callable[..., list[Cell]]:
+    """The two cells of any defense and attack on the grid of `tiny`."""
+
+    def planned(defense: str = "none", attack: str = "finetune", **params: dict[str, Any]) -> list[Cell]:
+        usual = {"batch_size": 8} if attack == "finetune" else {}
+        entries = {
+            "defenses": (DefenseEntry(name=defense, params=params.get("defense_params", {})),),
+            "attacks": (AttackEntry(name=attack, params=params.get("attack_params", usual)),),
+            "paper": PaperSetting(attack=attack),
+        }
+        return plan(tiny.model_copy(update=entries))
+
+    return planned

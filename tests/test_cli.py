@@ -16,7 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ntbench.cli import app
-from ntbench.registry import registry
+from ntbench.registry import Registry
 from ntbench.store import Store
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -73,10 +73,8 @@ def test_version(ntbench: Cli) -> None:
 
 
 @pytest.fixture
-def inside(monkeypatch: pytest.MonkeyPatch) -> Inside:
+def inside(own_registry: Registry, monkeypatch: pytest.MonkeyPatch) -> Inside:
     """Run the command line in this process, which costs no imports."""
-    registry.discover()
-    monkeypatch.setattr(registry, "_classes", dict(registry._classes))
     monkeypatch.setenv("COLUMNS", "400")
     monkeypatch.setenv("NO_COLOR", "1")
     return lambda *words: CliRunner().invoke(app, list(map(str, words)))

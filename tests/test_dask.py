@@ -10,7 +10,7 @@ import pytest
 
 from ntbench.grid import DIED, Settings, execute
 from ntbench.plan import plan
-from ntbench.registry import registry
+from ntbench.registry import Registry
 from ntbench.store import Store
 from ntbench.suite import AttackEntry, Suite
 from ntbench.tables import TIMING, results_table
@@ -56,15 +56,13 @@ def test_a_cluster_gives_the_same_csv(ntbench: Cli, address: str, smoke: Path, t
 
 
 def test_a_plugin_that_kills_a_worker_costs_its_cells_only(
-    address: str, cache: Path, tiny: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    address: str, cache: Path, tiny: Suite, tmp_path: Path, own_registry: Registry
 ) -> None:
     plugin = tmp_path / "killer.py"
     plugin.write_text(KILLER)
-    registry.discover()
-    monkeypatch.setattr(registry, "_classes", dict(registry._classes))
-    registry.load_plugin(str(plugin))
+    own_registry.load_plugin(str(plugin))
     attacks = (*tiny.attacks, AttackEntry(name="killer"))
     cells = [cell for cell in plan(tiny.model_copy(update={"attacks": attacks})) if cell.ratio == 0.2]
-    settings = Settings(tmp_path, cache, tiny.limits, dask=address, plugins=registry.plugins)
+    settings = Settings(tmp_path, cache, tiny.limits, dask=address, plugins=own_registry.plugins)
     found = {result.cell.attack.name: (result.status, result.error) for result in execute(cells, settings)}
     assert found == {"finetune": ("ok", ""), "killer": ("error", DIED)}

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import pytest
 from ntbench.errors import UserError
 from ntbench.grid import DIED, Job, Settings, _suspects, execute
 from ntbench.plan import plan
-from ntbench.registry import Registry, registry
+from ntbench.registry import Registry
 from ntbench.store import Store
 from ntbench.suite import AttackEntry, DefenseEntry, Limits, Suite
 from ntbench.types import Cell
@@ -50,13 +49,6 @@ class CrashingDefense(Defense):
         end(self.how)
         return model
 '''
-
-
-@pytest.fixture
-def own_registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
-    registry.discover()
-    monkeypatch.setattr(registry, "_classes", dict(registry._classes))
-    yield registry
 
 
 def settings(folder: Path, cache: Path, **changes: Any) -> Settings:

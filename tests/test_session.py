@@ -12,7 +12,7 @@ from rich.console import Console
 import ntbench.grid
 from ntbench.errors import UserError
 from ntbench.manifest import read_manifest
-from ntbench.registry import registry
+from ntbench.registry import Registry
 from ntbench.runner import Runner
 from ntbench.session import Request, Session, cache_folder, open_run
 from ntbench.types import Cell, Result
@@ -48,9 +48,7 @@ def in_this_process(cells: list[Cell], settings: ntbench.grid.Settings) -> Itera
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    registry.discover()
-    monkeypatch.setattr(registry, "_classes", dict(registry._classes))
+def quick(own_registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ntbench.grid, "execute", in_this_process)
     monkeypatch.setattr(Session, "report", lambda *given: None)
     RAN.clear()

@@ -89,14 +89,6 @@ def test_weight_decay_reaches_biases_and_norms() -> None:
     assert "head.bias" in before and "blocks.0.1.weight" in before
 
 
-@pytest.mark.parametrize(
-    ("name", "momentum", "nesterov"), [("sgd", 0, False), ("momentum", 0.9, False), ("nesterov", 0.9, True)]
-)
-def test_names_of_gradient_descent_mean_what_they_say(name: str, momentum: float, nesterov: bool) -> None:
-    group = create_optimizer([torch.zeros(2, requires_grad=True)], name, lr=0.1).param_groups[0]
-    assert (group["momentum"], group["nesterov"], group["lr"]) == (momentum, nesterov, 0.1)
-
-
 def test_fit_trains_the_given_parameters_only() -> None:
     model = build(SMALL, 10, seed=0)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
