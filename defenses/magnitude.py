@@ -2,7 +2,8 @@
 
 Paper: Han et al. 2015, "Learning both Weights and Connections for Efficient Neural Networks". The weights of smallest
 |w| over all convolutions and linear layers of the encoder are set to zero at once; training then goes on inside the
-mask. What NTP gains over this row is what its target losses do; the rest is the capacity that sparsity takes.
+mask, for as many source steps as NTP takes in all. What NTP gains over this row is what its target losses do; the rest
+is the capacity that sparsity takes.
 
 Deviations: one global threshold in place of one per layer, and one pruning round in place of several.
 """
@@ -23,7 +24,7 @@ class Magnitude(Defense):
     masked = True
 
     sparsity: float = Field(default=0.98, gt=0, lt=1)
-    tune_steps: int = Field(default=120, ge=1)
+    tune_steps: int = Field(default=420, ge=1)
     tune_lr: float = Field(default=5e-3, gt=0)
     batch_size: int = Field(default=32, ge=1)
 

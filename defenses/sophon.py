@@ -64,7 +64,7 @@ class Sophon(Defense):
         default=(("momentum", 1e-2), ("momentum", 3e-2), ("adam", 1e-3), ("adam", 3e-3)), min_length=1
     )
     reinit: float = Field(default=0.5, ge=0, le=1)
-    lr: float = Field(default=3e-3, gt=0)
+    lr: float = Field(default=5e-3, gt=0)
     clip: float = Field(default=5.0, gt=0)
     source_steps: int = Field(default=12, ge=0)
     source_lr: float = Field(default=1e-3, gt=0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -47,7 +47,7 @@ Plugins = Annotated[
     list[str] | None, typer.Option("--plugin", metavar="FILE", help="A Python file with methods. Repeatable.")
 ]
 Selection = Annotated[
-    str,
+    Literal["val", "oracle"],
     typer.Option(help="How the attacker chooses among attacks: `val` on validation data, `oracle` on test data."),
 ]
 

@@ -81,6 +81,8 @@ def execute(
             yield from _one_by_one(suspects, settings)
             for job in suspects:
                 del waiting[job.key]
+                if job.stage == "protect":
+                    protected()
 
 
 def _jobs(cells: list[Cell]) -> list[Job]:

@@ -6,11 +6,12 @@ import importlib.metadata
 import platform
 import random
 import resource
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +58,7 @@ class Runner:
             trajectory=_columns(rows),
             provenance=bench.provenance(),
             seconds=time.perf_counter() - start,
-            peak_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            peak_mb=_peak_mb(),
         )
 
     def protected(self, cell: Cell) -> Artifact:
@@ -178,10 +179,7 @@ class Bench:
     def provenance(self) -> Provenance:
         """Return where the numbers come from."""
         digests = {f"{d.name}/{part}": h for d in (self.source, self.target) for part, h in d.digests.items()}
-        versions = {name: importlib.metadata.version(name) for name in ("ntbench", "torch", "timm")}
-        return Provenance(
-            data=digests, versions=versions | {"python": platform.python_version()}, device=self.device.type
-        )
+        return Provenance(data=digests, versions=_versions(), device=self.device.type)
 
     def _defender(self, defense: Defense) -> Context:
         target = self.target.train.to(self.device) if defense.needs_target else None
@@ -218,6 +216,21 @@ class Bench:
 
 def _columns(rows: list[tuple[float, ...]]) -> Trajectory:
     return Trajectory.model_validate(dict(zip(Trajectory.model_fields, zip(*rows, strict=True), strict=False)))
+
+
+@cache
+def _versions() -> dict[str, str]:
+    found = {name: importlib.metadata.version(name) for name in ("ntbench", "torch", "timm")}
+    return found | {"python": platform.python_version()}
+
+
+def _peak_mb() -> float:
+    """Return the largest resident memory of this process in MiB."""
+    # getrusage would do, but a process that was forked and executed inherits its parent's peak there.
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024)
+    return int(status.read_text(encoding="ascii").partition("VmHWM:")[2].split()[0]) / 1024
 
 
 @contextmanager

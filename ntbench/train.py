@@ -23,6 +23,8 @@ from ntbench.types import Training
 
 SCHEDULES = ("constant", "linear", "cosine", "step", "poly", "tanh")
 SCORING_BATCH = 200
+# Torch has these as one kernel for all parameters on every device.
+FUSED = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
 
 
 def check_optimizer(name: str) -> None:
@@ -48,6 +50,8 @@ def create_optimizer(
     check_optimizer(name)
     if name == "sgd":
         name, options = "momentum", {"momentum": 0.0} | options
+    if timm.optim.get_optimizer_class(name, bind_defaults=False) in FUSED:
+        options = {"fused": True} | options
     optimizer: Optimizer = timm.optim.create_optimizer_v2(
         list(parameters), opt=name, lr=lr, weight_decay=weight_decay, **options
     )

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from timeit import timeit
 from typing import Any
 
 import timm
@@ -27,6 +27,7 @@ from ntbench.store import Store
 from ntbench.suite import AttackEntry, DefenseEntry, load_suite
 from ntbench.types import Budget, Cell
 
+seconds = partial(timeit, number=1)
 TRIAL = Budget(steps=10, samples=320, scored=(5, 10))
 
 
@@ -51,13 +52,6 @@ def threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def seconds(work: Callable[[], object]) -> float:
-    """Return the wall time of some work."""
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
 
 
 def measured(benchmark: Any, work: Callable[[], object], rounds: int, before: Callable[[], None] | None = None) -> Any:

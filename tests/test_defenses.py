@@ -12,16 +12,15 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn import functional as F
+from toys import context, defense, domain, learnt, same, under_global_seeds
 
 from ntbench.data import Split
 from ntbench.method import Context
-from ntbench.models import build, features, head, pack
-from ntbench.registry import registry
+from ntbench.models import features, head, pack
 from ntbench.train import accuracy, fit
-from ntbench.types import Arch, Budget, Training
+from ntbench.types import Training
 
 mmd = import_module("ntbench.defenses._mmd").mmd
-ARCH = Arch(name="cnns_bn")
 CLASSES = 4
 CHEAP: dict[str, dict[str, Any]] = {
     "none": {},
@@ -33,53 +32,18 @@ CHEAP: dict[str, dict[str, Any]] = {
 }
 
 
-def defense(name: str, **params: Any) -> Any:
-    return registry.get("defense", name)(**params)
-
-
-def domain(classes: int, count: int, seed: int, shift: float = 0.0) -> Split:
-    """Return noisy copies of one random pattern a class, with half of every pattern inverted by a shift of 1."""
-    patterns = torch.randn(classes, 3, 16, 16, generator=torch.Generator().manual_seed(7))
-    patterns[:, :, :8] *= 1 - 2 * shift
-    generator = torch.Generator().manual_seed(seed)
-    y = torch.arange(count) % classes
-    x = 0.5 * patterns[y] + 0.5 * torch.randn(count, 3, 16, 16, generator=generator)
-    return Split(x.contiguous(memory_format=torch.channels_last), y)
-
-
-@pytest.fixture(scope="module")
-def pretrained() -> nn.Module:
-    model = build(ARCH, CLASSES, seed=0)
-    for _ in fit(model, domain(CLASSES, 200, 1), Training(lr=3e-3, steps=40, batch_size=32), torch.Generator()):
-        pass
-    return model
-
-
 @pytest.fixture
-def model(pretrained: nn.Module) -> nn.Module:
-    return copy.deepcopy(pretrained)
+def model() -> nn.Module:
+    return learnt(CLASSES)
 
 
 @pytest.fixture
 def ctx() -> Context:
-    return Context(
-        source=domain(CLASSES, 200, 1),
-        target=domain(CLASSES, 120, 2, shift=1),
-        source_val=domain(CLASSES, 100, 3),
-        target_classes=CLASSES,
-        budget=Budget(steps=10, samples=320, scored=(10,)),
-        seed=0,
-        device=torch.device("cpu"),
-        fresh=lambda classes: build(ARCH, classes, seed=99),
-    )
+    return context(CLASSES, shift=1, classes=CLASSES)
 
 
 def with_fewer_target_classes(ctx: Context) -> Context:
-    return replace(ctx, target=domain(3, 120, 2, shift=1), target_classes=3)
-
-
-def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+    return replace(ctx, target=domain(3, seed=2, shift=1), target_classes=3)
 
 
 def zeros(model: nn.Module) -> int:
@@ -102,20 +66,14 @@ VARIANTS = [
 
 
 @pytest.mark.parametrize(("name", "params"), VARIANTS)
-def test_the_seed_of_the_context_alone_decides(
-    pretrained: nn.Module, ctx: Context, name: str, params: dict[str, Any]
-) -> None:
-    released = []
-    for seed in (1, 2):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            released.append(pack(defense(name, **params).protect(copy.deepcopy(pretrained), ctx)))
+def test_the_seed_of_the_context_alone_decides(ctx: Context, name: str, params: dict[str, Any]) -> None:
+    ours = defense(name, **params)
+    released = under_global_seeds(lambda: ours.protect(learnt(CLASSES), ctx))
     assert same(*released)
     if name not in ("none", "scratch"):
-        assert not same(released[0], pack(pretrained))
-        assert not same(
-            released[0], pack(defense(name, **params).protect(copy.deepcopy(pretrained), replace(ctx, seed=1)))
-        )
+        assert not same(released[0], pack(learnt(CLASSES)))
+        other = ours.protect(learnt(CLASSES), replace(ctx, seed=1))
+        assert not same(released[0], pack(other))
 
 
 @pytest.mark.parametrize("classes", [3, 6])
@@ -123,16 +81,16 @@ def test_the_seed_of_the_context_alone_decides(
 def test_other_target_classes_and_few_samples_are_no_obstacle(
     model: nn.Module, ctx: Context, name: str, params: dict[str, Any], classes: int
 ) -> None:
-    other = replace(ctx, target=domain(classes, 2 * classes, 2, shift=1), target_classes=classes)
+    other = replace(ctx, target=domain(classes, seed=2, count=2 * classes, shift=1), target_classes=classes)
     released = defense(name, **params).protect(model, other)
     assert head(released).out_features == CLASSES
     assert pack(released)
 
 
-def test_none_returns_what_it_got(model: nn.Module, pretrained: nn.Module, ctx: Context) -> None:
+def test_none_returns_what_it_got(model: nn.Module, ctx: Context) -> None:
     released = defense("none").protect(model, ctx)
     assert released is model
-    assert same(pack(released), pack(pretrained))
+    assert same(pack(released), pack(learnt(CLASSES)))
 
 
 def test_scratch_returns_the_fresh_model_with_the_source_head(model: nn.Module, ctx: Context) -> None:
@@ -197,7 +155,7 @@ def test_ntl_loss_is_the_public_one_in_nats(model: nn.Module, ctx: Context, alph
 
 def test_ntl_lowers_target_accuracy_and_keeps_the_source(model: nn.Module, ctx: Context) -> None:
     assert ctx.source_val is not None
-    near = replace(ctx, target=domain(CLASSES, 120, 2, shift=0.4))
+    near = replace(ctx, target=domain(CLASSES, seed=2, shift=0.4))
     assert near.target is not None
     before, start = accuracy(model, near.target), accuracy(model, ctx.source_val)
     released = defense("ntl", steps=80, lr=2e-3).protect(model, near)
@@ -250,7 +208,7 @@ def adapted(model: nn.Module, ctx: Context) -> float:
     training = Training(optimizer="momentum", lr=1e-2, steps=5, batch_size=32)
     for _ in fit(clone, ctx.target, training, ctx.generator("attack")):
         pass
-    return accuracy(clone, domain(CLASSES, 200, 5, shift=1))
+    return accuracy(clone, domain(CLASSES, seed=5, count=200, shift=1))
 
 
 @pytest.mark.parametrize("loss", ["ice", "klu"])

@@ -48,7 +48,9 @@ def test_three_workers_and_another_order_of_cells(reference: str, tmp_path: Path
     cells = plan(suite)
     random.Random(3).shuffle(cells)
     settings = Settings(folder=tmp_path, cache=cache, limits=suite.limits, jobs=3)
-    assert csv(list(execute(cells, settings))) == reference
+    protections: list[None] = []
+    assert csv(list(execute(cells, settings, lambda: protections.append(None)))) == reference
+    assert len(protections) == len({cell.protect_key for cell in cells}) == 8
 
 
 def test_a_kill_in_the_middle_and_the_same_command_again(reference: str, tmp_path: Path, ntbench: Cli) -> None:

@@ -6,6 +6,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from fabricated import CURVE_COLUMNS, PATH_COLUMNS
 from matplotlib.text import Text
 from PIL import Image
 
@@ -96,8 +97,8 @@ def test_a_missing_attack_is_blank_and_a_map_without_numbers_is_left_out() -> No
 
 def test_figures_of_an_empty_run_are_left_out() -> None:
     names = board(2).assign(slc=np.nan)
-    curves = pd.DataFrame(columns=["defense", "mask", "samples", "seed", "worst", "paper", "scratch"])
-    paths = pd.DataFrame(columns=["defense", "mask", "attack", "ratio", "seed", "step", "split", "value"])
+    curves = pd.DataFrame(columns=CURVE_COLUMNS)
+    paths = pd.DataFrame(columns=PATH_COLUMNS)
     assert task_figures(names, curves, paths, heat(names).assign(slc=np.nan), "val") == {}
 
 
@@ -106,9 +107,9 @@ def test_names_are_no_formulas_and_the_style_does_not_leak(tmp_path: Path) -> No
     frame = heat(names).replace({"weak": "$y_"})
     curves = pd.DataFrame(
         [(d, "dense", n, 0, 0.3, 0.2, 0.5) for d in names["defense"] for n in (10, 100)],
-        columns=["defense", "mask", "samples", "seed", "worst", "paper", "scratch"],
+        columns=CURVE_COLUMNS,
     )
-    paths = pd.DataFrame(columns=["defense", "mask", "attack", "ratio", "seed", "step", "split", "value"])
+    paths = pd.DataFrame(columns=PATH_COLUMNS)
     before = dict(matplotlib.rcParams)
     figures = task_figures(names, curves, paths, frame, "val")
     assert set(figures) == {"learning_curves", "attack_heatmap", "intactness"}

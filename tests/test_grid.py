@@ -75,12 +75,13 @@ def test_a_crash_costs_the_cell_or_the_row_that_crashed_and_no_other(
     ]
     folder = tmp_path / "run"
     folder.mkdir()
+    protections: list[int] = []
     found = {
         (r.cell.defense.label, r.cell.attack.label, r.cell.ratio): (
             r.status,
             r.error.splitlines()[0] if r.error else "",
         )
-        for r in execute(cells, settings(folder, cache, plugins=own_registry.plugins))
+        for r in execute(cells, settings(folder, cache, plugins=own_registry.plugins), lambda: protections.append(1))
     }
     assert found == {
         ("none", "finetune", 0.2): ("ok", ""),
@@ -94,6 +95,7 @@ def test_a_crash_costs_the_cell_or_the_row_that_crashed_and_no_other(
         ("row sys", "finetune", 1.0): ("error", "protection failed: called exit(3)"),
     }
     assert list((folder / "running").iterdir()) == []
+    assert len(protections) == 3
 
 
 def test_an_attack_that_protects_for_itself_stands_trial_after_its_defense(cell: Cell) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 from importlib import import_module
 from typing import Any
@@ -13,66 +12,29 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 from torch.nn import functional as F
+from toys import context, defense, domain, draw, learnt, on_timm_networks, under_global_seeds
 
-from ntbench.data import Split
 from ntbench.method import Context
-from ntbench.models import build, head, pack
-from ntbench.registry import registry
-from ntbench.train import accuracy, fit
-from ntbench.types import Arch, Budget, Training
+from ntbench.models import head, pack
+from ntbench.train import accuracy
+from ntbench.types import Arch
 
 parts = import_module("ntbench.defenses._factors")
-ARCH = Arch(name="cnns_bn")
-TIMM = [Arch(name="test_resnet"), Arch(name="test_efficientnet"), Arch(name="test_vit", params={"img_size": 32})]
 CHEAP: dict[str, Any] = {"steps": 4, "distil_steps": 4, "latent": 8, "width": 4, "tolerance": 1.0}
 
 
 def method(**params: Any) -> Any:
-    return registry.get("defense", "hntl")(**params)
-
-
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def domain(classes: int, count: int, seed: int, shift: float = 0.0, size: int = 16) -> Split:
-    """Return noisy copies of one random pattern a class, with half of every pattern weakened or inverted by a shift."""
-    patterns = draw(classes, 3, size, size, seed=7)
-    patterns[:, :, : size // 2] *= 1 - 2 * shift
-    y = torch.arange(count) % classes
-    x = 0.5 * patterns[y] + 0.5 * draw(count, 3, size, size, seed=seed)
-    return Split(x.contiguous(memory_format=torch.channels_last), y)
-
-
-def context(classes: int = 3, target_classes: int = 3, arch: Arch = ARCH, size: int = 16) -> Context:
-    return Context(
-        source=domain(classes, 120, 1, size=size),
-        target=domain(target_classes, 90, 2, shift=0.4, size=size),
-        source_val=domain(classes, 60, 3, size=size),
-        target_classes=target_classes,
-        budget=Budget(steps=10, samples=320, scored=(10,)),
-        seed=0,
-        device=torch.device("cpu"),
-        fresh=lambda k: build(arch, k, seed=99),
-    )
-
-
-@pytest.fixture(scope="module")
-def pretrained() -> nn.Module:
-    model = build(ARCH, 3, seed=0)
-    for _ in fit(model, domain(3, 120, 1), Training(lr=3e-3, steps=40, batch_size=32), torch.Generator()):
-        pass
-    return model
+    return defense("hntl", **params)
 
 
 @pytest.fixture
-def model(pretrained: nn.Module) -> nn.Module:
-    return copy.deepcopy(pretrained)
+def model() -> nn.Module:
+    return learnt()
 
 
 @pytest.fixture
 def batch() -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    source, target = domain(3, 6, 4), domain(3, 6, 5, shift=0.4)
+    source, target = domain(3, seed=4, count=6), domain(3, seed=5, count=6, shift=0.4)
     return source.x, source.y, target.x, target.y
 
 
@@ -171,8 +133,8 @@ def test_stage_two_teaches_content_on_source_and_style_on_target(model: nn.Modul
 def test_teachers_give_their_means_unless_told_to_draw(
     model: nn.Module, batch: tuple[Tensor, ...], teacher: str, moves: bool
 ) -> None:
-    factors, defense = factors_of(model, context()), method(**CHEAP, teacher=teacher)
-    losses = [defense._distil(model.eval(), factors, batch[0], batch[2], noise(seed)) for seed in (0, 1)]
+    factors, hntl = factors_of(model, context()), method(**CHEAP, teacher=teacher)
+    losses = [hntl._distil(model.eval(), factors, batch[0], batch[2], noise(seed)) for seed in (0, 1)]
     assert bool(losses[0] != losses[1]) is moves
 
 
@@ -193,19 +155,19 @@ def test_any_number_of_target_classes_leaves_the_source_head(model: nn.Module, t
 
 
 @pytest.mark.parametrize("switch", [{}, {"encoders": "fresh", "kl": "sum"}, {"teacher": "sample"}])
-def test_the_seed_of_the_context_alone_decides(pretrained: nn.Module, switch: dict[str, Any]) -> None:
-    released = []
-    for seed, ctx in ((1, context()), (2, context()), (1, replace(context(), seed=1))):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            released.append(pack(method(**CHEAP, **switch).protect(copy.deepcopy(pretrained), ctx))["head.weight"])
-    assert torch.equal(released[0], released[1])
-    assert not torch.equal(released[0], released[2])
+def test_the_seed_of_the_context_alone_decides(switch: dict[str, Any]) -> None:
+    def released(ctx: Context) -> list[Tensor]:
+        hntl = method(**CHEAP, **switch)
+        return [w["head.weight"] for w in under_global_seeds(lambda: hntl.protect(learnt(), ctx))]
+
+    first, again = released(context())
+    assert torch.equal(first, again)
+    assert not torch.equal(first, released(replace(context(), seed=1))[0])
 
 
-@pytest.mark.parametrize("arch", TIMM, ids=lambda arch: arch.name)
+@on_timm_networks
 def test_any_timm_network_is_protected(arch: Arch) -> None:
-    ctx = context(arch=arch, size=32, target_classes=5)
+    ctx = context(5, arch=arch)
     model = ctx.fresh(3)
     released = method(**CHEAP).protect(model, ctx)
     assert released is model

@@ -13,63 +13,26 @@ import scipy.linalg
 import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
+from toys import context, defense, draw, on_timm_networks, pretrained, under_global_seeds
 
 from ntbench.data import Split
 from ntbench.method import Context
-from ntbench.models import build, features, pack
-from ntbench.registry import registry
-from ntbench.train import accuracy, fit
-from ntbench.types import Arch, Budget, Training
+from ntbench.models import features, pack
+from ntbench.train import accuracy
+from ntbench.types import Arch
 
 condition = import_module("ntbench.defenses._condition")
 QUICK: dict[str, Any] = {"rounds": 2, "steps": 3, "tolerance": 1.0}
 
 
-def domain(classes: int, seed: int, shift: float = 0.0) -> Split:
-    """Return 120 noisy copies of one pattern a class, with a share of every pattern inverted."""
-    patterns = torch.randn(classes, 3, 16, 16, generator=torch.Generator().manual_seed(classes))
-    patterns[:, :, : round(16 * shift)] *= -1
-    y = torch.arange(120) % classes
-    x = patterns[y] + torch.randn(120, 3, 16, 16, generator=torch.Generator().manual_seed(seed))
-    return Split(x.contiguous(memory_format=torch.channels_last), y)
-
-
-def context(arch: str = "cnns_bn", target: Split | None = None, **params: Any) -> Context:
-    """Return 3 classes on source; the target has 5 unless it is given."""
-    found = domain(5, seed=2) if target is None else target
-    return Context(
-        source=domain(3, seed=0),
-        target=found,
-        source_val=domain(3, seed=1),
-        target_classes=int(found.y.max()) + 1,
-        budget=Budget(steps=1, samples=1, scored=(1,)),
-        seed=0,
-        device=torch.device("cpu"),
-        fresh=lambda classes: build(Arch(name=arch, params=params), classes, seed=9),
-    )
-
-
-def pretrained(ctx: Context, steps: int = 40) -> nn.Module:
-    """Return what has learnt the source."""
-    model = ctx.fresh(3)
-    assert ctx.source is not None
-    for _ in fit(model, ctx.source, Training(lr=3e-3, steps=steps, batch_size=32), torch.Generator()):
-        pass
-    return model
-
-
 def protect(model: nn.Module, ctx: Context, **params: Any) -> nn.Module:
-    released: nn.Module = registry.get("defense", "immunize")(**QUICK | params).protect(copy.deepcopy(model), ctx)
+    released: nn.Module = defense("immunize", **QUICK | params).protect(copy.deepcopy(model), ctx)
     return released
 
 
 def unlabelled(ctx: Context) -> Context:
     assert ctx.target is not None
     return replace(ctx, target=Split(ctx.target.x, torch.full_like(ctx.target.y, -1)))
-
-
-def sample(n: int, d: int, seed: int = 0) -> Tensor:
-    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed))
 
 
 def log_condition(x: Tensor) -> float:
@@ -80,7 +43,7 @@ def log_condition(x: Tensor) -> float:
 
 @pytest.mark.parametrize(("n", "d"), [(12, 5), (5, 12)])
 def test_regularisers_follow_the_singular_values_of_the_features(n: int, d: int) -> None:
-    x = sample(n, d)
+    x = draw(n, d)
     s = scipy.linalg.svdvals(x.double().numpy()) ** 2
     gram = condition.gram(x)
     assert gram.dtype == torch.float64 and gram.shape == (5, 5)
@@ -90,7 +53,7 @@ def test_regularisers_follow_the_singular_values_of_the_features(n: int, d: int)
 
 
 def test_the_features_form_is_singular_below_d_samples() -> None:
-    x = sample(5, 12)
+    x = draw(5, 12)
     wide, narrow = condition.gram(x, "features"), condition.gram(x)
     np.testing.assert_allclose(wide.numpy(), x.double().numpy().T @ x.double().numpy())
     np.testing.assert_allclose(np.linalg.eigvalsh(wide)[-5:], np.linalg.eigvalsh(narrow))
@@ -106,7 +69,7 @@ def test_equal_eigenvalues_are_the_best_condition() -> None:
 
 @pytest.mark.parametrize(("name", "sign"), [("well_conditioned", -1), ("ill_conditioned", 1)])
 def test_a_small_step_down_moves_the_condition_number_its_way(name: str, sign: int) -> None:
-    s = condition.gram(sample(30, 6)).requires_grad_()
+    s = condition.gram(draw(30, 6)).requires_grad_()
     (gradient,) = torch.autograd.grad(getattr(condition, name)(s), s)
     before = np.linalg.cond(s.detach().numpy())
     after = np.linalg.cond((s.detach() - 1e-3 * s.detach().norm() * gradient / gradient.norm()).numpy())
@@ -115,7 +78,7 @@ def test_a_small_step_down_moves_the_condition_number_its_way(name: str, sign: i
 
 @pytest.mark.parametrize("name", ["well_conditioned", "ill_conditioned"])
 def test_gradients_are_those_of_the_formulas(name: str) -> None:
-    x = sample(4, 6).double().requires_grad_()
+    x = draw(4, 6).double().requires_grad_()
     assert torch.autograd.gradcheck(lambda t: getattr(condition, name)(condition.gram(t)), x)
 
 
@@ -127,7 +90,7 @@ def test_gradients_are_finite_where_eigenvalues_are_equal(name: str) -> None:
 
 
 def test_the_target_gets_badly_conditioned_against_the_source() -> None:
-    ctx = context(target=domain(3, seed=2, shift=1))
+    ctx = context(shift=1)
     assert ctx.source is not None and ctx.target is not None and ctx.source_val is not None
     before = pretrained(ctx)
     after = protect(before, unlabelled(ctx), rounds=5, steps=10, tolerance=0.05)
@@ -141,42 +104,38 @@ def test_the_target_gets_badly_conditioned_against_the_source() -> None:
 
 
 def test_pretrained_units_make_the_weights_independent_of_the_scale() -> None:
-    x = sample(20, 6)
-    unit = registry.get("defense", "immunize")()._unit
+    x = draw(20, 6)
+    unit = defense("immunize")._unit
     grams = [condition.gram(c * x / unit(c * x)) for c in (1.0, 50.0)]
     assert torch.linalg.eigvalsh(grams[0]).mean().item() == pytest.approx(1)
     torch.testing.assert_close(*grams)
-    assert registry.get("defense", "immunize")(units="absolute")._unit(x).item() == 1
+    assert defense("immunize", units="absolute")._unit(x).item() == 1
 
 
 def test_switches_change_the_outcome_and_seeds_of_others_do_not() -> None:
-    ctx = unlabelled(context())
+    ctx = unlabelled(context(5, shift=0))
     before = pretrained(ctx)
 
-    def released(seed: int, **params: Any) -> Tensor:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return pack(protect(before, ctx, **params))["blocks.0.0.weight"]
+    def released(**params: Any) -> list[Tensor]:
+        weights = under_global_seeds(lambda: protect(before, ctx, **params))
+        return [found["blocks.0.0.weight"] for found in weights]
 
-    plain = released(1)
-    assert torch.equal(plain, released(2))
+    plain, again = released()
+    assert torch.equal(plain, again)
     for switch in ({"gram": "features"}, {"units": "absolute"}, {"well": 1.0}, {"ill": 0.0}):
-        assert not torch.equal(plain, released(1, **switch))
+        assert not torch.equal(plain, released(**switch)[0])
 
 
-@pytest.mark.parametrize(
-    ("arch", "params"),
-    [("test_vit", {"img_size": 16, "patch_size": 4}), ("test_resnet", {}), ("test_efficientnet", {})],
-)
-def test_it_runs_on_timm_networks(arch: str, params: dict[str, Any]) -> None:
-    ctx = unlabelled(context(arch, **params))
+@on_timm_networks
+def test_it_runs_on_timm_networks(arch: Arch) -> None:
+    ctx = unlabelled(context(5, arch=arch))
     after = protect(pretrained(ctx, steps=2), ctx)
     pack(after)
     assert all(p.requires_grad for p in after.parameters())
 
 
 def test_divergence_is_an_error_with_its_step() -> None:
-    ctx = unlabelled(context())
+    ctx = unlabelled(context(5, shift=0))
     before = pretrained(ctx)
     with pytest.raises(FloatingPointError, match="at step"):
         protect(before, ctx, units="absolute", lr=1e30, clip=1e30)
@@ -185,4 +144,4 @@ def test_divergence_is_an_error_with_its_step() -> None:
 @pytest.mark.parametrize("wrong", [{"well": -1}, {"ill": -1}, {"gram": "x"}, {"units": "x"}, {"lr": 0}, {"steps": 0}])
 def test_bad_hyper_parameters_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match=next(iter(wrong))):
-        registry.get("defense", "immunize")(**wrong)
+        defense("immunize", **wrong)

@@ -10,17 +10,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fabricated
 import numpy as np
 import pytest
+from fabricated import SEEDS, outcome, recipe
 from ntbench.leaderboard.render import render
 from ntbench.leaderboard.schema import MAX_BYTES, publish, validate
 
 from ntbench.errors import UserError
 from ntbench.suite import Suite
-from ntbench.types import Arch, Budget, Cell, MethodSpec, Protection, Provenance, Result, Task, Training, Trajectory
+from ntbench.types import Protection, Provenance, Result
 
-SAMPLES = {0.1: 10, 1.0: 1000}
-SPEC: dict[str, Any] = {"version": 1, "code": "0" * 16}
+RATIOS = (0.01, 1.0)
 # Accuracy at each ratio under the strong attack; the weak one gives 0.1 less.
 LEVELS = {"scratch": 0.5, "none": 0.8, "good": 0.3, "ntp": 0.6}
 Edit = Callable[[dict[str, Any]], object]
@@ -28,42 +29,20 @@ Edit = Callable[[dict[str, Any]], object]
 
 def suite(**changes: Any) -> Suite:
     values = {
-        "name": "tiny",
         "version": 2,
-        "summary": "two attacks",
-        "seeds": [0, 1, 2],
-        "ratios": list(SAMPLES),
-        "arch": {"name": "cnn"},
-        "pretrain": {},
-        "budget": {"steps": 40, "samples": 1280, "scored": [20, 40]},
-        "paper": {"attack": "weak"},
-        "tasks": [{"source": "a", "target": "b"}],
+        "ratios": RATIOS,
         "defenses": [{"name": name} for name in LEVELS],
         # A brace in a label is text in a published file and a field in a suite.
         "attacks": [{"name": "finetune", "label": "weak"}, {"name": "finetune", "label": "strong {{x}}"}],
     }
-    return Suite.model_validate(values | changes)
+    return fabricated.suite(**values | changes)
 
 
 def result(defense: str, mask: str, attack: str, ratio: float, seed: int) -> Result:
-    cell = Cell(
-        protocol="tiny-2",
-        task=Task(source="a", target="b"),
-        arch=Arch(name="cnn"),
-        pretrain=Training(),
-        budget=Budget(steps=40, samples=1280, scored=(20, 40)),
-        defense=MethodSpec(kind="defense", name=defense, params={}, label=defense, **SPEC),
-        attack=MethodSpec(kind="attack", name="finetune", params={"a": attack, "mask": mask}, label=attack, **SPEC),
-        ratio=ratio,
-        seed=seed,
-    )
     final = LEVELS[defense] - 0.1 * (attack == "weak") - 0.2 * (mask == "keep") + 0.01 * seed
-    numbers = {"step": (20, 40), "samples": (640, 1280), "flops": (5, 10), "seconds": (0.5, 1.0)}
-    return Result(
-        cell=cell,
-        status="ok",
-        samples=SAMPLES[ratio],
-        trajectory=Trajectory(val=(0.1, final), test=(0.1, final), **numbers),
+    return outcome(
+        recipe(defense, attack, ratio, seed, mask=mask, protocol="tiny-2"),
+        (*(0.1,) * 5, final),
         protection=Protection(source_before=0.99, source_after=0.98, pretrain_seconds=2.0, protect_seconds=4.0),
         provenance=Provenance(data={"b/test": "feed"}, versions={"ntbench": "0.1.0"}, device="cpu"),
     )
@@ -72,7 +51,7 @@ def result(defense: str, mask: str, attack: str, ratio: float, seed: int) -> Res
 def results() -> list[Result]:
     rows = [*((name, "dense") for name in LEVELS), ("ntp", "keep")]
     attacks = ("weak", "strong {x}")
-    return [result(*row, a, n, seed) for row in rows for a in attacks for n in SAMPLES for seed in (0, 1, 2)]
+    return [result(*row, a, n, seed) for row in rows for a in attacks for n in RATIOS for seed in SEEDS]
 
 
 @pytest.fixture(scope="module")

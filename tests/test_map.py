@@ -3,67 +3,30 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
 import pytest
 import torch
 from pydantic import ValidationError
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
+from toys import context, defense, domain, on_timm_networks, pretrained, under_global_seeds
 
-from ntbench.data import Split
 from ntbench.method import Context
-from ntbench.models import build, head, pack
-from ntbench.registry import registry
-from ntbench.train import accuracy, fit
-from ntbench.types import Arch, Budget, Training
+from ntbench.models import head, pack
+from ntbench.train import accuracy
+from ntbench.types import Arch
 
 straight_through = import_module("ntbench.defenses._straight_through")
 encoder_weights = import_module("ntbench.defenses._pruning").encoder_weights
 QUICK: dict[str, Any] = {"rounds": 3, "steps": 5, "head_steps": 20, "tolerance": 1.0}
 
 
-def domain(classes: int, seed: int, shift: float = 0.0) -> Split:
-    """Return 120 noisy copies of one pattern a class, with a share of every pattern inverted."""
-    patterns = torch.randn(classes, 3, 16, 16, generator=torch.Generator().manual_seed(classes))
-    patterns[:, :, : round(16 * shift)] *= -1
-    y = torch.arange(120) % classes
-    x = patterns[y] + torch.randn(120, 3, 16, 16, generator=torch.Generator().manual_seed(seed))
-    return Split(x.contiguous(memory_format=torch.channels_last), y)
-
-
-def context(arch: str = "cnns_bn", target: Split | None = None, **params: Any) -> Context:
-    """Return 3 classes on source; the target has 5 unless it is given."""
-    found = domain(5, seed=2) if target is None else target
-    return Context(
-        source=domain(3, seed=0),
-        target=found,
-        source_val=domain(3, seed=1),
-        target_classes=int(found.y.max()) + 1,
-        budget=Budget(steps=1, samples=1, scored=(1,)),
-        seed=0,
-        device=torch.device("cpu"),
-        fresh=lambda classes: build(Arch(name=arch, params=params), classes, seed=9),
-    )
-
-
-def pretrained(ctx: Context, steps: int = 40) -> nn.Module:
-    """Return what has learnt the source."""
-    model = ctx.fresh(3)
-    assert ctx.source is not None
-    for _ in fit(model, ctx.source, Training(lr=3e-3, steps=steps, batch_size=32), torch.Generator()):
-        pass
-    return model
-
-
 def protect(model: nn.Module, ctx: Context, **params: Any) -> nn.Module:
-    released: nn.Module = registry.get("defense", "map")(**QUICK | params).protect(copy.deepcopy(model), ctx)
+    released: nn.Module = defense("map", **QUICK | params).protect(copy.deepcopy(model), ctx)
     return released
-
-
-def state(model: nn.Module) -> dict[str, Tensor]:
-    return pack(model)
 
 
 def test_masks_are_hard_and_pass_gradients_on() -> None:
@@ -95,19 +58,18 @@ def test_a_score_gets_the_gradient_of_the_masked_weight_times_the_weight() -> No
 
 def test_the_bound_holds_for_samples_or_for_the_batch() -> None:
     losses = torch.tensor([0.0, 1.0, 2.0, 100.0])
-    build_map = registry.get("defense", "map")
-    assert build_map(weight=0.5, ceiling=2.0)._harm(losses).item() == (0 + 0.5 + 1 + 2) / 4
-    assert build_map(weight=0.5, ceiling=2.0, bound="batch")._harm(losses).item() == 2.0
-    assert build_map(weight=0.5, ceiling=50.0, bound="batch")._harm(losses).item() == 0.5 * 103 / 4
+    assert defense("map", weight=0.5, ceiling=2.0)._harm(losses).item() == (0 + 0.5 + 1 + 2) / 4
+    assert defense("map", weight=0.5, ceiling=2.0, bound="batch")._harm(losses).item() == 2.0
+    assert defense("map", weight=0.5, ceiling=50.0, bound="batch")._harm(losses).item() == 0.5 * 103 / 4
 
 
-@pytest.mark.parametrize("target", [None, domain(3, seed=2, shift=1), domain(2, seed=2)])
-def test_released_weights_are_the_frozen_ones_or_zero(target: Split | None) -> None:
-    ctx = context(target=target)
+@pytest.mark.parametrize(("classes", "shift"), [(5, 0.0), (3, 1.0), (2, 0.0)])
+def test_released_weights_are_the_frozen_ones_or_zero(classes: int, shift: float) -> None:
+    ctx = context(classes, shift)
     before = pretrained(ctx)
     after = protect(before, ctx)
     masked = {n for n, p in before.named_parameters() if any(p is w for w in encoder_weights(before))}
-    old, new = state(before), state(after)
+    old, new = pack(before), pack(after)
     for name in old:
         if name in masked:
             assert torch.equal(new[name], torch.where(new[name] == 0, new[name], old[name]))
@@ -118,7 +80,7 @@ def test_released_weights_are_the_frozen_ones_or_zero(target: Split | None) -> N
 
 
 def test_the_target_is_lost_and_the_source_is_kept() -> None:
-    ctx = context(target=domain(3, seed=2, shift=0.4))
+    ctx = context(shift=1)
     before = pretrained(ctx)
     after = protect(before, ctx, rounds=10, steps=10, tolerance=0.05)
     assert ctx.source_val is not None and ctx.target is not None
@@ -129,26 +91,19 @@ def test_the_target_is_lost_and_the_source_is_kept() -> None:
 def test_the_seed_of_the_context_alone_decides() -> None:
     ctx = context()
     before = pretrained(ctx)
-    released = []
-    for seed in (1, 2):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            released.append(state(protect(before, ctx)))
+    released = under_global_seeds(lambda: protect(before, ctx))
     assert all(torch.equal(released[0][name], released[1][name]) for name in released[0])
 
 
-@pytest.mark.parametrize(
-    ("arch", "params"),
-    [("test_vit", {"img_size": 16, "patch_size": 4}), ("test_resnet", {}), ("test_efficientnet", {})],
-)
-def test_it_runs_on_timm_networks(arch: str, params: dict[str, Any]) -> None:
-    ctx = context(arch, **params)
+@on_timm_networks
+def test_it_runs_on_timm_networks(arch: Arch) -> None:
+    ctx = context(5, arch=arch)
     after = protect(pretrained(ctx, steps=2), ctx, steps=2, lr=0.05)
     assert any(bool((w == 0).any()) for w in encoder_weights(after))
 
 
 def test_losing_the_source_is_an_error() -> None:
-    ctx = context(target=domain(3, seed=0))
+    ctx = replace(context(), target=context().source)
     with pytest.raises(FloatingPointError, match="source accuracy"):
         protect(pretrained(ctx), ctx, weight=10.0, ceiling=100.0, rounds=2, steps=10, lr=0.1, tolerance=0.0)
 
@@ -158,4 +113,4 @@ def test_losing_the_source_is_an_error() -> None:
 )
 def test_bad_hyper_parameters_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match=next(iter(wrong))):
-        registry.get("defense", "map")(**wrong)
+        defense("map", **wrong)

@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
 
 import pytest
 import torch
 from pydantic import ValidationError
 from torch import Tensor
 from torch.nn import functional as F
+from toys import CNN, defense, draw
 
 from ntbench.models import build, features, head
-from ntbench.registry import registry
-from ntbench.types import Arch
 
 bounded = import_module("ntbench.defenses._bounded")
 mmd = import_module("ntbench.defenses._mmd").mmd
-
-
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def ntl(**params: Any) -> Any:
-    return registry.get("defense", "ntl")(**params)
 
 
 def element_mean_kl(logits: Tensor, labels: Tensor) -> Tensor:
@@ -45,12 +35,12 @@ def test_klmean_is_the_cross_entropy_over_k(classes: int) -> None:
 @pytest.mark.parametrize("alpha", [0.1, 1e6])
 @pytest.mark.parametrize("beta", [0.01, 1e6])
 def test_klmean_loss_is_the_public_one(alpha: float, beta: float, batches: str) -> None:
-    model = build(Arch(name="cnns_bn"), 3, seed=0).eval()
+    model = build(CNN, 3, seed=0).eval()
     xs, xt, y = draw(6, 3, 16, 16), draw(6, 3, 16, 16, seed=1), torch.arange(6) % 3
     leak = (alpha * element_mean_kl(model(xt), y)).clamp(0, 1)
     gap = (beta * mmd(features(model, xs), features(model, xt))).clamp(0, 1)
-    method = ntl(alpha=alpha, beta=beta, scale="klmean", batches=batches)
-    loss = method._loss(model, head(model), xs, y, xt, y)
+    ntl = defense("ntl", alpha=alpha, beta=beta, scale="klmean", batches=batches)
+    loss = ntl._loss(model, head(model), xs, y, xt, y)
     assert torch.allclose(loss, element_mean_kl(model(xs), y) - leak * gap, atol=1e-6)
 
 
@@ -66,6 +56,6 @@ def test_the_bound_takes_the_gradient_at_the_scale_that_is_named(scale: str, bou
 
 
 def test_nats_are_the_default_and_other_scales_are_refused() -> None:
-    assert ntl().scale == "nats"
+    assert defense("ntl").scale == "nats"
     with pytest.raises(ValidationError, match="scale"):
-        ntl(scale="bits")
+        defense("ntl", scale="bits")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
@@ -12,19 +13,17 @@ import torch
 from pydantic import ValidationError
 from scipy.ndimage import convolve
 from torch import Tensor, nn
+from toys import CNN, context, defense, draw, on_timm_networks, pretrained, same, under_global_seeds
 
 from ntbench.data import Split
 from ntbench.method import Context
-from ntbench.models import build, head, pack
-from ntbench.registry import registry
-from ntbench.train import accuracy, fit
-from ntbench.types import Arch, Budget, Training
+from ntbench.models import head, pack
+from ntbench.train import accuracy
+from ntbench.types import Arch
 
 nets = import_module("ntbench.defenses._generator")
 near = import_module("ntbench.defenses._neighbours")
 
-ARCH = Arch(name="cnns_bn")
-TIMM = [Arch(name="test_resnet"), Arch(name="test_efficientnet"), Arch(name="test_vit", params={"img_size": 32})]
 CHEAP: dict[str, Any] = {
     "gan_steps": 4,
     "augment_steps": 2,
@@ -37,37 +36,19 @@ CHEAP: dict[str, Any] = {
 
 
 def method(**params: Any) -> Any:
-    return registry.get("defense", "ntl_source_only")(**params)
+    return defense("ntl_source_only", **params)
 
 
-def domain(classes: int, count: int, seed: int, size: int = 16) -> Split:
-    """Return noisy copies of one smooth random pattern a class, in [-1, 1]."""
-    patterns = torch.randn(classes, 3, 4, 4, generator=torch.Generator().manual_seed(7)).tanh()
-    patterns = nn.functional.interpolate(patterns, size=(size, size), mode="nearest")
+def smooth(classes: int, count: int, seed: int, size: int = 16) -> Split:
+    """Return noisy copies of one smooth pattern a class, in [-1, 1], which a generator learns fast."""
+    patterns = nn.functional.interpolate(draw(classes, 3, 4, 4, seed=7).tanh(), size=(size, size), mode="nearest")
     y = torch.arange(count) % classes
-    noise = torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(seed))
-    return Split((0.8 * patterns[y] + 0.1 * noise).contiguous(memory_format=torch.channels_last), y)
+    x = 0.8 * patterns[y] + 0.1 * draw(count, 3, size, size, seed=seed)
+    return Split(x.contiguous(memory_format=torch.channels_last), y)
 
 
-def context(classes: int = 3, arch: Arch = ARCH, size: int = 16, target_classes: int = 5) -> Context:
-    return Context(
-        source=domain(classes, 120, 1, size),
-        target=None,
-        source_val=domain(classes, 60, 3, size),
-        target_classes=target_classes,
-        budget=Budget(steps=10, samples=320, scored=(10,)),
-        seed=0,
-        device=torch.device("cpu"),
-        fresh=lambda k: build(arch, k, seed=99),
-    )
-
-
-def trained(ctx: Context, classes: int = 3) -> nn.Module:
-    assert ctx.source is not None
-    model = ctx.fresh(classes)
-    for _ in fit(model, ctx.source, Training(lr=3e-3, steps=30, batch_size=32), torch.Generator()):
-        pass
-    return model
+def source_only(arch: Arch = CNN) -> Context:
+    return replace(context(5, arch=arch), source=smooth(3, 120, 1), source_val=smooth(3, 60, 3), target=None)
 
 
 def make_pair(classes: int = 3, size: int = 16, width: int = 8) -> Any:
@@ -106,7 +87,7 @@ def test_initialise_draws_as_torch_does_but_from_the_generator() -> None:
 
 @pytest.mark.parametrize(("size", "kernel"), [(16, [1]), (32, [1, 2, 1]), (64, [1, 4, 6, 4, 1])])
 def test_blur_is_the_public_codes_filter_at_its_image_sizes(size: int, kernel: list[int]) -> None:
-    images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    images = draw(2, 3, size, size)
     line = np.array(kernel) / sum(kernel)
     expected = convolve(images.numpy(), np.outer(line, line)[None, None], mode="mirror")
     assert np.allclose(nets.blur(images).numpy(), expected, atol=1e-6)
@@ -114,7 +95,7 @@ def test_blur_is_the_public_codes_filter_at_its_image_sizes(size: int, kernel: l
 
 @pytest.mark.parametrize("direction", range(4))
 def test_the_first_quarters_of_hidden_channels_stand_still(direction: int) -> None:
-    pair, data = make_pair(size=32), domain(3, 64, 1, 32)
+    pair, data = make_pair(size=32), smooth(3, 64, 1, 32)
     before, judge = copy.deepcopy(pair.made), pack_weights(pair.judge.requires_grad_(False))
     moved = near.leave(pair, batches_of(data), direction, 0.5, steps=3, lr=1e-2).made
     for old, new in zip(before.decoder.hidden.parameters(), moved.decoder.hidden.parameters(), strict=True):
@@ -133,7 +114,7 @@ def pack_weights(net: nn.Module) -> list[Tensor]:
 
 
 def test_leaving_goes_as_far_as_its_bound_allows() -> None:
-    data = domain(3, 64, 1)
+    data = smooth(3, 64, 1)
     pair = make_pair()
     near.learn(pair, batches_of(data), 150, 5e-3)
     pair.judge.requires_grad_(False)
@@ -154,25 +135,25 @@ def test_every_image_carries_the_label_that_it_was_drawn_for() -> None:
             drawn.append((image, given[0]))
 
     pair.made.register_forward_hook(note)
-    made = near.neighbours(pair, batches_of(domain(3, 64, 1)), rounds=2, reach=0.1, steps=1, lr=1e-3, count=5)
+    made = near.neighbours(pair, batches_of(smooth(3, 64, 1)), rounds=2, reach=0.1, steps=1, lr=1e-3, count=5)
     assert len(made) == 2 * 4 * 5 == len(made.x)
     assert torch.equal(made.x, nets.blur(torch.cat([image for image, _ in drawn])))
     assert torch.equal(made.y, torch.cat([labels for _, labels in drawn]))
 
 
 def test_a_trained_generator_draws_the_class_that_it_is_asked_for() -> None:
-    ctx = context()
+    ctx = source_only()
     assert ctx.source is not None
     pair = make_pair()
     near.learn(pair, batches_of(ctx.source), 150, 5e-3)
     made = near.draw(pair.made, torch.arange(60) % 3, pair.noise)
     assert not made.x.requires_grad
-    assert accuracy(trained(ctx), made) > 0.9
+    assert accuracy(pretrained(ctx, steps=30), made) > 0.9
 
 
 def test_it_needs_nothing_of_the_target_and_makes_its_own() -> None:
-    ctx = context()
-    model = trained(ctx)
+    ctx = source_only()
+    model = pretrained(ctx, steps=30)
     assert ctx.source_val is not None
     start = accuracy(model, ctx.source_val)
     settings = {
@@ -183,30 +164,27 @@ def test_it_needs_nothing_of_the_target_and_makes_its_own() -> None:
         "images_per_direction": 32,
         "steps": 60,
     }
-    defense = method(**settings, lr=2e-3, width=8)
-    made = defense._neighbourhood(3, ctx)
+    ours = method(**settings, lr=2e-3, width=8)
+    made = ours._neighbourhood(3, ctx)
     before = accuracy(model, made)
-    released = defense.protect(model, ctx)
+    released = ours.protect(model, ctx)
     assert accuracy(released, ctx.source_val) >= start - 0.02
     assert accuracy(released, made) < before - 0.4
-    assert not (type(defense).needs_target or type(defense).needs_target_labels)
+    assert not (type(ours).needs_target or type(ours).needs_target_labels)
 
 
 @pytest.mark.parametrize("switch", [{}, {"scale": "klmean", "batches": "separate"}])
 def test_the_seed_of_the_context_alone_decides(switch: dict[str, Any]) -> None:
-    ctx = context()
-    model, released = trained(ctx), []
-    for seed in (1, 2):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            released.append(pack(method(**CHEAP, **switch).protect(copy.deepcopy(model), ctx)))
-    assert all(torch.equal(tensor, released[1][name]) for name, tensor in released[0].items())
+    ctx = source_only()
+    model, ours = pretrained(ctx, steps=30), method(**CHEAP, **switch)
+    released = under_global_seeds(lambda: ours.protect(copy.deepcopy(model), ctx))
+    assert same(*released)
     assert not torch.equal(pack(model)["head.weight"], released[0]["head.weight"])
 
 
-@pytest.mark.parametrize("arch", TIMM, ids=lambda arch: arch.name)
+@on_timm_networks
 def test_any_timm_network_is_protected(arch: Arch) -> None:
-    ctx = context(arch=arch, size=32)
+    ctx = source_only(arch)
     model = ctx.fresh(3)
     released = method(**CHEAP).protect(model, ctx)
     assert head(released).out_features == 3
@@ -214,9 +192,9 @@ def test_any_timm_network_is_protected(arch: Arch) -> None:
 
 
 def test_a_lost_source_ends_with_the_value_and_the_remedy() -> None:
-    ctx = context()
+    ctx = source_only()
     with pytest.raises(FloatingPointError, match="tolerance"):
-        method(**CHEAP | {"tolerance": 0.0, "lr": 1.0, "alpha": 10.0}).protect(trained(ctx), ctx)
+        method(**CHEAP | {"tolerance": 0.0, "lr": 1.0, "alpha": 10.0}).protect(pretrained(ctx, steps=30), ctx)
 
 
 BAD: list[dict[str, Any]] = [

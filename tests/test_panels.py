@@ -3,12 +3,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from fabricated import CURVE_COLUMNS, PATH_COLUMNS, SAMPLES
 from matplotlib.colors import to_rgba
 from matplotlib.lines import Line2D
 
 from ntbench.panels import BETTER, WORSE, colours, envelopes, learning_curves_figure, overhead_figure
-
-SAMPLES = (10, 100, 1000)
 
 
 def board(*names: str) -> pd.DataFrame:
@@ -21,10 +20,10 @@ def curves(names: pd.DataFrame, worst: tuple[float, ...] = (0.1, 0.3, 0.5)) -> p
     rows = [
         (row.defense, row.mask, n, seed, a + 0.02 * seed, 0.1, b)
         for row in names.itertuples()
-        for n, a, b in zip(SAMPLES, worst, (0.2, 0.5, 0.8), strict=True)
+        for n, a, b in zip(SAMPLES.values(), worst, (0.2, 0.5, 0.8), strict=True)
         for seed in (0, 1)
     ]
-    return pd.DataFrame(rows, columns=["defense", "mask", "samples", "seed", "worst", "paper", "scratch"])
+    return pd.DataFrame(rows, columns=CURVE_COLUMNS)
 
 
 def path(attack: str, val: tuple[float, ...], test: tuple[float, ...], seeds: tuple[int, ...] = (0, 1)) -> pd.DataFrame:
@@ -35,7 +34,7 @@ def path(attack: str, val: tuple[float, ...], test: tuple[float, ...], seeds: tu
         for split, values in (("val", val), ("test", test))
         for step, value in zip((1, 2), values, strict=True)
     ]
-    return pd.DataFrame(rows, columns=["defense", "mask", "attack", "ratio", "seed", "step", "split", "value"])
+    return pd.DataFrame(rows, columns=PATH_COLUMNS)
 
 
 def line_data(line: Line2D) -> Any:
@@ -51,7 +50,7 @@ def test_one_panel_per_row_without_scratch_shows_the_seed_means() -> None:
     np.testing.assert_allclose(line_data(worst)[1], [0.11, 0.31, 0.51])
     np.testing.assert_allclose(line_data(scratch)[1], [0.2, 0.5, 0.8])
     np.testing.assert_allclose(line_data(paper)[1], 0.1)
-    np.testing.assert_allclose(line_data(worst)[0], SAMPLES)
+    np.testing.assert_allclose(line_data(worst)[0], list(SAMPLES.values()))
     assert figure.axes[0].get_xscale() == "log"
     assert any("-0.40" in text.get_text() for text in figure.axes[0].texts)
 

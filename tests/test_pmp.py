@@ -10,59 +10,25 @@ from typing import Any
 import pytest
 import torch
 from pydantic import ValidationError
-from torch import Tensor, nn
+from torch import nn
+from toys import CNN, context, defense, on_timm_networks, pretrained, under_global_seeds
 
-from ntbench.data import Split
 from ntbench.method import Context
-from ntbench.models import build, pack
-from ntbench.registry import registry
-from ntbench.train import Meter, accuracy, fit
-from ntbench.types import Arch, Budget, Training
+from ntbench.models import pack
+from ntbench.train import Meter, accuracy
+from ntbench.types import Arch
 
 pmp = import_module("ntbench.defenses.pmp")
 encoder_weights = import_module("ntbench.defenses._pruning").encoder_weights
 QUICK: dict[str, Any] = {"warmup": 20, "interval": 5, "steps": 10, "rounds": 1, "tolerance": 1.0}
 
 
-def domain(classes: int, seed: int, shift: float = 0.0) -> Split:
-    """Return 120 noisy copies of one pattern a class, with a share of every pattern inverted."""
-    patterns = torch.randn(classes, 3, 16, 16, generator=torch.Generator().manual_seed(classes))
-    patterns[:, :, : round(16 * shift)] *= -1
-    y = torch.arange(120) % classes
-    x = patterns[y] + torch.randn(120, 3, 16, 16, generator=torch.Generator().manual_seed(seed))
-    return Split(x.contiguous(memory_format=torch.channels_last), y)
-
-
-def context(arch: str = "cnns_bn", target: Split | None = None, **params: Any) -> Context:
-    """Return 3 classes on source; the target has 5 unless it is given."""
-    found = domain(5, seed=2) if target is None else target
-    return Context(
-        source=domain(3, seed=0),
-        target=found,
-        source_val=domain(3, seed=1),
-        target_classes=int(found.y.max()) + 1,
-        budget=Budget(steps=1, samples=1, scored=(1,)),
-        seed=0,
-        device=torch.device("cpu"),
-        fresh=lambda classes: build(Arch(name=arch, params=params), classes, seed=9),
-    )
-
-
-def pretrained(ctx: Context, steps: int = 40) -> nn.Module:
-    """Return what has learnt the source."""
-    model = ctx.fresh(3)
-    assert ctx.source is not None
-    for _ in fit(model, ctx.source, Training(lr=3e-3, steps=steps, batch_size=32), torch.Generator()):
-        pass
-    return model
-
-
-def source_only(arch: str = "cnns_bn", **params: Any) -> Context:
-    return replace(context(arch, **params), target=None)
+def source_only(arch: Arch = CNN) -> Context:
+    return replace(context(arch=arch), target=None)
 
 
 def protect(model: nn.Module, ctx: Context, **params: Any) -> nn.Module:
-    released: nn.Module = registry.get("defense", "pmp")(**QUICK | params).protect(copy.deepcopy(model), ctx)
+    released: nn.Module = defense("pmp", **QUICK | params).protect(copy.deepcopy(model), ctx)
     return released
 
 
@@ -117,20 +83,13 @@ def test_training_goes_on_until_the_source_is_learnt() -> None:
 def test_the_seed_of_the_context_alone_decides() -> None:
     ctx = source_only()
     before = pretrained(ctx)
-    released: list[dict[str, Tensor]] = []
-    for seed in (1, 2):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            released.append(pack(protect(before, ctx)))
+    released = under_global_seeds(lambda: protect(before, ctx))
     assert all(torch.equal(released[0][name], released[1][name]) for name in released[0])
 
 
-@pytest.mark.parametrize(
-    ("arch", "params"),
-    [("test_vit", {"img_size": 16, "patch_size": 4}), ("test_resnet", {}), ("test_efficientnet", {})],
-)
-def test_it_runs_on_timm_networks(arch: str, params: dict[str, Any]) -> None:
-    ctx = source_only(arch, **params)
+@on_timm_networks
+def test_it_runs_on_timm_networks(arch: Arch) -> None:
+    ctx = source_only(arch)
     after = protect(ctx.fresh(3), ctx, steps=3, warmup=3)
     assert trained_share(ctx.fresh(3), after) <= 0.11
 
@@ -140,4 +99,4 @@ def test_it_runs_on_timm_networks(arch: str, params: dict[str, Any]) -> None:
 )
 def test_bad_hyper_parameters_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match=next(iter(wrong))):
-        registry.get("defense", "pmp")(**wrong)
+        defense("pmp", **wrong)

@@ -10,85 +10,43 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import fabricated
 import numpy as np
 import pandas as pd
 import pytest
+from fabricated import ATTACKS, SAMPLES, STEPS, outcome, recipe
 from rich.console import Console
 
 from ntbench.errors import UserError
 from ntbench.report import terminal_table, write_report
 from ntbench.suite import Suite
 from ntbench.tables import leaderboard_table
-from ntbench.types import Arch, Budget, Cell, MethodSpec, Protection, Provenance, Result, Task, Training, Trajectory
+from ntbench.types import Protection, Provenance, Result, Task, Trajectory
 
 CHROMIUM = Path("/usr/bin/chromium")
 HOSTILE = "<script>alert(1)</script>&_$[red]"
-SAMPLES = {0.01: 10, 0.1: 100, 1.0: 1000}
-ATTACKS = ("weak", "strong", "other")
-STEPS = (5, 10, 20, 40)
-SPEC: dict[str, Any] = {"version": 1, "code": "0" * 16}
+TASK = Task(source="a_b", target="c")
 
 
 def suite() -> Suite:
     keep = {"attack": "weak", "mask": "keep"}
-    return Suite.model_validate(
-        {
-            "name": "tiny",
-            "version": 1,
-            "summary": "three attacks",
-            "seeds": [0, 1, 2],
-            "ratios": list(SAMPLES),
-            "arch": {"name": "cnn"},
-            "pretrain": {},
-            "budget": {"steps": 40, "samples": 1280, "scored": STEPS},
-            "paper": {"attack": "weak"},
-            "tasks": [{"source": "a_b", "target": "c"}],
-            "defenses": [
-                {"name": "none"},
-                {"name": "scratch"},
-                {"name": "ntp", "paper": keep},
-                {"name": "sophon", "label": HOSTILE},
-            ],
-            "attacks": [{"name": "finetune", "label": attack} for attack in ATTACKS],
-        }
-    )
+    names = [{"name": "none"}, {"name": "scratch"}, {"name": "ntp", "paper": keep}]
+    return fabricated.suite(tasks=[TASK], defenses=[*names, {"name": "sophon", "label": HOSTILE}])
 
 
 def result(defense: str, mask: str, attack: str, ratio: float, seed: int, **fields: Any) -> Result:
-    cell = Cell(
-        protocol="tiny-1",
-        task=Task(source="a_b", target="c"),
-        arch=Arch(name="cnn"),
-        pretrain=Training(),
-        budget=Budget(steps=40, samples=1280, scored=STEPS),
-        defense=MethodSpec(
-            kind="defense", name="sophon" if defense == HOSTILE else defense, params={}, label=defense, **SPEC
-        ),
-        attack=MethodSpec(kind="attack", name="finetune", params={"of": attack, "mask": mask}, label=attack, **SPEC),
-        ratio=ratio,
-        seed=seed,
-    )
+    name = "sophon" if defense == HOSTILE else defense
+    cell = recipe(defense, attack, ratio, seed, mask=mask, task=TASK, name=name)
     random = np.random.default_rng([len(defense), len(mask), *attack.encode(), int(100 * ratio), seed])
     level = {"scratch": 0.6, "none": 0.75, "ntp": 0.5 if mask == "keep" else 0.62}.get(defense, 0.35)
-    path = (level * np.array([0.2, 0.5, 0.8, 1.0]) * (0.7 + 0.1 * np.log10(SAMPLES[ratio]))).tolist()
-    test, val = (tuple(float(x + random.normal(0, 0.02)) for x in path) for _ in range(2))
-    run = Trajectory(
-        step=STEPS,
-        samples=tuple(32 * step for step in STEPS),
-        flops=tuple(1000 * step for step in STEPS),
-        seconds=tuple(0.01 * step for step in STEPS),
-        val=val,
-        test=test,
-    )
+    path = level * np.array([0.1, 0.2, 0.4, 0.6, 0.8, 1.0]) * (0.7 + 0.1 * np.log10(SAMPLES[ratio]))
+    test, shift = (path + random.normal(0, 0.02, len(path))).tolist(), random.normal(0, 0.02)
     costs = {"pretrain_seconds": 2.0, "pretrain_flops": 100, "protect_seconds": 8.0, "protect_flops": 300}
     values: dict[str, Any] = {
-        "status": "ok",
-        "samples": SAMPLES[ratio],
-        "trajectory": run,
         "protection": Protection(source_before=0.99, source_after=0.98, zero_shot=0.1, sparsity=0.0, **costs),
         "provenance": Provenance(data={"c/test": "feedc0de"}, versions={"ntbench": "0.1.0"}, device="cpu"),
     }
-    return Result(cell=cell, **values | fields)
+    return outcome(cell, tuple(test), shift, **values | fields)
 
 
 def results() -> list[Result]:

@@ -21,7 +21,7 @@ from ntbench.registry import Registry
 from ntbench.runner import Bench, Runner
 from ntbench.store import Store
 from ntbench.suite import Limits
-from ntbench.types import Cell, Result
+from ntbench.types import Arch, Cell, Result
 
 CPU = torch.device("cpu")
 Cells = Callable[..., list[Cell]]
@@ -95,7 +95,7 @@ class Vandal(Defense):
             split.x.zero_()
             split.y.zero_()
         for state in (torch, random, np.random):
-            (state.manual_seed if state is torch else state.seed)(0)  # type: ignore[attr-defined]
+            (state.manual_seed if state is torch else state.seed)(0)
         return model
 
 
@@ -184,7 +184,7 @@ def test_scores_are_those_of_an_independent_computation(runner: Runner, cells: C
         with torch.no_grad():
             return float(accuracy_score(split.y.numpy(), model.eval()(split.x).argmax(1).numpy()))
 
-    model = unpack(weights, build(tiny.arch, 10, 0))
+    model = unpack(weights, build(Arch(name="cnns_bn"), 10, 0))
     assert facts.source_before == facts.source_after == score(model, source.test)
     assert facts.zero_shot == score(model, target.test)
 
@@ -282,7 +282,7 @@ def test_where_the_numbers_come_from(runner: Runner, cells: Cells, cache: Path) 
 def test_sparsity_counts_the_zeros_of_weights(runner: Runner, cells: Cells) -> None:
     params = {"sparsity": 0.9, "tune_steps": 2}
     _, facts = runner.protected(cells("magnitude", defense_params=params)[0])
-    model = build(tiny.arch, 10, 0)
+    model = build(Arch(name="cnns_bn"), 10, 0)
     total = sum(p.numel() for p in model.parameters() if p.ndim > 1)
     encoder = total - 10 * 256
     assert facts.sparsity == pytest.approx(round(0.9 * encoder) / total, abs=1e-6)

@@ -55,7 +55,7 @@ class Training(Attack):
             raise KeyError("boom")
 
 
-class Short(SpyAttack):
+class Short(Attack):
     name = "short"
 
     def attack(self, model: nn.Module, ctx: Context) -> Iterator[nn.Module]:
@@ -166,7 +166,7 @@ def test_a_failed_protection_is_the_reason_of_all_its_cells_and_is_not_tried_aga
 
 
 def test_what_a_failed_pretraining_says(runner: Runner, cells: Cells) -> None:
-    training = tiny.pretrain.model_copy(update={"optimizer": "sgd", "lr": 1e30})
+    training = cells()[0].pretrain.model_copy(update={"optimizer": "sgd", "lr": 1e30})
     cell = cells()[0].model_copy(update={"pretrain": training})
     result = runner.run(Cell.model_validate(cell.model_dump()))
     assert result.status == "diverged" and "the loss is" in result.error

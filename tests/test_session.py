@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +36,16 @@ class Frail(Defense):
 '''
 
 
-def in_this_process(cells: list[Cell], settings: ntbench.grid.Settings) -> Iterator[Result]:
+def in_this_process(
+    cells: list[Cell], settings: ntbench.grid.Settings, protected: Callable[[], None]
+) -> Iterator[Result]:
     """Stand in for the grid, without the start of workers."""
     for job in ntbench.grid._jobs(cells):
         runner: Runner = ntbench.grid._runner(settings)
         RAN.append((job.stage, job.cell.defense.label))
         if job.stage == "protect":
             runner.protected(job.cell)
+            protected()
         else:
             yield runner.run(job.cell)
 
@@ -160,8 +163,8 @@ def test_an_empty_folder_holds_no_run(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_run_can_be_read(suite_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(cells: list[Cell], settings: ntbench.grid.Settings) -> Iterator[Result]:
-        for count, result in enumerate(in_this_process(cells, settings)):
+    def interrupted(*given: Any) -> Iterator[Result]:
+        for count, result in enumerate(in_this_process(*given)):
             if count == 3:
                 raise KeyboardInterrupt
             yield result

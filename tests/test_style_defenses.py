@@ -1,4 +1,4 @@
-"""CUTI and CUPI, and the maths of styles and memories beneath them, against torch's layers and explicit loops."""
+"""CUTI and CUPI, and the maths of styles beneath them, against torch's layers and explicit loops."""
 
 from __future__ import annotations
 
@@ -13,70 +13,33 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn import functional as F
+from toys import context, defense, draw, learnt, same, under_global_seeds
 
 from ntbench.data import Split
-from ntbench.method import Context
 from ntbench.models import build, features, head, pack
-from ntbench.registry import registry
-from ntbench.train import accuracy, fit
-from ntbench.types import Arch, Budget, Training
+from ntbench.train import accuracy
+from ntbench.types import Arch
 
 style = import_module("ntbench.defenses._style")
-memory = import_module("ntbench.defenses._memory")
-target_head = import_module("ntbench.defenses._heads").target_head
 cupi = import_module("ntbench.defenses.cupi")
 CLASSES = 3
 KINDS = ["random_per_call", "fixed_random", "learned"]
 NETS = ["cnns_bn", "test_resnet", "test_vit", "test_efficientnet", "test_mambaout", "vgg11"]
 
 
-def defense(name: str, **params: Any) -> Any:
-    return registry.get("defense", name)(**params)
-
-
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def domain(classes: int, count: int, seed: int, shift: float = 0.0, size: int = 16) -> Split:
-    """Return noisy copies of one random pattern a class, with half of every pattern inverted by a shift of 1."""
-    patterns = draw(classes, 3, size, size, seed=7)
-    patterns[:, :, : size // 2] *= 1 - 2 * shift
-    y = torch.arange(count) % classes
-    x = 0.5 * patterns[y] + 0.5 * draw(count, 3, size, size, seed=seed)
-    return Split(x.contiguous(memory_format=torch.channels_last), y)
-
-
-def net(name: str, classes: int = CLASSES) -> nn.Module:
+def arch_of(name: str) -> Arch:
     # VGG's own classifier alone has a hundred million weights.
     params = {"test_vit": {"img_size": 32}, "vgg11": {"mlp_ratio": 0.01}}.get(name, {})
-    return build(Arch(name=name, params=params), classes, seed=0)
+    return Arch(name=name, params=params)
 
 
-def context(target_classes: int = CLASSES, size: int = 16, arch: str = "cnns_bn", shift: float = 1.0) -> Context:
-    return Context(
-        source=domain(CLASSES, 120, 1, size=size),
-        target=domain(target_classes, 90, 2, shift, size),
-        source_val=domain(CLASSES, 60, 3, size=size),
-        target_classes=target_classes,
-        budget=Budget(steps=10, samples=320, scored=(10,)),
-        seed=0,
-        device=torch.device("cpu"),
-        fresh=lambda classes: net(arch, classes),
-    )
-
-
-@pytest.fixture(scope="module")
-def pretrained() -> nn.Module:
-    model = net("cnns_bn")
-    for _ in fit(model, domain(CLASSES, 120, 1), Training(lr=3e-3, steps=40, batch_size=32), torch.Generator()):
-        pass
-    return model
+def net(name: str) -> nn.Module:
+    return build(arch_of(name), CLASSES, seed=0)
 
 
 @pytest.fixture
-def model(pretrained: nn.Module) -> nn.Module:
-    return copy.deepcopy(pretrained)
+def model() -> nn.Module:
+    return learnt()
 
 
 def transfer(model: nn.Module, kind: str = "fixed_random", normalise: bool = True, size: int = 16) -> Any:
@@ -85,10 +48,6 @@ def transfer(model: nn.Module, kind: str = "fixed_random", normalise: bool = Tru
 
 def hooks(model: nn.Module) -> int:
     return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules())
-
-
-def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 def test_statistics_are_those_of_numpy() -> None:
@@ -189,21 +148,6 @@ def test_only_random_per_call_draws_anew_and_only_learned_trains(model: nn.Modul
     assert [p.grad is not None and bool(p.grad.any()) for p in styles.parameters()] == [True] * 3 * (kind == "learned")
 
 
-def test_class_means_follow_an_explicit_memory() -> None:
-    labels, values = torch.arange(20) % 3, draw(20, 4)
-    held = memory.ClassMemory(values, labels, 5)
-    truth = values.clone()
-    for step in range(50):
-        indices = torch.randint(20, (8,), generator=torch.Generator().manual_seed(step))
-        new = draw(8, 4, seed=step)
-        held.refresh(indices, new)
-        for index, value in reversed(list(zip(indices.tolist(), new, strict=True))):
-            truth[index] = value
-    for k in range(3):
-        assert torch.allclose(held.means()[k], truth[labels == k].mean(0), atol=1e-5)
-    assert not held.means()[3:].any()
-
-
 def test_gaps_are_the_sums_over_borders_of_mean_squared_differences(model: nn.Module) -> None:
     ctx = context()
     assert ctx.source is not None and ctx.target is not None
@@ -269,28 +213,13 @@ def test_cuti_restyles_on_odd_steps_alone(model: nn.Module, monkeypatch: pytest.
     assert calls == ["styled in 2", "plain", "styled in 2", "plain", "styled in 2"]
 
 
-def test_target_head_is_the_models_own_or_one_that_knows_the_target(model: nn.Module) -> None:
-    assert target_head(model, context(), 30) is head(model)
-    before, ctx = pack(model), context(target_classes=5)
-    found = target_head(model, ctx, 60)
-    assert ctx.target is not None
-    assert not any(p.requires_grad for p in found.parameters())
-    assert same(pack(model), before)
-    known = (found(features(model, ctx.target.x)).argmax(1) == ctx.target.y).float().mean()
-    assert known > 0.6
-
-
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["cuti", "cupi"])
-def test_the_seed_of_the_context_alone_decides(pretrained: nn.Module, name: str, kind: str) -> None:
-    released = []
+def test_the_seed_of_the_context_alone_decides(name: str, kind: str) -> None:
     method = defense(name, steps=6, style=kind, tolerance=1.0, batch_size=16)
-    for seed in (1, 2):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            released.append(pack(method.protect(copy.deepcopy(pretrained), context())))
+    released = under_global_seeds(lambda: method.protect(learnt(), context(shift=1)))
     assert same(*released)
-    other = method.protect(copy.deepcopy(pretrained), replace(context(), seed=1))
+    other = method.protect(learnt(), replace(context(shift=1), seed=1))
     assert not same(released[0], pack(other))
 
 
@@ -299,7 +228,7 @@ def test_the_seed_of_the_context_alone_decides(pretrained: nn.Module, name: str,
 def test_any_timm_network_and_more_target_than_source_classes(name: str, arch: str) -> None:
     model = net(arch)
     before = pack(model)
-    ctx = context(target_classes=5, size=32, arch=arch)
+    ctx = context(5, arch=arch_of(arch), size=32)
     released = defense(name, steps=2, batch_size=4, head_steps=3, tolerance=1.0).protect(model, ctx)
     assert head(released).out_features == CLASSES
     assert not hooks(released)

@@ -53,11 +53,11 @@ def by_hand(training: Training, optimizer: Callable[[list[Tensor]], torch.optim.
 @pytest.mark.parametrize(
     ("name", "oracle"),
     [
-        ("sgd", lambda p: torch.optim.SGD(p, lr=0.05, weight_decay=0.01)),
-        ("momentum", lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9, weight_decay=0.01)),
-        ("nesterov", lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9, nesterov=True, weight_decay=0.01)),
-        ("adam", lambda p: torch.optim.Adam(p, lr=0.05, weight_decay=0.01)),
-        ("adamw", lambda p: torch.optim.AdamW(p, lr=0.05, weight_decay=0.01)),
+        ("sgd", lambda p: torch.optim.SGD(p, lr=0.05, weight_decay=0.01, fused=True)),
+        ("momentum", lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9, weight_decay=0.01, fused=True)),
+        ("nesterov", lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9, nesterov=True, weight_decay=0.01, fused=True)),
+        ("adam", lambda p: torch.optim.Adam(p, lr=0.05, weight_decay=0.01, fused=True)),
+        ("adamw", lambda p: torch.optim.AdamW(p, lr=0.05, weight_decay=0.01, fused=True)),
     ],
 )
 def test_fit_is_the_plain_torch_loop_bit_for_bit(
@@ -276,10 +276,9 @@ def test_a_loss_that_is_not_finite_ends_training_with_the_step_and_the_value(val
         calls.append(1)
         return F.cross_entropy(logits, labels) * (value if len(calls) == 3 else 1.0)
 
-    done = []
+    done: list[int] = []
     with pytest.raises(FloatingPointError, match=rf"the loss is {value} at step 3"):
-        for step in fit(model, data(), Training(steps=5), generator(), loss=loss):
-            done.append(step)
+        done.extend(fit(model, data(), Training(steps=5), generator(), loss=loss))
     assert done == [1, 2]
     assert all(torch.isfinite(tensor).all() for tensor in pack(model).values())
 
