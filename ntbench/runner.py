@@ -123,8 +123,10 @@ class Bench:
 
     def pretrained(self) -> Artifact:
         """Train on source and return the weights with what it cost."""
-        model = self._fresh(self.source.classes, "pretrain")
-        generator = torch.Generator().manual_seed(self._seed("pretrain"))
+        # Tasks of one source share these weights, so nothing of the target may decide them.
+        seed = int(self.cell.pretrain_key, 16) % 2**63
+        model = build(self.cell.arch, self.source.classes, seed).to(self.device)
+        generator = torch.Generator().manual_seed(seed)
         with Meter() as meter:
             for _ in fit(model, self.source.train.to(self.device), self.cell.pretrain, generator):
                 pass

@@ -134,7 +134,14 @@ class Cell(Recipe):
     @cached_property
     def protect_key(self) -> str:
         """Return the hash of what decides the protected weights."""
-        return digest({"pretrain": self.pretrain_key, "target": self.task.target, "defense": self.defense.recipe()})
+        return digest(
+            {
+                "pretrain": self.pretrain_key,
+                "target": self.task.target,
+                "budget": self.budget.model_dump(mode="json"),
+                "defense": self.defense.recipe(),
+            }
+        )
 
     @cached_property
     def key(self) -> str:

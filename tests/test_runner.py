@@ -228,6 +228,14 @@ def test_a_result_does_not_depend_on_what_ran_before(tmp_path: Path, cache: Path
     assert first.protection.source_after == second.protection.source_after
 
 
+def test_tasks_of_one_source_share_pretrained_weights_whichever_comes_first(cells: Cells, cache: Path) -> None:
+    cell = cells()[0]
+    other = cell.model_copy(update={"task": cell.task.model_copy(update={"target": "syn"})})
+    assert other.pretrain_key == cell.pretrain_key and other.protect_key != cell.protect_key
+    first, second = (Bench(c, CPU, cache).pretrained()[0] for c in (cell, other))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
 def test_the_global_random_states_stand_as_before(runner: Runner, cells: Cells) -> None:
     def states() -> tuple[Any, Any, Any]:
         return random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()  # type: ignore[index]

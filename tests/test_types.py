@@ -35,7 +35,7 @@ DECIDING = {
     "seed": 1,
 }
 PRETRAINING = {"task.source", "task.image_size", "seed"} | {key for key in DECIDING if key[:4] in ("arch", "pret")}
-PROTECTING = PRETRAINING | {key for key in DECIDING if key.startswith("defense.")} | {"task.target"}
+PROTECTING = PRETRAINING | {key for key in DECIDING if key[:7] in ("defense", "budget.")} | {"task.target"}
 
 
 def changed(cell: Cell, key: str, value: Any) -> Cell:
