@@ -145,7 +145,7 @@ def test_a_trained_generator_draws_the_class_that_it_is_asked_for() -> None:
     ctx = source_only()
     assert ctx.source is not None
     pair = make_pair()
-    near.learn(pair, batches_of(ctx.source), 150, 5e-3)
+    near.learn(pair, batches_of(ctx.source), 300, 5e-3)
     made = near.draw(pair.made, torch.arange(60) % 3, pair.noise)
     assert not made.x.requires_grad
     assert accuracy(pretrained(ctx, steps=30), made) > 0.9
