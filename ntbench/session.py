@@ -65,12 +65,14 @@ class Session:
 
     def run(self, jobs: int, device: str, dask: str, retry_failed: bool) -> None:
         """Compute what the request asks for and the folder lacks; a report of less is removed."""
+        assert self.request
+        asked = self.request.key  # reads the suite: a mistake in it leaves no folder behind
         with self.store.writing():
             held = read_manifest(self.folder)
             statuses = self.store.statuses()
             if retry_failed:
                 statuses = self._forget_failed(statuses)
-            if held and self.request and held.answers(self.request.key) and statuses.keys() >= set(held.asked):
+            if held and held.answers(asked) and statuses.keys() >= set(held.asked):
                 self.console.print(f"nothing to do: all {len(held.asked)} cells are in {self.folder}")
                 return
             cells = self._plan(held)

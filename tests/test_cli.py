@@ -162,9 +162,10 @@ def test_a_mistake_is_one_message_without_a_traceback(inside: Inside, tmp_path: 
     assert "error" in done.stderr.lower() and "Traceback" not in done.output
 
 
-def test_a_mistake_is_the_same_in_a_process_of_its_own(ntbench: Cli) -> None:
-    done = ntbench("run", "smok")
+def test_a_mistake_is_the_same_in_a_process_of_its_own(ntbench: Cli, tmp_path: Path) -> None:
+    done = ntbench("run", "smok", "--out", tmp_path / "run")
     assert (done.returncode, done.stdout) == (2, "")
+    assert not (tmp_path / "run").exists()
     assert done.stderr.strip() == "error: unknown suite 'smok'; did you mean 'smoke'?"
 
 
