@@ -124,9 +124,9 @@ def check(
     method: Annotated[str, typer.Argument(help="A registered name, or the Python file of a method.")],
 ) -> None:
     """Examine whether a defense or attack keeps the contract that every method keeps."""
-    from ntbench.checks import check_method
+    from ntbench.checks import check_apart
 
-    if not check_method(method, console):
+    if not check_apart(method, console):
         raise typer.Exit(1)
 
 
