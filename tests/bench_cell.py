@@ -17,19 +17,19 @@ GOAL = 2.0
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_a_cell_against_research_code(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
-    """Ours on one thread, as in a worker, scores validation data on top; the rounds of both sides alternate."""
+    """Both sides have one process and as many torch threads; ours scores validation data on top. Rounds alternate."""
     [cell] = adam_cells([1e-3])
     ours = runner(tmp_path)
-    with threads(1):
-        result = ours.run(cell)
     rival = fastest(ours, cell)
+    with threads(rival.torch_threads):
+        result = ours.run(cell)
     accuracies: list[float] = []
     theirs: list[float] = []
 
     def their_round() -> None:
         theirs.append(seconds(lambda: accuracies.append(rival.run(cell)[-1])))
 
-    with threads(1):
+    with threads(rival.torch_threads):
         mine = measured(benchmark, partial(ours.run, cell), ROUNDS, before=their_round).min
     ratio = min(theirs) / mine
     benchmark.extra_info.update(ratio=ratio, opponent=str(rival), load=os.getloadavg()[0])
