@@ -97,12 +97,12 @@ def run(
         plugins=tuple(plugin or ()),
         seeds=tuple(dict.fromkeys(seed or ())),
     )
-    session = Session(request, out or Path("runs") / Path(suite).stem, console)
+    session = Session(out or Path("runs") / Path(suite).stem, console)
     if dry_run:
-        session.estimate(jobs, device)
+        session.estimate(request, jobs, device)
         return
     try:
-        session.run(jobs, device, dask, retry_failed)
+        session.run(request, jobs, device, dask, retry_failed)
     except KeyboardInterrupt:
         session.say_where_it_stands()
         sys.stdout.flush()

@@ -41,11 +41,11 @@ class Request:
 
 
 class Session:
-    """A request and the folder that it works in."""
+    """What commands do in one run's folder."""
 
-    def __init__(self, request: Request | None, folder: Path, console: Console) -> None:
-        """Bind a request, or None to read what is there, to a folder."""
-        self.request, self.folder, self.console = request, folder, console
+    def __init__(self, folder: Path, console: Console) -> None:
+        """Name the folder; nothing is read or created yet."""
+        self.folder, self.console = folder, console
         self.store = Store(folder)
 
     @property
@@ -63,10 +63,9 @@ class Session:
         planned = set(self._manifest().cells.values())
         return [result for result in self.store.results() if result.cell.key in planned]
 
-    def run(self, jobs: int, device: str, dask: str, retry_failed: bool) -> None:
-        """Compute what the request asks for and the folder lacks; a report of less is removed."""
-        assert self.request
-        asked = self.request.key  # reads the suite: a mistake in it leaves no folder behind
+    def run(self, request: Request, jobs: int, device: str, dask: str, retry_failed: bool) -> None:
+        """Compute what a request asks for and the folder lacks; a report of less is removed."""
+        asked = request.key  # reads the suite: a mistake in it leaves no folder behind
         with self.store.writing():
             held = read_manifest(self.folder)
             statuses = self.store.statuses()
@@ -75,18 +74,17 @@ class Session:
             if held and held.answers(asked) and statuses.keys() >= set(held.asked):
                 self.console.print(f"nothing to do: all {len(held.asked)} cells are in {self.folder}")
                 return
-            cells = self._plan(held)
+            cells = self._plan(request, held)
             missing = [cell for cell in cells if cell.key not in statuses]
             self._execute(missing, len(cells), jobs, device, dask)
 
-    def estimate(self, jobs: int, device: str) -> None:
-        """Print how many cells are left and about how long they take."""
+    def estimate(self, request: Request, jobs: int, device: str) -> None:
+        """Print how many cells of a request are left and about how long they take."""
         from ntbench.estimate import seconds_per_cell
         from ntbench.models import check_device
 
-        assert self.request
         check_device(device)
-        cells, _ = planned(self.request)
+        cells, _ = planned(request)
         done = self.store.statuses()
         missing = [cell for cell in cells if cell.key not in done]
         protections = len({cell.protect_key for cell in missing})
@@ -126,13 +124,12 @@ class Session:
             raise UserError(f"{str(self.folder)!r} holds no run; start one with `ntbench run SUITE --out FOLDER`")
         return held
 
-    def _plan(self, held: Manifest | None) -> list[Cell]:
-        assert self.request
+    def _plan(self, request: Request, held: Manifest | None) -> list[Cell]:
         with self.console.status("planning"):
             from ntbench.plan import manifest
 
-            cells, suite = planned(self.request)
-            manifest(suite, self.request.key, cells).after(held).write(self.folder)
+            cells, suite = planned(request)
+            manifest(suite, request.key, cells).after(held).write(self.folder)
         return cells
 
     def _forget_failed(self, statuses: dict[str, str]) -> dict[str, str]:
@@ -172,7 +169,7 @@ class Session:
 
 def open_run(folder: Path, console: Console) -> Session:
     """Return a session that reads a finished or interrupted run."""
-    session = Session(None, folder, console)
+    session = Session(folder, console)
     session.suite  # noqa: B018
     return session
 

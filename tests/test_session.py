@@ -69,8 +69,8 @@ def suite_file(tmp_path: Path) -> Path:
 def run(suite: Path, folder: Path, retry_failed: bool = False, **request: Any) -> tuple[int, Session]:
     """Return how many cells were computed and the session."""
     RAN.clear()
-    session = Session(Request(suite=str(suite), **request), folder, Console(quiet=True))
-    session.run(jobs=1, device="cpu", dask="", retry_failed=retry_failed)
+    session = Session(folder, Console(quiet=True))
+    session.run(Request(suite=str(suite), **request), jobs=1, device="cpu", dask="", retry_failed=retry_failed)
     return sum(stage == "attack" for stage, _ in RAN), session
 
 
@@ -86,8 +86,8 @@ def test_a_rerun_imports_no_torch(smoke: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from rich.console import Console\n"
         "from ntbench.session import Request, Session\n"
-        "session = Session(Request(suite='smoke'), Path(sys.argv[1]), Console())\n"
-        "session.run(1, 'cpu', '', False); session.show('val')\n"
+        "session = Session(Path(sys.argv[1]), Console())\n"
+        "session.run(Request(suite='smoke'), 1, 'cpu', '', False); session.show('val')\n"
         "print([name for name in ('torch', 'timm', 'torchvision', 'joblib') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code, str(smoke)], capture_output=True, text=True)
@@ -146,13 +146,13 @@ def test_a_plugins_defenses_are_added_where_none_is_chosen(suite_file: Path, tmp
 
 def test_a_second_command_on_the_folder_is_refused(suite_file: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    session = Session(Request(suite=str(suite_file)), folder, Console(quiet=True))
+    session = Session(folder, Console(quiet=True))
     code = "import sys, time; from pathlib import Path; from ntbench.store import Store\n"
     code += "with Store(Path(sys.argv[1])).writing():\n    print('held', flush=True); time.sleep(60)\n"
     with subprocess.Popen([sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout and holder.stdout.readline() == "held\n"
         with pytest.raises(UserError, match="another process is writing"):
-            session.run(1, "cpu", "", False)
+            session.run(Request(suite=str(suite_file)), 1, "cpu", "", False)
         holder.kill()
 
 
