@@ -20,3 +20,9 @@ def reversed_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 def kl_to_uniform(logits: Tensor) -> Tensor:
     """Return the batch mean of KL(U || p) with 1 / K for the K classes of the logits [n, K] (SOPHON, KLU)."""
     return -logits.log_softmax(1).mean() - math.log(logits.shape[1])
+
+
+def negative_entropy(logits: Tensor) -> Tensor:
+    """Return the batch mean of sum_j p_j log p_j, from -log K at uniform predictions to 0 at certain ones (TAR)."""
+    p = logits.log_softmax(1)
+    return (p.exp() * p).sum(1).mean()

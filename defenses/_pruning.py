@@ -8,11 +8,15 @@ from torch import Tensor, nn
 from ntbench.method import Context, Training, fit, head
 
 
-def encoder_weights(model: nn.Module) -> list[Tensor]:
-    """Return the weights of every convolution and linear layer but the classifier; biases and norms are no part."""
+def encoder_weights(model: nn.Module, batch_norm: bool = False) -> list[Tensor]:
+    """Return the weights of every convolution and linear layer but the classifier; biases are no part.
+
+    With `batch_norm`, weights and biases of batch norm follow.
+    """
     classifier = head(model)
     layers = [m for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear)) and m is not classifier]
-    return [layer.weight for layer in layers]
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d) and batch_norm]
+    return [layer.weight for layer in layers] + [p for norm in norms for p in norm.parameters(recurse=False)]
 
 
 def largest(tensors: Sequence[Tensor], sparsity: float) -> list[Tensor]:
@@ -41,14 +45,21 @@ def clear(weights: Sequence[Tensor], masks: Sequence[Tensor]) -> None:
 
 
 def tune_masked(
-    model: nn.Module, masks: Sequence[Tensor], ctx: Context, steps: int, lr: float, batch_size: int
+    model: nn.Module,
+    weights: Sequence[Tensor],
+    masks: Sequence[Tensor],
+    ctx: Context,
+    steps: int,
+    lr: float,
+    batch_size: int,
+    trained: Sequence[Tensor] | None = None,
 ) -> None:
-    """Train on source with Adam at a falling rate, and put the zeros of the encoder back after every step."""
+    """Train on source with Adam at a falling rate, all parameters or those given, with zeros outside the masks."""
     assert ctx.source is not None
-    weights = encoder_weights(model)
     clear(weights, masks)
     training = Training(optimizer="adam", lr=lr, schedule="linear", steps=steps, batch_size=batch_size)
-    for _ in fit(model, ctx.source, training, ctx.generator("tune"), after_step=lambda: clear(weights, masks)):
+    batches = ctx.generator("tune")
+    for _ in fit(model, ctx.source, training, batches, trained, after_step=lambda: clear(weights, masks)):
         pass
 
 

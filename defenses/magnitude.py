@@ -5,13 +5,15 @@ Paper: Han et al. 2015, "Learning both Weights and Connections for Efficient Neu
 mask, for as many source steps as NTP takes in all. What NTP gains over this row is what its target losses do; the rest
 is the capacity that sparsity takes.
 
-Deviations: one global threshold in place of one per layer, and one pruning round in place of several.
+Deviations: one global threshold in place of one per layer, and one pruning round in place of several. A model that ends
+more than `tolerance` below its source accuracy at the start, on validation data, is not released.
 """
 
 from torch import nn
 
 from ntbench.method import Context, Defense, Field, register
 
+from ._guard import SourceGuard
 from ._pruning import encoder_weights, largest, tune_masked
 
 
@@ -27,9 +29,13 @@ class Magnitude(Defense):
     tune_steps: int = Field(default=420, ge=1)
     tune_lr: float = Field(default=5e-3, gt=0)
     batch_size: int = Field(default=32, ge=1)
+    tolerance: float = Field(default=0.05, ge=0, le=1)
 
     def protect(self, model: nn.Module, ctx: Context) -> nn.Module:
         """Return the pruned model."""
-        masks = largest(encoder_weights(model), self.sparsity)
-        tune_masked(model, masks, ctx, self.tune_steps, self.tune_lr, self.batch_size)
+        guard = SourceGuard(model, ctx, self.tolerance)
+        weights = encoder_weights(model)
+        masks = largest(weights, self.sparsity)
+        tune_masked(model, weights, masks, ctx, self.tune_steps, self.tune_lr, self.batch_size)
+        guard.insist()
         return model

@@ -13,6 +13,7 @@ class Undefended(Defense):
     """Release the pretrained weights."""
 
     name = "none"
+    needs_source = False
 
     def protect(self, model: nn.Module, ctx: Context) -> nn.Module:
         """Return the model as it came."""

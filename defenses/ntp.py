@@ -8,28 +8,31 @@ over channels; CE_T is taken by a target head that was trained on the pretrained
 
 Deviations: p = 2 by default (`norm_power=1` is the public code's norm without the square); the default projection keeps
 the exact top k of all layers on a cubic schedule that ends at `ramp` of the iterations (`soft_threshold` is the public
-code's l1/rho, which leaves the sparsity to chance); batch norm is not pruned; the source head trains along; source and
+code's l1/rho, which leaves the sparsity to chance); batch norm is not pruned (`batch_norm="pruned"`) and the source
+head trains along (`source_head="frozen"`, in the training after pruning too), unlike in the public code; source and
 target share a batch; features are pooled; gradients are clipped. The public code reports source accuracy after further
-source training of a model that it does not release; here that training, inside the mask, is part of what is released.
+source training of a model that it does not release; here that training, inside the mask, is part of what is released,
+unless source accuracy on validation data ends more than `tolerance` below the start.
 """
 
-from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ntbench.method import Context, Defense, Field, create_optimizer, descend, features, head, register
+from ntbench.method import Context, Field, features, head, register
 
+from ._admm import AdmmPruning
 from ._fisher import fisher_ratio
+from ._guard import SourceGuard
 from ._heads import fitted_head
 from ._mmd import mmd
-from ._pruning import admm_penalty, clear, cubic_sparsity, encoder_weights, largest, soft_threshold, tune_masked
+from ._pruning import tune_masked
 
 
 @register
-class NTP(Defense):
+class NTP(AdmmPruning):
     """Prune by ADMM against the target, then tune on source inside the mask."""
 
     name = "ntp"
@@ -40,48 +43,30 @@ class NTP(Defense):
     quick = {"iterations": 5, "steps": 8}
 
     regulariser: Literal["fisher", "mmd"] = "fisher"
-    projection: Literal["topk", "soft_threshold"] = "topk"
-    sparsity: float = Field(default=0.98, gt=0, lt=1)
-    ramp: float = Field(default=0.6, gt=0, le=1)
-    iterations: int = Field(default=20, ge=1)
-    steps: int = Field(default=15, ge=1)
-    lr: float = Field(default=2e-3, gt=0)
-    weight_decay: float = Field(default=8e-4, ge=0)
-    rho: float = Field(default=5e-3, gt=0)
-    norm_power: Literal[1, 2] = 2
-    l1: float = Field(default=1e-4, gt=0)
+    source_head: Literal["trained", "frozen"] = "trained"
     alpha: float = Field(default=0.1, ge=0)
     ceiling: float = Field(default=10.0, gt=0)
     strength: float = Field(default=100.0, ge=0)
-    clip: float = Field(default=5.0, gt=0)
     head_steps: int = Field(default=60, ge=1)
     tune_steps: int = Field(default=120, ge=1)
     tune_lr: float = Field(default=5e-3, gt=0)
     batch_size: int = Field(default=32, ge=1)
+    tolerance: float = Field(default=0.05, ge=0, le=1)
 
     def protect(self, model: nn.Module, ctx: Context) -> nn.Module:
         """Return the pruned model."""
         assert ctx.source is not None and ctx.target is not None
+        guard = SourceGuard(model, ctx, self.tolerance)
         size = min(self.batch_size, len(ctx.source), len(ctx.target))
         source = ctx.source.batches(size, ctx.generator("source"))
         target = ctx.target.batches(size, ctx.generator("target"))
         target_head = fitted_head(model, ctx, self.head_steps, self.lr, self.batch_size)
-        weights = encoder_weights(model)
-        z = [w.detach().clone() for w in weights]
-        u = [torch.zeros_like(w) for w in weights]
-        masks = [torch.ones_like(w, dtype=torch.bool) for w in weights]
+        own = set(head(model).parameters()) if self.source_head == "frozen" else set()
+        weights, trained = self._pruned(model), [p for p in model.parameters() if p not in own]
         model.train()
-        for iteration in range(1, self.iterations + 1):
-            optimizer = create_optimizer(model.parameters(), "adam", self.lr, self.weight_decay)
-            for step in range(1, self.steps + 1):
-                penalty = self.rho / 2 * admm_penalty(weights, z, u, self.norm_power)
-                loss = self._loss(model, target_head, *next(source), *next(target))
-                descend(optimizer, loss + penalty, step, self.clip)
-                clear(weights, masks)
-            z = self._project([(w.detach() + d) * m for w, d, m in zip(weights, u, masks, strict=True)], iteration)
-            u = [d + w.detach() - t for w, d, t in zip(weights, u, z, strict=True)]
-            masks = [t != 0 for t in z]
-        tune_masked(model, masks, ctx, self.tune_steps, self.tune_lr, self.batch_size)
+        masks = self._masks(weights, trained, lambda: self._loss(model, target_head, *next(source), *next(target)))
+        tune_masked(model, weights, masks, ctx, self.tune_steps, self.tune_lr, self.batch_size, trained)
+        guard.insist()
         return model
 
     def _loss(self, model: nn.Module, target_head: nn.Linear, xs: Tensor, ys: Tensor, xt: Tensor, yt: Tensor) -> Tensor:
@@ -92,9 +77,3 @@ class NTP(Defense):
         if self.regulariser == "mmd":
             return kept - leak * mmd(fs, ft).clamp_max(1)
         return kept - leak + self.strength * fisher_ratio(ft, yt)
-
-    def _project(self, x: Sequence[Tensor], iteration: int) -> list[Tensor]:
-        if self.projection == "soft_threshold":
-            return [soft_threshold(t, self.l1 / self.rho) for t in x]
-        sparsity = cubic_sparsity(self.sparsity, iteration, max(1, round(self.ramp * self.iterations)))
-        return [t * mask for t, mask in zip(x, largest(x, sparsity), strict=True)]

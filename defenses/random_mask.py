@@ -4,7 +4,8 @@ No paper: this is `magnitude` with the magnitudes replaced by uniform random num
 weights of all convolutions and linear layers of the encoder is set to zero at once; training on source then goes on
 inside the mask. A row that beats `magnitude` but not this one owes its effect to lost capacity alone.
 
-Deviations: none, except that the mask is random over all layers together and not a fixed share of each.
+Deviations: none, except that the mask is random over all layers together and not a fixed share of each, and that a
+model that ends more than `tolerance` below its source accuracy at the start, on validation data, is not released.
 """
 
 import torch
@@ -12,6 +13,7 @@ from torch import nn
 
 from ntbench.method import Context, Defense, Field, register
 
+from ._guard import SourceGuard
 from ._pruning import encoder_weights, largest, tune_masked
 
 
@@ -26,10 +28,14 @@ class RandomMask(Defense):
     tune_steps: int = Field(default=200, ge=1)
     tune_lr: float = Field(default=1e-2, gt=0)
     batch_size: int = Field(default=32, ge=1)
+    tolerance: float = Field(default=0.1, ge=0, le=1)
 
     def protect(self, model: nn.Module, ctx: Context) -> nn.Module:
         """Return the pruned model."""
-        generator = ctx.generator("mask")
-        lots = [torch.rand(w.shape, generator=generator).to(w.device) for w in encoder_weights(model)]
-        tune_masked(model, largest(lots, self.sparsity), ctx, self.tune_steps, self.tune_lr, self.batch_size)
+        guard = SourceGuard(model, ctx, self.tolerance)
+        weights, generator = encoder_weights(model), ctx.generator("mask")
+        lots = [torch.rand(w.shape, generator=generator).to(w.device) for w in weights]
+        masks = largest(lots, self.sparsity)
+        tune_masked(model, weights, masks, ctx, self.tune_steps, self.tune_lr, self.batch_size)
+        guard.insist()
         return model

@@ -14,6 +14,7 @@ class Scratch(Defense):
     """Throw the pretrained weights away."""
 
     name = "scratch"
+    needs_source = False
     expected_failures = {"check_keeps_source_accuracy": "nothing that was learnt on source is released"}
 
     def protect(self, model: nn.Module, ctx: Context) -> nn.Module:

@@ -13,8 +13,7 @@ public code stops for good below 80% source test accuracy; here extra source ste
 `tolerance` below the start on validation data, and the last state within tolerance is released.
 """
 
-import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Annotated, Literal
 
 import torch
@@ -22,23 +21,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer as Optim
 
-from ntbench.method import (
-    Context,
-    Defense,
-    Field,
-    Optimizer,
-    create_optimizer,
-    descend,
-    head,
-    register,
-    reset_head,
-)
+from ntbench.method import Context, Defense, Field, Optimizer, create_optimizer, descend, register
 
 from ._guard import SourceGuard
 from ._losses import inverse_cross_entropy, kl_to_uniform, reversed_cross_entropy
-from ._meta import query_gradients
+from ._meta import Batches, attackers_copy, linear, query_gradients
 
-Batches = Iterator[tuple[Tensor, Tensor]]
 Rate = Annotated[float, Field(gt=0)]
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "ice": inverse_cross_entropy,
@@ -95,19 +83,11 @@ class Sophon(Defense):
         self, model: nn.Module, optimizer: Optim, target: Batches, classes: int, chance: torch.Generator
     ) -> None:
         """Take one step against one simulated attack; a head that was drawn anew passes no gradient on."""
-        clone = copy.deepcopy(model)
-        origin = dict(zip(clone.parameters(), model.parameters(), strict=True))
-        if torch.rand((), generator=chance) < self.reinit or head(clone).out_features != classes:
-            reset_head(clone, classes, chance)
+        clone, shared, own = attackers_copy(model, classes, self.reinit, chance)
         name, lr = self.attackers[int(torch.randint(len(self.attackers), (), generator=chance))]
         attacker = create_optimizer(clone.parameters(), name, lr)
-        shared = [p for p in clone.parameters() if p in origin]
         gradients = query_gradients(clone, shared, attacker, target, self.inner_steps, LOSSES[self.loss])
-        optimizer.zero_grad()
-        for parameter, gradient in zip(shared, gradients, strict=True):
-            origin[parameter].grad = gradient
-        nn.utils.clip_grad_norm_(model.parameters(), self.clip)
-        optimizer.step()
+        descend(optimizer, linear(own, gradients), 1, self.clip)
 
     def _reinforce(self, model: nn.Module, optimizer: Optim, source: Batches, steps: int) -> None:
         for step in range(1, steps + 1):

@@ -61,10 +61,16 @@ Schedule = Annotated[str, AfterValidator(_known(train.check_schedule))]
 
 @dataclass(frozen=True)
 class Access:
-    """What an attack asks for: source images with labels, and target images with labels, without, or none."""
+    """What an attack asks for: source images with labels, and target images with labels, without, or none.
+
+    Without `weights` the protected model comes as a black box, which answers images with logits and holds no weights.
+    With `validation` the attacker's own labelled target validation data come along.
+    """
 
     source: bool = False
     target: Literal["labelled", "unlabelled"] | None = "labelled"
+    weights: bool = True
+    validation: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,7 @@ class Context:
     source: Split | None
     target: Split | None
     source_val: Split | None
+    target_val: Split | None
     target_classes: int
     budget: Budget
     seed: int
@@ -118,10 +125,18 @@ class Defense(Method):
     """Takes a model trained on source and returns protected weights of the same architecture."""
 
     kind: ClassVar[Kind] = "defense"
+    needs_source: ClassVar[bool] = True
     needs_target: ClassVar[bool] = False
     needs_target_labels: ClassVar[bool] = False
     masked: ClassVar[bool] = False
     """Whether zeros in the released weights are a mask that an attacker may keep or drop."""
+
+    @classmethod
+    def needs(cls) -> str:
+        """Return in words which data a defense asks for."""
+        target = "target labels" if cls.needs_target_labels else "target images"
+        needed = {"source labels": cls.needs_source, target: cls.needs_target}
+        return ", ".join(name for name, asked in needed.items() if asked) or "nothing"
 
     def protect(self, model: nn.Module, ctx: Context) -> nn.Module:
         """Return the protected model; the given one may be changed in place."""
@@ -139,6 +154,27 @@ class Attack(Method):
         """Return whether the attack keeps the zeros of a released mask."""
         return False
 
+    @property
+    def on_features(self) -> bool:
+        """Return whether the attack touches the head alone: it then gets features for images, and the head as model."""
+        return False
+
+    @property
+    def times(self) -> int:
+        """Return how many times the budget of a suite the attack takes, in steps and samples."""
+        return 1
+
+    def refuses(self, defense: Defense, source_classes: int, target_classes: int) -> str:
+        """Return why the attack cannot face a defense on a task, or an empty string where it can."""
+        if self.respects_mask and not defense.masked:
+            return f"{defense.name} releases no mask to keep"
+        if self.access.target != "labelled" and source_classes != target_classes:
+            return f"without target labels the {source_classes} source classes cannot become {target_classes} others"
+        return ""
+
     def attack(self, model: nn.Module, ctx: Context) -> Iterator[nn.Module]:
-        """Yield the adapted model after every optimizer step, within the budget; the runner scores it."""
+        """Yield the adapted model after every optimizer step, within the budget; the runner scores it.
+
+        A string that the generator returns stands in the result as what the attack chose.
+        """
         raise NotImplementedError(f"{type(self).__name__}.attack")

@@ -139,6 +139,62 @@ def features(model: nn.Module, x: Tensor) -> Tensor:
     return model.forward_head(maps, pre_logits=True)  # type: ignore[operator,no-any-return]
 
 
+class Head(nn.Module):
+    """The linear classifier of a model as a model of features [n, d], with timm's interface."""
+
+    def __init__(self, layer: nn.Linear) -> None:
+        """Take a classifier; it stays the same object."""
+        super().__init__()
+        self.layer = layer
+
+    def get_classifier(self) -> nn.Linear:
+        """Return the classifier."""
+        return self.layer
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Replace the classifier by a fresh one."""
+        self.layer = nn.Linear(self.layer.in_features, num_classes)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Return the features as they are."""
+        return x
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Classify features unless `pre_logits`."""
+        return x if pre_logits else self.layer(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits, [n, classes]."""
+        return self.layer(x)  # type: ignore[no-any-return]
+
+
+class BlackBox(nn.Module):
+    """A model that answers images with logits and gives nothing else away: no weights, no gradients."""
+
+    def __init__(self, model: nn.Module) -> None:
+        """Hide a model, which answers in eval mode from here on."""
+        super().__init__()
+        model.eval()
+
+        def answer(x: Tensor) -> Tensor:
+            with torch.no_grad():
+                return model(x)  # type: ignore[no-any-return]
+
+        # A module among the attributes would be listed with its parameters.
+        self._answer = answer
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits, [n, classes]."""
+        return self._answer(x)
+
+
+@torch.no_grad()
+def encoded(model: nn.Module, x: Tensor, batch: int = 200) -> Tensor:
+    """Return the features of images in eval mode, [n, d]."""
+    model.eval()
+    return torch.cat([features(model, part) for part in x.split(batch)])
+
+
 def pack(model: nn.Module) -> dict[str, Tensor]:
     """Return the state dict as contiguous tensors on the CPU.
 

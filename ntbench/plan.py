@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -12,19 +11,12 @@ from pydantic import ValidationError
 from ntbench.domains import find
 from ntbench.errors import UserError, unknown
 from ntbench.manifest import Manifest, fingerprints
-from ntbench.method import Attack, Defense
 from ntbench.models import build, head
 from ntbench.registry import registry
 from ntbench.sources import source_files
 from ntbench.suite import DefenseEntry, Suite
 from ntbench.train import check_optimizer, check_schedule
 from ntbench.types import CONTROLS, Cell, Kind, MethodSpec
-
-
-@dataclass(frozen=True)
-class _Row:
-    method: Any
-    spec: MethodSpec
 
 
 def with_rows(suite: Suite, chosen: Iterable[str], added: Iterable[str] = ()) -> Suite:
@@ -40,14 +32,16 @@ def with_rows(suite: Suite, chosen: Iterable[str], added: Iterable[str] = ()) ->
 
 
 def plan(suite: Suite) -> list[Cell]:
-    """Return every cell of a suite, seed by seed; an attack that keeps masks faces only defenses that release one.
+    """Return every cell of a suite, seed by seed; those that an attack refuses are among them and say so when they run.
 
     Raises UserError on names that nothing stands for and on hyper-parameters that a method refuses.
     """
     _examine(suite)
     defenses = [_build("defense", entry.name, entry.params, entry.row) for entry in suite.defenses]
     attacks = [
-        _build("attack", entry.name, params, label) for entry in suite.attacks for label, params in entry.variants()
+        (entry.against, _build("attack", entry.name, params, label))
+        for entry in suite.attacks
+        for label, params in entry.variants()
     ]
     return [
         Cell(
@@ -56,17 +50,18 @@ def plan(suite: Suite) -> list[Cell]:
             arch=suite.arch,
             pretrain=suite.pretrain,
             budget=suite.budget,
-            defense=defense.spec,
-            attack=attack.spec,
+            defense=defense,
+            attack=attack,
             ratio=ratio,
             seed=seed,
+            precision=suite.precision,
         )
         for seed in suite.seeds
         for task in suite.tasks
         for defense in defenses
-        for attack in attacks
+        for against, attack in attacks
         for ratio in suite.ratios
-        if _applies(attack.method, defense.method)
+        if not against or {defense.label, defense.name} & {*against}
     ]
 
 
@@ -100,21 +95,17 @@ def _named(key: str, check: Callable[[], object]) -> None:
         raise UserError(f"{key}: {error}") from None
 
 
-def _applies(attack: Attack, defense: Defense) -> bool:
-    return defense.masked or not attack.respects_mask
-
-
 def _registered(name: str, rows: set[str]) -> str:
     if name not in registry.names("defense"):
         raise unknown("defense", name, {*registry.names("defense"), *rows})
     return name
 
 
-def _build(kind: Kind, name: str, params: dict[str, Any], label: str) -> _Row:
+def _build(kind: Kind, name: str, params: dict[str, Any], label: str) -> MethodSpec:
     cls = registry.get(kind, name)
     try:
-        method = cls(**params)
-        return _Row(method, method.spec(label))
+        spec: MethodSpec = cls(**params).spec(label)
+        return spec
     except ValidationError as error:
         item = error.errors()[0]
         key = ".".join(map(str, item["loc"]))

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from ntbench.errors import UserError, unknown
-from ntbench.types import Arch, Budget, Mask, Recipe, Task, Training
+from ntbench.types import Arch, Budget, Mask, Precision, Recipe, Task, Training
 
 
 class PaperSetting(Recipe):
@@ -36,12 +36,16 @@ class DefenseEntry(Recipe):
 
 
 class AttackEntry(Recipe):
-    """One attack, or the product of the value lists in `grid`; the label is a format string over its parameters."""
+    """One attack, or the product of the value lists in `grid`; the label is a format string over its parameters.
+
+    It faces the defenses that `against` lists by row or by registered name, and all where it lists none.
+    """
 
     name: str
     label: str = ""
     params: dict[str, Any] = {}
     grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
+    against: tuple[str, ...] = ()
 
     def variants(self) -> list[tuple[str, dict[str, Any]]]:
         """Return the (label, parameters) pairs that this entry stands for.
@@ -82,6 +86,7 @@ class Suite(Recipe):
     tasks: tuple[Task, ...] = Field(min_length=1)
     defenses: tuple[DefenseEntry, ...] = Field(min_length=1)
     attacks: tuple[AttackEntry, ...] = Field(min_length=1)
+    precision: Precision = "float32"
     limits: Limits = Limits()
 
     @property
@@ -115,6 +120,9 @@ class Suite(Recipe):
         places = [(label, params.get("mask", "dense")) for entry in self.attacks for label, params in entry.variants()]
         if twice := {place for place in places if places.count(place) > 1}:
             raise ValueError(f"attacks: several share the label and mask {min(twice)}; name what differs in `label`")
+        names = {*rows, *(entry.name for entry in self.defenses)}
+        for name in (name for entry in self.attacks for name in entry.against if name not in names):
+            raise ValueError(f"attacks: against: {unknown('row', name, names)}")
         labels = {label for label, _ in places}
         for setting in [self.paper, *(d.paper for d in self.defenses if d.paper)]:
             if setting.attack not in labels:

@@ -23,6 +23,8 @@ from ntbench.types import Training
 
 SCHEDULES = ("constant", "linear", "cosine", "step", "poly", "tanh")
 SCORING_BATCH = 200
+EXPLODED = 1e4
+"""A loss in nats from which no training returns."""
 # Torch has these as one kernel for all parameters on every device.
 FUSED = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
 
@@ -95,7 +97,7 @@ def fit(
 ) -> Iterator[int]:
     """Train in train mode and yield the number of optimizer steps after each of them.
 
-    Raises FloatingPointError with the step and the value where the loss is not finite.
+    Raises FloatingPointError with the step and the value where the loss is not finite or explodes.
     """
     trained = list(model.parameters() if parameters is None else parameters)
     optimizer = create_optimizer(trained, training.optimizer, training.lr, training.weight_decay)
@@ -104,18 +106,20 @@ def fit(
     model.train()
     for step in range(1, training.steps + 1):
         x, y = next(batches)
-        descend(optimizer, loss(model(x), y), step)
+        descend(optimizer, loss(model(x), y), step, highest=EXPLODED)
         after_step()
         set_rate(step)
         yield step
 
 
-def descend(optimizer: Optimizer, loss: Tensor, step: int, clip: float = math.inf) -> None:
+def descend(
+    optimizer: Optimizer, loss: Tensor, step: int, clip: float = math.inf, highest: float = math.inf
+) -> None:
     """Take one optimizer step down a loss, with the norm of the gradient clipped.
 
-    Raises FloatingPointError with the step and the value where the loss is not finite.
+    Raises FloatingPointError with the step and the value where the loss is not finite or above the highest.
     """
-    if not math.isfinite(value := loss.item()):
+    if not math.isfinite(value := loss.item()) or value > highest:
         raise FloatingPointError(f"the loss is {value} at step {step}")
     optimizer.zero_grad()
     loss.backward()

@@ -16,7 +16,8 @@ CONTROLS = frozenset({"none", "scratch", "magnitude", "random_mask"})
 """The rows that a table is read against, whatever is chosen."""
 
 Kind = Literal["defense", "attack"]
-Status = Literal["ok", "error", "timeout", "diverged"]
+Status = Literal["ok", "error", "timeout", "diverged", "n/a"]
+Precision = Literal["float32", "bfloat16"]
 Mask = Literal["dense", "keep"]
 
 
@@ -71,6 +72,11 @@ class Budget(Recipe):
     samples: int = Field(ge=1)
     scored: tuple[int, ...]
 
+    def times(self, factor: int) -> Budget:
+        """Return a budget of so many times the steps and samples, scored as often."""
+        scored = tuple(factor * step for step in self.scored)
+        return Budget(steps=factor * self.steps, samples=factor * self.samples, scored=scored)
+
     @model_validator(mode="after")
     def _ordered(self) -> Budget:
         steps = self.scored
@@ -106,6 +112,7 @@ class Cell(Recipe):
     attack: MethodSpec
     ratio: float = Field(gt=0, le=1)
     seed: int = Field(ge=0)
+    precision: Precision = "float32"
 
     @property
     def mask(self) -> Mask:
@@ -127,6 +134,7 @@ class Cell(Recipe):
                 "image_size": self.task.image_size,
                 "arch": self.arch.model_dump(mode="json"),
                 "pretrain": self.pretrain.model_dump(mode="json"),
+                "precision": self.precision,
                 "seed": self.seed,
             }
         )
@@ -179,6 +187,7 @@ class Protection(Recipe):
 
     status: Status = "ok"
     error: str = ""
+    needs: str = ""
     source_before: float | None = None
     source_after: float | None = None
     zero_shot: float | None = None
@@ -204,6 +213,8 @@ class Result(Recipe):
     cell: Cell
     status: Status
     error: str = ""
+    choice: str = ""
+    """What an attack that chooses for itself says that it chose."""
     samples: int | None = None
     protection: Protection | None = None
     trajectory: Trajectory = Trajectory()

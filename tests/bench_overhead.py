@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from ntbench.models import build
-from ntbench.runner import Bench
+from ntbench.bench import Bench
 from ntbench.train import SCORING_BATCH, create_optimizer
 from ntbench.types import Cell
 

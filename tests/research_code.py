@@ -21,7 +21,8 @@ from torchvision import transforms
 
 from ntbench.data import Split
 from ntbench.plan import plan
-from ntbench.runner import Bench, Runner
+from ntbench.bench import Bench
+from ntbench.runner import Runner
 from ntbench.session import cache_folder
 from ntbench.store import Store
 from ntbench.suite import AttackEntry, DefenseEntry, load_suite

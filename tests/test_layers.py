@@ -18,7 +18,7 @@ LAYERS = [
     ["domains", "data", "models"],
     ["train"],
     ["method"],
-    ["limits", "runner"],
+    ["limits", "view", "bench", "runner"],
     ["estimate", "plan", "grid", "checks", "curves", "costs", "ranking", "tables", "display", "catalogue"],
     ["panels", "figures", "templating"],
     ["report", "progress"],

@@ -27,6 +27,7 @@ def context(seed: int = 4) -> Context:
         source=None,
         target=None,
         source_val=None,
+        target_val=None,
         target_classes=10,
         budget=Budget(steps=1, samples=1, scored=(1,)),
         seed=seed,

@@ -18,7 +18,8 @@ from ntbench.data import Split, load_domain, nested_subset
 from ntbench.method import Access, Attack, Context, Defense
 from ntbench.models import build, unpack
 from ntbench.registry import Registry
-from ntbench.runner import Bench, Runner
+from ntbench.bench import Bench
+from ntbench.runner import Runner
 from ntbench.store import Store
 from ntbench.suite import Limits
 from ntbench.types import Arch, Cell, Result

@@ -52,6 +52,7 @@ def context(target_classes: int = 3, shift: float = 0.4, arch: Arch = CNN, class
         source=domain(classes, seed=1, size=size),
         target=domain(target_classes, seed=2, shift=shift, size=size),
         source_val=domain(classes, seed=3, count=60, size=size),
+        target_val=None,
         target_classes=target_classes,
         budget=Budget(steps=10, samples=320, scored=(10,)),
         seed=0,

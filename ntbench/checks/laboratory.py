@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,12 +15,15 @@ from torch import Tensor, nn
 from ntbench.checks.watch import Traces, watching
 from ntbench.data import Split, load_domain, nested_subset
 from ntbench.method import Attack, Context, Defense, Method
-from ntbench.models import build, pack, unpack
+from ntbench.models import BlackBox, build, features, pack, unpack
 from ntbench.train import Meter, fit
 from ntbench.types import Arch, Budget, Training
+from ntbench.view import view_of
 
 SAMPLES = 400
 FEWER = 7
+DAMAGE = 0.5
+SPLITS = ("source", "target", "source_val", "target_val")
 ARCH = Arch(name="cnns_bn")
 PRETRAIN = Training(lr=2e-3, schedule="cosine", steps=100, batch_size=64)
 BUDGET = Budget(steps=80, samples=2560, scored=(80,))
@@ -36,6 +40,7 @@ class Trial:
     target: bool = True
     target_labels: bool = True
     pruned: bool = False
+    damaged: bool = False
     classes: int = 10
 
 
@@ -54,12 +59,13 @@ class Observation:
 
 @dataclass(frozen=True, eq=False)
 class World:
-    """The data of the laboratory: training splits for methods and validation splits to score them."""
+    """The data of the laboratory: what methods train and validate on, and target images to score them."""
 
     source: Split
     source_val: Split
     target: Split
     target_val: Split
+    target_test: Split
 
 
 @cache
@@ -67,15 +73,18 @@ def world() -> World:
     """Return digits -> digits_m at 8 pixels, cut to a few hundred training samples."""
     source, target = load_domain("digits", 8), load_domain("digits_m", 8)
     cut = [nested_subset(d.train, SAMPLES / len(d.train), torch.Generator().manual_seed(0)) for d in (source, target)]
-    return World(cut[0], source.val, cut[1], target.val)
+    return World(cut[0], source.val, cut[1], target.val, target.test)
 
 
-def pretrained(pruned: bool = False) -> nn.Module:
-    """Return a model that knows the source, or one with half of its weights set to zero."""
+def pretrained(pruned: bool = False, damaged: bool = False) -> nn.Module:
+    """Return a model that knows the source; pruned, half of its weights are zero, damaged, they carry noise."""
     model = unpack(_pretrained_weights(), fresh(10))
-    with torch.no_grad():
-        for parameter in (p for p in model.parameters() if pruned and p.ndim > 1):
-            parameter.mul_(parameter.abs() > parameter.abs().median())
+    generator = torch.Generator().manual_seed(0)
+    for weight in (p.data for p in model.parameters() if p.ndim > 1):
+        if pruned:
+            weight.mul_(weight.abs() > weight.abs().median())
+        if damaged:
+            weight.add_(DAMAGE * weight.std() * torch.randn(weight.shape, generator=generator))
     return model
 
 
@@ -87,21 +96,26 @@ def _pretrained_weights() -> dict[str, Tensor]:
     return pack(model)
 
 
+def budget(method: Method) -> Budget:
+    """Return what a method may spend."""
+    return BUDGET.times(method.times) if isinstance(method, Attack) else BUDGET
+
+
 def fresh(classes: int) -> nn.Module:
     """Return a randomly initialised model of the laboratory's architecture."""
     return build(ARCH, classes, seed=1)
 
 
-_seen: dict[tuple[int, Trial], Observation] = {}
+_observed: dict[tuple[int, Trial], Observation] = {}
 
 
 def observe(method: Method, trial: Trial = Trial()) -> Observation:
     """Run a method once per process and trial and return what it did."""
     # The observation holds the method, so that its id is not given to another one.
     key = (id(method), trial)
-    if key not in _seen:
-        _seen[key] = run(method, trial)
-    return _seen[key]
+    if key not in _observed:
+        _observed[key] = run(method, trial)
+    return _observed[key]
 
 
 def run(method: Method, trial: Trial = Trial()) -> Observation:
@@ -109,17 +123,20 @@ def run(method: Method, trial: Trial = Trial()) -> Observation:
 
     Raises AssertionError where it hands over something else than a model.
     """
-    model, ctx = pretrained(trial.pruned).train(trial.train_mode), _granted(method, trial)
+    released, ctx = pretrained(trial.pruned, trial.damaged), _granted(method, trial)
+    model, ctx = _seen(method, released, ctx, trial)
     before, zeros = _copied(ctx), [p == 0 for p in model.parameters()]
     meter, spent, regrown = Meter(), [], 0
     with watching(method, trial.global_seed) as traces, meter:
-        for stage in _stages(method, model, ctx):
+        for stage in _stages(method, model.train(trial.train_mode), ctx):
             model = _checked(stage, method)
             spent.append((meter.steps, meter.samples))
             traces.note_settings()
             regrown = max(regrown, _regrown(model, zeros)) if trial.pruned else 0
     if not spent:
         raise AssertionError("attack() yields no model; yield the adapted model after every optimizer step")
+    if isinstance(method, Attack) and method.on_features:
+        model = _Whole(released, model)
     print_ = fingerprint(model)
     return Observation(method, model, print_, tuple(spent), regrown, _overwritten(before, ctx), traces)
 
@@ -140,14 +157,14 @@ def logits(model: nn.Module, x: Tensor) -> Tensor:
 
 
 def _granted(method: Method, trial: Trial) -> Context:
-    labels = world().target.y % trial.classes
-    target = Split(world().target.x, labels if trial.target_labels else torch.full_like(labels, -1))
+    target = _relabelled(world().target, trial)
     shared = Context(
         source=world().source if trial.source else None,
         target=target if trial.target else None,
-        source_val=world().source_val if isinstance(method, Defense) else None,
+        source_val=world().source_val if isinstance(method, Defense) and trial.source else None,
+        target_val=_relabelled(world().target_val, trial) if trial.target and isinstance(method, Attack) else None,
         target_classes=trial.classes,
-        budget=BUDGET,
+        budget=budget(method),
         seed=0,
         device=torch.device("cpu"),
         fresh=fresh,
@@ -155,16 +172,39 @@ def _granted(method: Method, trial: Trial) -> Context:
     return _copied(shared)
 
 
+def _relabelled(data: Split, trial: Trial) -> Split:
+    return Split(data.x, data.y % trial.classes if trial.target_labels else torch.full_like(data.y, -1))
+
+
+class _Whole(nn.Module):
+    """An encoder and the head that an attack on features hands over, as one model of images."""
+
+    def __init__(self, encoder: nn.Module, classifier: nn.Module) -> None:
+        super().__init__()
+        self.encoder, self.classifier = encoder, classifier
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier(features(self.encoder, x))  # type: ignore[no-any-return]
+
+
+def _seen(method: Method, model: nn.Module, ctx: Context, trial: Trial) -> tuple[nn.Module, Context]:
+    """Return what an attack gets to see of a model and of the target."""
+    if not isinstance(method, Attack) or ctx.target is None or ctx.target_val is None:
+        return model if not isinstance(method, Attack) or method.access.weights else BlackBox(model), ctx
+    view = view_of(method, model, (ctx.target, ctx.target_val, ctx.target_val), (repr(trial), 1.0))
+    return view.model, replace(ctx, target=view.subset, target_val=view.val if method.access.validation else None)
+
+
 def _copied(ctx: Context) -> Context:
-    def copy(split: Split | None) -> Split | None:
+    def copy(split: Split | None) -> Any:
         return split and Split(split.x.clone(), split.y.clone())
 
-    return replace(ctx, source=copy(ctx.source), target=copy(ctx.target), source_val=copy(ctx.source_val))
+    return replace(ctx, **{name: copy(getattr(ctx, name)) for name in SPLITS})
 
 
 def _stages(method: Method, model: nn.Module, ctx: Context) -> Iterator[nn.Module]:
     if isinstance(method, Attack):
-        yield from islice(method.attack(model, ctx), BUDGET.steps)
+        yield from islice(method.attack(model, ctx), ctx.budget.steps)
     elif isinstance(method, Defense):
         yield method.protect(model, ctx)
 
@@ -182,8 +222,7 @@ def _regrown(model: nn.Module, zeros: list[Tensor]) -> int:
 
 
 def _overwritten(before: Context, after: Context) -> tuple[str, ...]:
-    names = ("source", "target", "source_val")
-    return tuple(f"ctx.{name}" for name in names if _changed(getattr(before, name), getattr(after, name)))
+    return tuple(f"ctx.{name}" for name in SPLITS if _changed(getattr(before, name), getattr(after, name)))
 
 
 def _changed(old: Split | None, new: Split | None) -> bool:

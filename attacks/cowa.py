@@ -1,0 +1,111 @@
+"""CoWA: confidence-weighted self-training; a Gaussian mixture over features labels the target and says how surely.
+
+Paper: Lee et al., ICML 2022, "Confidence Score for Source-Free Unsupervised Domain Adaptation" (eqs. 1-8). A mixture
+with one Gaussian a class is fitted to L2-normalised features: means from the predictions and one covariance shape for
+all samples first, then one step of expectation and maximisation. JMDS = LPG * MPPL, where LPG is the gap of the two
+best log-posteriors over the largest gap and MPPL is the model's probability of the mixture's label. Loss: JMDS-weighted
+cross-entropy on weight mixup, where images, hard labels and weights are mixed alike with Beta(alpha, alpha).
+
+Deviations: covariances get `ridge` I as in the public code and are drawn to the isotropic one by `shrinkage` (0 there),
+since few images leave them singular; no crops and flips, and no warm-up.
+"""
+
+from collections.abc import Iterator
+from itertools import islice
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ntbench.method import Access, Attack, Context, Field, descend, register
+
+from ._adaptation import check_label_space, create_decay, create_sgd, encode_all, indexed_batches
+
+# The least share of a class in a sample: a class that nobody belongs to keeps a mean and a prior.
+TINY = 1e-8
+
+
+@register
+class CoWA(Attack):
+    """Train on the labels of a Gaussian mixture, weighted by joint confidence, with mixup."""
+
+    name = "cowa"
+    paper = "https://proceedings.mlr.press/v162/lee22c.html"
+    access = Access(target="unlabelled")
+
+    lr: float = Field(default=1e-2, gt=0)
+    backbone: float = Field(default=0.1, gt=0)
+    weight_decay: float = Field(default=1e-3, ge=0)
+    batch_size: int = Field(default=32, ge=1)
+    alpha: float = Field(default=0.2, gt=0)
+    ridge: float = Field(default=1e-5, gt=0)
+    shrinkage: float = Field(default=0.1, ge=0, le=1)
+    refreshes: int = Field(default=15, ge=1)
+
+    def attack(self, model: nn.Module, ctx: Context) -> Iterator[nn.Module]:
+        """Yield the model after every step; labels and weights are made anew `refreshes` times on the way."""
+        assert ctx.target is not None
+        check_label_space(model, ctx)
+        steps = ctx.budget.steps
+        optimizer = create_sgd(model, self.lr, self.backbone, self.weight_decay)
+        decay = create_decay(optimizer, steps)
+        batches = indexed_batches(ctx.target, ctx, self.batch_size, ctx.generator("batches"))
+        shuffles = ctx.generator("mixup")
+        draws = np.random.default_rng(shuffles.initial_seed())
+        model.train()
+        for step, (x, positions) in enumerate(islice(batches, steps)):
+            if step % max(1, steps // self.refreshes) == 0:
+                labels, weights = self._confidence(model, ctx.target.x)
+            share = torch.from_numpy(draws.beta(self.alpha, self.alpha, len(x))).to(x)
+            partner = torch.randperm(len(x), generator=shuffles).to(x.device)
+            x, y, w = (mix(part, share, partner) for part in (x, labels[positions], weights[positions]))
+            descend(optimizer, F.cross_entropy(model(x), y, reduction="none") @ w / len(w), step + 1)
+            decay.step()
+            yield model
+
+    def _confidence(self, model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the mixture's hard labels [n, K] and the JMDS weights [n] of all images."""
+        inputs, logits = encode_all(model, x)
+        probabilities = logits.softmax(1)
+        log_posteriors = fit_mixture(F.normalize(inputs), probabilities, self.ridge, self.shrinkage)
+        labels = F.one_hot(log_posteriors.argmax(1), probabilities.shape[1]).to(inputs)
+        return labels, joint_confidence(log_posteriors, probabilities)
+
+
+def mix(values: Tensor, share: Tensor, partner: Tensor) -> Tensor:
+    """Return share * values + (1 - share) * values[partner] for values [b, ...] and shares [b]."""
+    share = share.view(-1, *[1] * (values.ndim - 1))
+    return share * values + (1 - share) * values[partner]
+
+
+def fit_mixture(inputs: Tensor, probabilities: Tensor, ridge: float, shrinkage: float) -> Tensor:
+    """Return log p(k | x) of a mixture for features [n, d] that begins at predictions [n, K], after one step of EM."""
+    equal = torch.ones_like(probabilities)
+    start = log_posteriors(inputs, probabilities, equal, ridge, shrinkage).exp()
+    return log_posteriors(inputs, start, start, ridge, shrinkage)
+
+
+@torch.no_grad()
+def log_posteriors(inputs: Tensor, shares: Tensor, spread: Tensor, ridge: float, shrinkage: float) -> Tensor:
+    """Return log p(k | x), [n, K], with priors and means from `shares` [n, K] and covariances weighted by `spread`.
+
+    A covariance C [d, d] becomes (1 - shrinkage) C + shrinkage tr(C) / d I + ridge I.
+    """
+    identity = torch.eye(inputs.shape[1]).to(inputs)
+    joint = []
+    for share, weight in zip(shares.T.clamp_min(TINY), spread.T.clamp_min(TINY), strict=True):
+        centred = inputs - share @ inputs / share.sum()
+        covariance = centred.T @ (centred * weight[:, None]) / weight.sum()
+        isotropic = covariance.trace() / len(identity) * identity
+        root = torch.linalg.cholesky(covariance.lerp(isotropic, shrinkage) + ridge * identity)
+        distances = torch.linalg.solve_triangular(root, centred.T, upper=False).square().sum(0)
+        joint.append(share.sum().log() - root.diagonal().log().sum() - distances / 2)
+    return torch.stack(joint, 1).log_softmax(1)
+
+
+def joint_confidence(log_posteriors: Tensor, probabilities: Tensor) -> Tensor:
+    """Return JMDS [n] in [0, 1]: the relative gap of the two best log-posteriors times p(label of the mixture)."""
+    best, labels = log_posteriors.topk(2)
+    gap = best[:, 0] - best[:, 1]
+    return gap / gap.max().clamp_min(TINY) * probabilities.gather(1, labels[:, :1]).squeeze(1)
