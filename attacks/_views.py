@@ -11,9 +11,9 @@ LUMA = (0.299, 0.587, 0.114)
 
 
 def weak(x: Tensor, generator: torch.Generator, flip: bool = False) -> Tensor:
-    """Return every image moved by up to an eighth of its side, in whole pixels; its border repeats."""
+    """Return every image moved by a sixteenth of its side, in whole pixels and by at least one; its border repeats."""
     count, size = len(x), x.shape[-1]
-    reach = max(1, size // 8)
+    reach = max(1, size // 16)
     pixels = torch.randint(-reach, reach + 1, (count, 2), generator=generator)
     return _crop(x, torch.ones(count), 2 * pixels / size, generator, flip)
 
@@ -52,7 +52,7 @@ def blur(x: Tensor) -> Tensor:
 
 
 def _crop(x: Tensor, side: Tensor, centre: Tensor, generator: torch.Generator, flip: bool) -> Tensor:
-    """Cut out squares of relative sides [n] around centres [n, 2] in [-1, 1] and scale them to the size of the image."""
+    """Cut out squares of relative sides [n] around centres [n, 2] in [-1, 1], scaled to the size of the image."""
     mirror = 1 - 2 * (torch.rand(len(x), generator=generator) < (0.5 if flip else 0.0)).float()
     maps = torch.zeros(len(x), 2, 3)
     maps[:, 0, 0], maps[:, 1, 1], maps[:, :, 2] = mirror * side, side, centre

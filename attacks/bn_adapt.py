@@ -1,8 +1,8 @@
 """Batch-norm adaptation: running statistics are estimated anew on unlabelled target images; no weight is trained.
 
 Paper: Schneider et al., NeurIPS 2020, "Improving robustness against common corruptions by covariate shift adaptation",
-without a share of the source statistics (N = 0): mu = mean_b mu_b and sigma^2 = mean_b sigma_b^2 over the batches b seen
-so far, each normalised by its own statistics on its way through the network.
+without a share of the source statistics (N = 0): mu = mean_b mu_b and sigma^2 = mean_b sigma_b^2 over the batches b
+seen so far, each normalised by its own statistics on its way through the network.
 
 Deviations: variances are averages of unbiased variances within batches, as torch estimates them; the paper's setting of
 statistics from the test batch itself is left out, since a released model predicts one by one.
@@ -10,14 +10,14 @@ statistics from the test batch itself is left out, since a released model predic
 
 from collections.abc import Iterator
 from itertools import islice
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ntbench.method import Access, Attack, Context, Field, register
 
-from ._adaptation import BatchNorm, batch_statistics, check_label_space, indexed_batches
+from ._adaptation import batch_statistics, check_label_space, indexed_batches
 
 
 @register
@@ -26,7 +26,7 @@ class BatchNormAdaptation(Attack):
 
     name = "bn_adapt"
     paper = "https://arxiv.org/abs/2006.16971"
-    access: ClassVar[Access] = Access(target="unlabelled")
+    access = Access(target="unlabelled")
 
     batch_size: int = Field(default=32, ge=1)
 
@@ -44,7 +44,7 @@ class BatchNormAdaptation(Attack):
 
 
 @torch.no_grad()
-def _average_in(model: nn.Module, layers: list[BatchNorm], x: Tensor, share: float) -> None:
+def _average_in(model: nn.Module, layers: list[_BatchNorm], x: Tensor, share: float) -> None:
     """Give the statistics of one batch a share in the running ones."""
     usual = [layer.momentum for layer in layers]
     for layer in layers:

@@ -1,13 +1,15 @@
 """CoWA: confidence-weighted self-training; a Gaussian mixture over features labels the target and says how surely.
 
-Paper: Lee et al., ICML 2022, "Confidence Score for Source-Free Unsupervised Domain Adaptation" (eqs. 1-8). A mixture
+Paper: Lee et al., ICML 2022, "Confidence Score for Source-Free Unsupervised Domain Adaptation". A mixture
 with one Gaussian a class is fitted to L2-normalised features: means from the predictions and one covariance shape for
 all samples first, then one step of expectation and maximisation. JMDS = LPG * MPPL, where LPG is the gap of the two
 best log-posteriors over the largest gap and MPPL is the model's probability of the mixture's label. Loss: JMDS-weighted
 cross-entropy on weight mixup, where images, hard labels and weights are mixed alike with Beta(alpha, alpha).
 
-Deviations: covariances get `ridge` I as in the public code and are drawn to the isotropic one by `shrinkage` (0 there),
-since few images leave them singular; no crops and flips, and no warm-up.
+Deviations: the mixture is computed in double precision, in which `ridge` I makes singular covariances of unit-length
+features invertible, so the public code's hundredfold ridge after a failure is not needed; a class without any sample
+keeps a tiny share instead of 0 / 0; no crops and flips, no warm-up, and 5 refreshes instead of 15. NTLBench labels
+once, which is `refreshes=1`.
 """
 
 from collections.abc import Iterator
@@ -33,6 +35,7 @@ class CoWA(Attack):
     name = "cowa"
     paper = "https://proceedings.mlr.press/v162/lee22c.html"
     access = Access(target="unlabelled")
+    quick = {"refreshes": 2}
 
     lr: float = Field(default=1e-2, gt=0)
     backbone: float = Field(default=0.1, gt=0)
@@ -40,8 +43,7 @@ class CoWA(Attack):
     batch_size: int = Field(default=32, ge=1)
     alpha: float = Field(default=0.2, gt=0)
     ridge: float = Field(default=1e-5, gt=0)
-    shrinkage: float = Field(default=0.1, ge=0, le=1)
-    refreshes: int = Field(default=15, ge=1)
+    refreshes: int = Field(default=5, ge=1)
 
     def attack(self, model: nn.Module, ctx: Context) -> Iterator[nn.Module]:
         """Yield the model after every step; labels and weights are made anew `refreshes` times on the way."""
@@ -68,9 +70,9 @@ class CoWA(Attack):
         """Return the mixture's hard labels [n, K] and the JMDS weights [n] of all images."""
         inputs, logits = encode_all(model, x)
         probabilities = logits.softmax(1)
-        log_posteriors = fit_mixture(F.normalize(inputs), probabilities, self.ridge, self.shrinkage)
-        labels = F.one_hot(log_posteriors.argmax(1), probabilities.shape[1]).to(inputs)
-        return labels, joint_confidence(log_posteriors, probabilities)
+        posteriors = fit_mixture(F.normalize(inputs), probabilities, self.ridge)
+        labels = F.one_hot(posteriors.argmax(1), probabilities.shape[1]).to(inputs)
+        return labels, joint_confidence(posteriors, probabilities)
 
 
 def mix(values: Tensor, share: Tensor, partner: Tensor) -> Tensor:
@@ -79,33 +81,36 @@ def mix(values: Tensor, share: Tensor, partner: Tensor) -> Tensor:
     return share * values + (1 - share) * values[partner]
 
 
-def fit_mixture(inputs: Tensor, probabilities: Tensor, ridge: float, shrinkage: float) -> Tensor:
+def fit_mixture(inputs: Tensor, probabilities: Tensor, ridge: float) -> Tensor:
     """Return log p(k | x) of a mixture for features [n, d] that begins at predictions [n, K], after one step of EM."""
     equal = torch.ones_like(probabilities)
-    start = log_posteriors(inputs, probabilities, equal, ridge, shrinkage).exp()
-    return log_posteriors(inputs, start, start, ridge, shrinkage)
+    start = log_posteriors(inputs, probabilities, equal, ridge).exp()
+    return log_posteriors(inputs, start, start, ridge)
 
 
 @torch.no_grad()
-def log_posteriors(inputs: Tensor, shares: Tensor, spread: Tensor, ridge: float, shrinkage: float) -> Tensor:
+def log_posteriors(inputs: Tensor, shares: Tensor, spread: Tensor, ridge: float) -> Tensor:
     """Return log p(k | x), [n, K], with priors and means from `shares` [n, K] and covariances weighted by `spread`.
 
-    A covariance C [d, d] becomes (1 - shrinkage) C + shrinkage tr(C) / d I + ridge I.
+    Every covariance gets `ridge` on its diagonal.
     """
-    identity = torch.eye(inputs.shape[1]).to(inputs)
-    joint = []
-    for share, weight in zip(shares.T.clamp_min(TINY), spread.T.clamp_min(TINY), strict=True):
+    inputs, joint = inputs.double(), []
+    loading = ridge * torch.eye(inputs.shape[1]).to(inputs)
+    for share, weight in zip(shares.T.to(inputs).clamp_min(TINY), spread.T.to(inputs).clamp_min(TINY), strict=True):
         centred = inputs - share @ inputs / share.sum()
         covariance = centred.T @ (centred * weight[:, None]) / weight.sum()
-        isotropic = covariance.trace() / len(identity) * identity
-        root = torch.linalg.cholesky(covariance.lerp(isotropic, shrinkage) + ridge * identity)
+        root = torch.linalg.cholesky(covariance + loading)
         distances = torch.linalg.solve_triangular(root, centred.T, upper=False).square().sum(0)
         joint.append(share.sum().log() - root.diagonal().log().sum() - distances / 2)
     return torch.stack(joint, 1).log_softmax(1)
 
 
-def joint_confidence(log_posteriors: Tensor, probabilities: Tensor) -> Tensor:
-    """Return JMDS [n] in [0, 1]: the relative gap of the two best log-posteriors times p(label of the mixture)."""
-    best, labels = log_posteriors.topk(2)
+def joint_confidence(posteriors: Tensor, probabilities: Tensor) -> Tensor:
+    """Return JMDS [n] in [0, 1], from log p(k | x) of the mixture and p(k | x) of the model, both [n, K].
+
+    LPG is the gap of the two best log-posteriors over the largest gap of all; MPPL is p(label of the mixture).
+    """
+    best, labels = posteriors.topk(2)
     gap = best[:, 0] - best[:, 1]
-    return gap / gap.max().clamp_min(TINY) * probabilities.gather(1, labels[:, :1]).squeeze(1)
+    certainty = (gap / gap.max().clamp_min(TINY)).to(probabilities)
+    return certainty * probabilities.gather(1, labels[:, :1]).squeeze(1)

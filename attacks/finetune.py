@@ -1,81 +1,74 @@
 """Fine-tuning on labelled target data: direct-all, direct-FC, init-FC-all and init-FC-FC of NTLBench, in any optimizer.
 
-Parameters that train are `scope`; `init` re-draws the head first; `mask="keep"` puts the released zeros back after
-every step, as the public code of NTP does, and `dense` lets them grow. A head for another number of classes is always
-drawn anew.
+Paper: none of its own; the strategies are those of Hong et al. 2025, section 4. Parameters that train are `scope`;
+`init` re-draws the last layer first (`reinit`) or everything behind the feature maps (`whole`, their RTAL);
+`mask="keep"` puts the released zeros back after every step, as the public code of NTP does, and `dense` lets them grow.
+`layer_decay` below 1 lowers the rate from layer to layer towards the input, and `augment` draws a view of every image.
+
+Deviations: training the head alone runs on features in eval mode, where NTLBench keeps batch norm and dropout in train
+mode; a head for another number of classes is always drawn anew, as torch draws a linear layer, not from N(0, 0.01^2).
 """
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Literal, Self
 
 import torch
-from torch import nn
+from pydantic import model_validator
+from torch import Tensor, nn
 
-from ntbench.method import (
-    Attack,
-    Context,
-    Field,
-    Mask,
-    Optimizer,
-    Schedule,
-    Split,
-    Training,
-    features,
-    fit,
-    head,
-    register,
-    reset_head,
-)
+from ntbench.method import Context, Mask, head, register, reset_head
+
+from ._tuning import Tuning, zeros_of
 
 
 @register
-class FineTune(Attack):
+class FineTune(Tuning):
     """Train on the labelled target samples."""
 
     name = "finetune"
     paper = "https://arxiv.org/abs/2502.13593"
 
     scope: Literal["all", "head"] = "all"
-    init: Literal["keep", "reinit"] = "keep"
-    optimizer: Optimizer = "momentum"
-    lr: float = Field(default=1e-2, gt=0)
-    schedule: Schedule = "linear"
-    weight_decay: float = Field(default=0.0, ge=0)
-    batch_size: int = Field(default=32, ge=1)
-    steps: int | None = Field(default=None, ge=1)
+    init: Literal["keep", "reinit", "whole"] = "keep"
     mask: Mask = "dense"
+
+    @model_validator(mode="after")
+    def _sees_images(self) -> Self:
+        if self.scope == "head" and (self.augment != "none" or self.layer_decay < 1 or self.init == "whole"):
+            raise ValueError("trains one layer on features; leave augment, layer_decay and init='whole' to scope='all'")
+        return self
 
     @property
     def respects_mask(self) -> bool:
         """Return whether the released zeros stay."""
         return self.mask == "keep"
 
+    @property
+    def on_features(self) -> bool:
+        """Return whether the head alone trains."""
+        return self.scope == "head"
+
     def attack(self, model: nn.Module, ctx: Context) -> Iterator[nn.Module]:
         """Yield the model after every step."""
         assert ctx.target is not None
-        if self.init == "reinit" or head(model).out_features != ctx.target_classes:
+        clear = zeros_of(model) if self.respects_mask else lambda: None
+        if self.init == "reinit":
             reset_head(model, ctx.target_classes, ctx.generator("head"))
-        zeros = [(p, p == 0) for p in model.parameters() if self.respects_mask and p.ndim > 1]
-        training = Training(
-            optimizer=self.optimizer,
-            lr=self.lr,
-            weight_decay=self.weight_decay,
-            schedule=self.schedule,
-            steps=self.steps or ctx.budget.steps,
-            batch_size=self.batch_size,
-        )
-        trained, data = (model, ctx.target) if self.scope == "all" else (head(model), _featurised(model, ctx.target))
-        for _ in fit(trained, data, training, ctx.generator("batches"), after_step=lambda: _clear(zeros)):
-            yield model
+        elif self.init == "whole":
+            renew_classifier(model, ctx, ctx.target.x)
+        yield from self.tune(model, ctx, after_step=clear)
 
 
-def _featurised(model: nn.Module, data: Split) -> Split:
-    model.eval()
+def renew_classifier(model: nn.Module, ctx: Context, x: Tensor) -> None:
+    """Draw anew every parameter that stands between the feature maps of images x and the logits."""
     with torch.no_grad():
-        return Split(features(model, data.x), data.y)
-
-
-@torch.no_grad()
-def _clear(zeros: list[tuple[nn.Parameter, torch.Tensor]]) -> None:
-    for parameter, zero in zeros:
-        parameter.masked_fill_(zero, 0.0)
+        maps = model.eval().forward_features(x[:1])  # type: ignore[operator]
+    # An empty batch shows which parameters are used and spends no training sample.
+    logits = model.forward_head(maps[:0])  # type: ignore[operator]
+    parameters = dict(model.named_parameters())
+    gradients = torch.autograd.grad(logits.sum(), list(parameters.values()), allow_unused=True)
+    fresh = ctx.fresh(head(model).out_features)
+    for (name, parameter), gradient in zip(parameters.items(), gradients, strict=True):
+        if gradient is not None:
+            parameter.data.copy_(fresh.get_parameter(name).data)
+    reset_head(model, ctx.target_classes, ctx.generator("head"))

@@ -3,12 +3,13 @@
 Paper: Yang et al., NeurIPS 2021, "Exploiting the Intrinsic Neighborhood Structure for Source-free Domain Adaptation".
 With banks of all features f and predictions p, L = -sum_k A_ik <p_k, p_i> over the K nearest neighbours k of i, where
 A is 1 if i is among the M nearest neighbours of k (reciprocal) and r otherwise, - r sum_m <p_m, p_i> over their M
-neighbours m each (expanded), - entropy of the mean prediction (eqs. 2-7).
+neighbours m each (expanded), - entropy of the mean prediction.
 
 Deviations: banks are filled by a pass over all images before the first step (the public code starts them from noise
 and, on some data, never visits all rows), then rows follow the batches as there. An image is left out of its own
 neighbours by its position, not as the first of the list. As in the public code, i itself may be among the expanded
-neighbours, which stands for the paper's self-regularisation, and <p, q> takes the place of KL. No augmentation.
+neighbours, which stands for the paper's self-regularisation, and <p, q> takes the place of KL. Backbone and head share
+one rate by default (`backbone=0.1` there). No augmentation.
 """
 
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from ._adaptation import (
     create_sgd,
     encode,
     encode_all,
+    first_of_each,
     indexed_batches,
     marginal_entropy,
     neighbours,
@@ -39,8 +41,8 @@ class NRC(Attack):
     paper = "https://arxiv.org/abs/2110.04202"
     access = Access(target="unlabelled")
 
-    lr: float = Field(default=1e-2, gt=0)
-    backbone: float = Field(default=0.1, gt=0)
+    lr: float = Field(default=1e-3, gt=0)
+    backbone: float = Field(default=1.0, gt=0)
     weight_decay: float = Field(default=1e-3, ge=0)
     batch_size: int = Field(default=32, ge=1)
     neighbours: int = Field(default=5, ge=1)
@@ -59,7 +61,9 @@ class NRC(Attack):
         bank, scores = F.normalize(inputs), logits.softmax(1)
         for step, (x, own) in enumerate(islice(batches, ctx.budget.steps), start=1):
             inputs, logits = encode(model, x)
-            bank[own], scores[own] = F.normalize(inputs.detach()), logits.detach().softmax(1)
+            first = first_of_each(own)
+            bank[own[first]] = F.normalize(inputs[first].detach())
+            scores[own[first]] = logits[first].detach().softmax(1)
             near, affinities = reciprocal(bank, own, self.neighbours, self.expanded, self.affinity)
             attraction = (logits.softmax(1) * (affinities[:, :, None] * scores[near]).sum(1)).sum(1).mean()
             descend(optimizer, -attraction - self.diversity * marginal_entropy(logits), step)

@@ -37,7 +37,7 @@ class Shot(Attack):
     paper = "https://arxiv.org/abs/2002.08546"
     access = Access(target="unlabelled")
 
-    lr: float = Field(default=1e-2, gt=0)
+    lr: float = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=1e-3, ge=0)
     batch_size: int = Field(default=32, ge=1)
     entropy: float = Field(default=1.0, ge=0)

@@ -1,7 +1,7 @@
 """Tent: entropy minimisation over the scales and shifts of normalisation layers, on unlabelled target images.
 
-Paper: Wang et al., ICLR 2021, "Tent: Fully Test-Time Adaptation by Entropy Minimization". Batch norm normalises with the
-statistics of the target batch, and its gamma and beta descend on the mean over the batch of H(p) = -sum_k p_k log p_k.
+Paper: Wang et al., ICLR 2021, "Tent: Fully Test-Time Adaptation by Entropy Minimization". Batch norm normalises with
+the statistics of the target batch, and gamma and beta descend on the batch mean of H(p) = -sum_k p_k log p_k.
 
 Deviations: training goes on for as many passes over the target images as the budget allows, not one; a released model
 is weights that predict one by one, so batch norm's running statistics follow the target batches and predictions use
@@ -12,7 +12,6 @@ parameters of layer norms and group norms are trained, as later work does.
 
 from collections.abc import Iterator
 from itertools import islice
-from typing import ClassVar
 
 from torch import nn
 
@@ -27,7 +26,7 @@ class Tent(Attack):
 
     name = "tent"
     paper = "https://arxiv.org/abs/2006.10726"
-    access: ClassVar[Access] = Access(target="unlabelled")
+    access = Access(target="unlabelled")
 
     optimizer: Optimizer = "adam"
     lr: float = Field(default=1e-3, gt=0)

@@ -14,16 +14,21 @@ def fitted_head(model: nn.Module, ctx: Context, steps: int, lr: float = 1e-2, ba
     It starts from the model's own head, or from a random one where the class counts differ; the model stays as it is.
     """
     assert ctx.target is not None
-    clone = copy.deepcopy(model).eval()
+    clone = copy.deepcopy(model)
     if head(clone).out_features != ctx.target_classes:
         reset_head(clone, ctx.target_classes, ctx.generator("head"))
-    with torch.no_grad():
-        seen = torch.cat([features(clone, x) for x in ctx.target.x.split(200)])
-    classifier = head(clone)
     training = Training(optimizer="adam", lr=lr, steps=steps, batch_size=batch_size)
-    for _ in fit(classifier, Split(seen, ctx.target.y), training, ctx.generator("head", "batches")):
+    fit_head(clone, ctx.target, training, ctx.generator("head", "batches"))
+    return head(clone).requires_grad_(False)
+
+
+def fit_head(model: nn.Module, data: Split, training: Training, generator: torch.Generator) -> None:
+    """Train the head of a model, in eval mode, on what its encoder makes of images; the encoder stands still."""
+    model.eval()
+    with torch.no_grad():
+        seen = torch.cat([features(model, x) for x in data.x.split(200)])
+    for _ in fit(head(model), Split(seen, data.y), training, generator):
         pass
-    return classifier.requires_grad_(False)
 
 
 def target_head(model: nn.Module, ctx: Context, steps: int) -> nn.Linear:

@@ -9,6 +9,8 @@ from torch.nn import functional as F
 
 from ntbench.method import descend, head, reset_head
 
+from ._guard import SourceGuard
+
 Batches = Iterator[tuple[Tensor, Tensor]]
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -26,7 +28,7 @@ def attackers_copy(
     if torch.rand((), generator=generator) < reinit or head(clone).out_features != classes:
         reset_head(clone, classes, generator)
     shared = [p for p in clone.parameters() if p in origin]
-    return clone, shared, [origin[p] for p in shared]
+    return clone, list(shared), [origin[p] for p in shared]
 
 
 def attack_steps(
@@ -82,3 +84,14 @@ def weighted_sum(
 def linear(parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> Tensor:
     """Return sum_i <g_i, p_i>, the loss that has given gradients wherever its parameters are."""
     return torch.stack([(p * g).sum() for p, g in zip(parameters, gradients, strict=True)]).sum()
+
+
+def keep_source(
+    guard: SourceGuard, optimizer: torch.optim.Optimizer, loss: Loss, source: Batches, steps: int, repair: int
+) -> None:
+    """Take steps down loss(x, y) on source, and `repair` more where the guard does not hold after them."""
+    for count in (steps, repair):
+        for step in range(1, count + 1):
+            descend(optimizer, loss(*next(source)), step)
+        if guard.holds():
+            return

@@ -52,14 +52,12 @@ def tune_masked(
     steps: int,
     lr: float,
     batch_size: int,
-    trained: Sequence[Tensor] | None = None,
 ) -> None:
-    """Train on source with Adam at a falling rate, all parameters or those given, with zeros outside the masks."""
+    """Train on source with Adam at a falling rate, and put the zeros outside the masks back after every step."""
     assert ctx.source is not None
     clear(weights, masks)
     training = Training(optimizer="adam", lr=lr, schedule="linear", steps=steps, batch_size=batch_size)
-    batches = ctx.generator("tune")
-    for _ in fit(model, ctx.source, training, batches, trained, after_step=lambda: clear(weights, masks)):
+    for _ in fit(model, ctx.source, training, ctx.generator("tune"), after_step=lambda: clear(weights, masks)):
         pass
 
 

@@ -8,11 +8,15 @@ over channels; CE_T is taken by a target head that was trained on the pretrained
 
 Deviations: p = 2 by default (`norm_power=1` is the public code's norm without the square); the default projection keeps
 the exact top k of all layers on a cubic schedule that ends at `ramp` of the iterations (`soft_threshold` is the public
-code's l1/rho, which leaves the sparsity to chance); batch norm is not pruned (`batch_norm="pruned"`) and the source
-head trains along (`source_head="frozen"`, in the training after pruning too), unlike in the public code; source and
-target share a batch; features are pooled; gradients are clipped. The public code reports source accuracy after further
-source training of a model that it does not release; here that training, inside the mask, is part of what is released,
-unless source accuracy on validation data ends more than `tolerance` below the start.
+code's l1/rho, which leaves the sparsity to chance); batch norm is not pruned and the source head trains along, unlike
+in the public code (`batch_norm="pruned"`, `source_head="frozen"`); source and target share a batch; features are
+pooled; gradients are clipped. The public code reports source accuracy after further source training of a model that it
+does not release; here that training, inside the mask and of all other parameters, is part of what is released, unless
+source accuracy on validation data ends more than `tolerance` below the start.
+
+The two switches on digits to digits_m, seeds 0 and 1: source test accuracy .975 and .970 by default, .970 and .963 with
+batch norm pruned (all but one or two biases go, no weight does), .975 and .978 with the head frozen; target accuracy
+after Adam 1e-3 inside the mask on all samples .43 and .44, .37 and .45, .42 and .49.
 """
 
 from typing import Literal
@@ -65,7 +69,7 @@ class NTP(AdmmPruning):
         weights, trained = self._pruned(model), [p for p in model.parameters() if p not in own]
         model.train()
         masks = self._masks(weights, trained, lambda: self._loss(model, target_head, *next(source), *next(target)))
-        tune_masked(model, weights, masks, ctx, self.tune_steps, self.tune_lr, self.batch_size, trained)
+        tune_masked(model, weights, masks, ctx, self.tune_steps, self.tune_lr, self.batch_size)
         guard.insist()
         return model
 

@@ -2,8 +2,9 @@
 
 Paper: Deng et al., IEEE S&P 2024, "SOPHON: Non-Fine-Tunable Learning to Restrain Task Transferability". Each outer
 loop simulates an attacker on a copy of the model, theta_{k+1} = theta_k - step(grad CE(support_k)), k = 0..K-1, and
-takes one Adam step along the mean over k of grad L(query_k; theta_{k+1}) (suppression, FTS); steps on source CE follow
-(reinforcement, NTR). L is ICE = -log(1 - p_y), the public code's CE(1 - z, y), or KLU = KL(uniform || p).
+takes one Adam step at alpha * lr along the mean over k of grad L(query_k; theta_{k+1}) (suppression, FTS); steps at
+beta * lr on source CE follow (reinforcement, NTR). L is ICE = -log(1 - p_y), the public code's CE(1 - z, y), or
+KLU = KL(uniform || p).
 
 Deviations: attackers are drawn from several optimizers and rates, not plain SGD at 1e-4; the copy's head is drawn anew
 with probability `reinit` (public code: always for ICE, never for KLU) and always where the class counts differ, and
@@ -11,6 +12,10 @@ then the query gradient of that head is dropped; support and query are separate 
 and log_softmax; twelve source steps a loop with their own Adam; clip 5. All buffers stay out of the simulation. The
 public code stops for good below 80% source test accuracy; here extra source steps follow a loop that ends more than
 `tolerance` below the start on validation data, and the last state within tolerance is released.
+
+The public code's settings, under the names used here: attackers=[["sgd", 1e-4]], inner_steps=50, loops=1000, lr=1e-4,
+clip=0.5, batch_size=150 and repair_steps=0; for ICE reinit=1, alpha=3, beta=5, source_steps=1, with the public formula
+loss="ice_reference"; for KLU reinit=0, alpha=1, beta=1, source_steps=5, as its README says.
 """
 
 from collections.abc import Callable
@@ -25,7 +30,7 @@ from ntbench.method import Context, Defense, Field, Optimizer, create_optimizer,
 
 from ._guard import SourceGuard
 from ._losses import inverse_cross_entropy, kl_to_uniform, reversed_cross_entropy
-from ._meta import Batches, attackers_copy, linear, query_gradients
+from ._meta import Batches, attackers_copy, keep_source, linear, query_gradients
 
 Rate = Annotated[float, Field(gt=0)]
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -52,10 +57,11 @@ class Sophon(Defense):
         default=(("momentum", 1e-2), ("momentum", 3e-2), ("adam", 1e-3), ("adam", 3e-3)), min_length=1
     )
     reinit: float = Field(default=0.5, ge=0, le=1)
-    lr: float = Field(default=5e-3, gt=0)
+    lr: float = Field(default=1e-3, gt=0)
+    alpha: float = Field(default=5.0, gt=0)
+    beta: float = Field(default=1.0, gt=0)
     clip: float = Field(default=5.0, gt=0)
     source_steps: int = Field(default=12, ge=0)
-    source_lr: float = Field(default=1e-3, gt=0)
     repair_steps: int = Field(default=24, ge=0)
     tolerance: float = Field(default=0.02, ge=0, le=1)
     batch_size: int = Field(default=32, ge=1)
@@ -66,16 +72,13 @@ class Sophon(Defense):
         source = ctx.source.batches(self.batch_size, ctx.generator("source"))
         target = ctx.target.batches(self.batch_size, ctx.generator("target"))
         chance = ctx.generator("attackers")
-        suppress = create_optimizer(model.parameters(), "adam", self.lr)
-        reinforce = create_optimizer(model.parameters(), "adam", self.source_lr)
-        guard = SourceGuard(model, ctx, self.tolerance)
+        suppress = create_optimizer(model.parameters(), "adam", self.alpha * self.lr)
+        reinforce = create_optimizer(model.parameters(), "adam", self.beta * self.lr)
+        guard, steps = SourceGuard(model, ctx, self.tolerance), (self.source_steps, self.repair_steps)
         model.train()
         for _ in range(self.loops):
             self._suppress(model, suppress, target, ctx.target_classes, chance)
-            self._reinforce(model, reinforce, source, self.source_steps)
-            if not guard.holds():
-                self._reinforce(model, reinforce, source, self.repair_steps)
-                guard.holds()
+            keep_source(guard, reinforce, lambda x, y: F.cross_entropy(model(x), y), source, *steps)
         guard.restore()
         return model
 
@@ -88,8 +91,3 @@ class Sophon(Defense):
         attacker = create_optimizer(clone.parameters(), name, lr)
         gradients = query_gradients(clone, shared, attacker, target, self.inner_steps, LOSSES[self.loss])
         descend(optimizer, linear(own, gradients), 1, self.clip)
-
-    def _reinforce(self, model: nn.Module, optimizer: Optim, source: Batches, steps: int) -> None:
-        for step in range(1, steps + 1):
-            x, y = next(source)
-            descend(optimizer, F.cross_entropy(model(x), y), step)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from graphlib import TopologicalSorter
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -18,6 +20,7 @@ from ntbench.types import (
     Cell,
     Mask,
     MethodSpec,
+    Precision,
     Provenance,
     Recipe,
     Result,
@@ -27,7 +30,10 @@ from ntbench.types import (
     Trajectory,
 )
 
-TEXTS = ("paper_attack", "paper_mask", "worst_attack", "worst_attacks", "note")
+TEXTS = (
+    *("needs", "selection", "paper_attack", "paper_mask", "grid_attack", "auto_choice"),
+    *("worst_attack", "worst_attacks", "note"),
+)
 FLAGS = ("ranked", "control", "holds", "thin")
 COUNTS = ("seeds", "cells", "failed")
 # Ranks depend on the other rows of the folder: they are computed where the rows stand together.
@@ -39,7 +45,10 @@ Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 
 
 class PublishedCell(NamedTuple):
-    """One cell; `attack` counts in the file's list of attacks, accuracies are None where the cell failed."""
+    """One cell; `attack` counts in the file's list of attacks, accuracies are None where the cell failed.
+
+    `val` and `test` are those of the step that is best on validation data; `last` is on test data at the last step.
+    """
 
     attack: int
     ratio: float
@@ -48,6 +57,7 @@ class PublishedCell(NamedTuple):
     status: Status
     val: Accuracy | None
     test: Accuracy | None
+    last: Accuracy | None
     key: str
 
 
@@ -62,8 +72,12 @@ class PublishedRow(Recipe):
     seeds: int
     cells: int
     failed: int
+    needs: str
+    selection: Literal["val"]
     paper_attack: str
     paper_mask: str
+    grid_attack: str
+    auto_choice: str
     worst_attack: str
     worst_attacks: str
     note: str
@@ -84,12 +98,13 @@ class PublishedRow(Recipe):
 class Published(Recipe):
     """One file: a defense on a task."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     protocol: str = Field(pattern=r"^[a-z][a-z0-9_]*-[1-9][0-9]*$")
     task: Task
     arch: Arch
     pretrain: Training
     budget: Budget
+    precision: Precision
     seeds: tuple[int, ...] = Field(min_length=1)
     ratios: tuple[float, ...] = Field(min_length=2)
     paper: PaperSetting
@@ -114,7 +129,7 @@ class Published(Recipe):
         return head.replace('\n "cells": []', f'\n "cells": [\n{lines}\n ]', 1) + "\n"
 
     def results(self) -> list[Result]:
-        """Return the cells as results of one scored point, without costs and protection."""
+        """Return the cells as results of the chosen point and the last, without costs and protection."""
         return [self._result(cell) for cell in self.cells]
 
     def _result(self, published: PublishedCell) -> Result:
@@ -128,11 +143,14 @@ class Published(Recipe):
             attack=self.attacks[published.attack],
             ratio=published.ratio,
             seed=published.seed,
+            precision=self.precision,
         )
         run = Trajectory()
-        if published.val is not None and published.test is not None:
-            zeros = {"samples": (0,), "flops": (0,), "seconds": (0.0,)}
-            run = Trajectory(step=(self.budget.steps,), val=(published.val,), test=(published.test,), **zeros)
+        if published.val is not None and published.test is not None and published.last is not None:
+            nothing = {"samples": (0, 0), "flops": (0, 0), "seconds": (0.0, 0.0)}
+            # What the last point has on validation data is not published; no more than the chosen, which comes first.
+            val, test = (published.val, published.val), (published.test, published.last)
+            run = Trajectory(step=(0, self.budget.steps), val=val, test=test, **nothing)
         origin = Provenance(data=self.data, versions=self.versions, device=self.device)
         return Result(cell=cell, status=published.status, samples=published.samples, trajectory=run, provenance=origin)
 
@@ -146,11 +164,13 @@ def read(path: Path) -> Published:
 
 
 def suite_of(files: Sequence[Published]) -> Suite:
-    """Return the suite that files of one protocol stand for, with their attacks in the order of the fullest file."""
+    """Return the suite that files of one task stand for, with their attacks in an order that all files keep.
+
+    Raises ValueError where their orders contradict each other.
+    """
     first = files[0]
     name, _, version = first.protocol.rpartition("-")
-    fullest = sorted(files, key=lambda file: -len(file.attacks))
-    labels = dict.fromkeys(spec.label for file in fullest for spec in file.attacks)
+    labels = _order(files)
     return Suite(
         name=name,
         version=int(version),
@@ -160,14 +180,40 @@ def suite_of(files: Sequence[Published]) -> Suite:
         arch=first.arch,
         pretrain=first.pretrain,
         budget=first.budget,
-        paper=PaperSetting(attack=next(iter(labels))),
+        precision=first.precision,
+        paper=PaperSetting(attack=labels[0]),
         tasks=tuple({file.task.name: file.task for file in files}.values()),
         defenses=tuple(
             DefenseEntry(name=file.defense.name, label=file.defense.label, paper=_paper(file, labels))
             for file in {file.defense.label: file for file in files}.values()
         ),
-        # A label is a format string in a suite.
-        attacks=tuple(AttackEntry(name="-", label=x.replace("{", "{{").replace("}", "}}")) for x in labels),
+        attacks=_entries(files, labels),
+    )
+
+
+def _order(files: Sequence[Published]) -> list[str]:
+    # The first of two equal attacks is chosen, so that each file's order decides its numbers.
+    sorter: TopologicalSorter[str] = TopologicalSorter()
+    for file in files:
+        labels = list(dict.fromkeys(spec.label for spec in file.attacks))
+        sorter.add(labels[0])
+        for before, after in pairwise(labels):
+            sorter.add(after, before)
+    return list(sorter.static_order())
+
+
+def _entries(files: Sequence[Published], labels: Sequence[str]) -> tuple[AttackEntry, ...]:
+    facing: dict[tuple[str, str], list[str]] = {}
+    for file in files:
+        for spec in file.attacks:
+            mask = "keep" if spec.params.get("mask") == "keep" else "dense"
+            facing.setdefault((spec.label, mask), []).append(file.defense.label)
+    # A label is a format string in a suite.
+    return tuple(
+        AttackEntry(
+            name="-", label=x.replace("{", "{{").replace("}", "}}"), params={"mask": mask}, against=tuple(defenses)
+        )
+        for (x, mask), defenses in sorted(facing.items(), key=lambda item: (labels.index(item[0][0]), item[0][1]))
     )
 
 

@@ -9,8 +9,10 @@ from math import isclose
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import pandas as pd
 
+from ntbench.curves import so_far
 from ntbench.errors import UserError
 from ntbench.ranking import MAX_DROP
 from ntbench.suite import Suite
@@ -21,15 +23,17 @@ from .published import COUNTS, FLAGS, METRICS, TEXTS, Published, PublishedCell, 
 
 __all__ = ["Published", "PublishedCell", "PublishedRow", "publish", "recomputed", "validate"]
 
-MAX_BYTES = 100_000
+MAX_BYTES = 250_000
 DECIMALS = 6
 TOLERANCE = 1e-5
 FRACTIONS = ("source_before", "source_after", "zero_shot", "sparsity")
-INTERVALS = ("paper_slc", "slc", "drop")
+AREAS = ("paper_slc", "grid_slc", "auto_slc", "slc")
+INTERVALS = (*AREAS, "drop")
 # What the published cells decide, and so what anybody can recompute.
 FROM_CELLS = (
-    *("paper_slc", "paper_slc_low", "paper_slc_high", "slc", "slc_low", "slc_high", "slc_norm"),
-    *("paper_attack", "paper_mask", "worst_attack", "worst_attacks", "ranked", "control", "thin", *COUNTS),
+    *(f"{name}{end}" for name in AREAS for end in ("", "_low", "_high")),
+    *("slc_norm", "selection", "paper_attack", "paper_mask", "grid_attack", "worst_attack", "worst_attacks"),
+    *("ranked", "control", "thin", *COUNTS),
 )
 _LABEL = re.compile(r"[\w(][\w ()=,.+-]*")
 T = TypeVar("T")
@@ -38,13 +42,15 @@ T = TypeVar("T")
 def publish(results: Iterable[Result], suite: Suite, folder: Path) -> list[Path]:
     """Write one file per defense and task below the results folder and return their paths.
 
-    The attacker chooses on validation data. The same results give the same bytes. Raises UserError where there are no
-    results, a label cannot name a folder, or results of different recipes, protocols or data are mixed.
+    The attacker chooses on validation data; cells that are n/a are left out. The same results give the same bytes.
+    Raises UserError where there are no results, a label cannot name a folder, or results of different recipes,
+    protocols or data are mixed.
     """
-    found = sorted(results, key=lambda result: result.cell.key)
+    every = sorted(results, key=lambda result: result.cell.key)
+    found = [result for result in every if result.status != "n/a"]
     if not found:
         raise UserError(f"no results of {suite.protocol} to publish; run `ntbench run {suite.name}` first")
-    board, texts = leaderboard_table(found, suite), {}
+    board, texts = leaderboard_table(every, suite), {}
     for (task, defense), rows in board.groupby(["task", "defense"], sort=False):
         if not _LABEL.fullmatch(str(defense)):
             raise UserError(f"defense label {defense!r} cannot name a folder; relabel it with letters, digits, _ - . +")
@@ -83,7 +89,7 @@ def recomputed(files: Sequence[Published]) -> pd.DataFrame:
 
     Raises UserError for files that must not stand together.
     """
-    for name in ("protocol", "task", "arch", "pretrain", "budget", "seeds", "ratios"):
+    for name in ("protocol", "task", "arch", "pretrain", "budget", "precision", "seeds", "ratios"):
         _only((getattr(file, name) for file in files), name)
     return leaderboard_table([result for file in files for result in file.results()], suite_of(files))
 
@@ -103,6 +109,7 @@ def _published(results: Sequence[Result], rows: pd.DataFrame, suite: Suite) -> P
         arch=_only((cell.arch for cell in cells), "arch"),
         pretrain=_only((cell.pretrain for cell in cells), "pretrain"),
         budget=_only((cell.budget for cell in cells), "budget"),
+        precision=_only((cell.precision for cell in cells), "precision"),
         seeds=suite.seeds,
         ratios=suite.ratios,
         paper=suite.paper_setting(cells[0].defense.label),
@@ -133,6 +140,7 @@ def _cells(results: Sequence[Result], attacks: Sequence[MethodSpec]) -> list[Pub
     for result in results:
         cell, run = result.cell, result.trajectory
         good = result.status == "ok" and bool(run.test)
+        held = [float(array[-1]) for array in so_far("val", np.array(run.val), np.array(run.test))] if good else None
         cells.append(
             PublishedCell(
                 attack=attacks.index(cell.attack),
@@ -140,8 +148,9 @@ def _cells(results: Sequence[Result], attacks: Sequence[MethodSpec]) -> list[Pub
                 samples=result.samples,
                 seed=cell.seed,
                 status=result.status,
-                val=run.val[-1] if good else None,
-                test=run.test[-1] if good else None,
+                val=held and held[0],
+                test=held and held[1],
+                last=run.test[-1] if good else None,
                 key=cell.key,
             )
         )
@@ -175,7 +184,7 @@ def _own_problems(place: Path, size: int, file: Published) -> Iterator[str]:
     for i, (cell, result) in enumerate(zip(file.cells, file.results(), strict=True)):
         if cell.key != result.cell.key:
             yield f"cells.{i}.key = {cell.key!r}: its recipe has the key {result.cell.key!r}; publish again"
-        if (cell.status == "ok") != (cell.val is not None and cell.test is not None):
+        if (cell.status == "ok") != (None not in (cell.val, cell.test, cell.last)):
             yield f"cells.{i}.status = {cell.status!r}: `ok` and no other goes with accuracies; publish again"
     for row in file.rows:
         yield from (f"rows.{row.mask}.{problem}" for problem in _row_problems(row))
@@ -188,7 +197,7 @@ def _row_problems(row: PublishedRow) -> Iterator[str]:
             yield f"{name} = {value}: a fraction lies in [0, 1], percent are not stored; publish again"
         if name in ("drop", "slc_norm") and not -1 <= value <= 1:
             yield f"{name} = {value}: a difference of accuracies lies in [-1, 1]; publish again"
-        if ("overhead" in name or name.endswith("_ratio")) and value < 0:
+        if ("overhead" in name or name.endswith(("_ratio", "_steps"))) and value < 0:
             yield f"{name} = {value}: a cost cannot be negative; publish again"
     for name in INTERVALS:
         ends = [metrics.get(key) for key in (f"{name}_low", name, f"{name}_high")]

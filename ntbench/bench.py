@@ -36,12 +36,12 @@ class Bench:
     @cached_property
     def source(self) -> Domain:
         """Return the source domain."""
-        return load_domain(self.cell.task.source, self.cell.task.image_size, self._cache)
+        return self._domain(self.cell.task.source)
 
     @cached_property
     def target(self) -> Domain:
         """Return the target domain."""
-        return load_domain(self.cell.task.target, self.cell.task.image_size, self._cache)
+        return self._domain(self.cell.task.target)
 
     @cached_property
     def subset(self) -> Split:
@@ -176,6 +176,10 @@ class Bench:
             device=self.device,
             fresh=lambda classes: self._fresh(classes, f"{role} fresh"),
         )
+
+    def _domain(self, name: str) -> Domain:
+        task = self.cell.task
+        return load_domain(name, task.image_size, self._cache).limited(task.train_samples, task.scored_samples)
 
     def _fresh(self, classes: int, purpose: str) -> nn.Module:
         return build(self.cell.arch, classes, self._seed(purpose)).to(self.device)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 
 from ntbench import __version__
 from ntbench.errors import UserError
+
+if TYPE_CHECKING:
+    from ntbench.session import Request
 
 console = Console()
 
@@ -46,10 +49,25 @@ Run = Annotated[Path, typer.Argument(help="The folder of a run, for example runs
 Plugins = Annotated[
     list[str] | None, typer.Option("--plugin", metavar="FILE", help="A Python file with methods. Repeatable.")
 ]
-Selection = Annotated[
-    Literal["val", "oracle"],
-    typer.Option(help="How the attacker chooses among attacks: `val` on validation data, `oracle` on test data."),
+Out = Annotated[Path | None, typer.Option(help="The run's folder.  [default: below runs/]")]
+Jobs = Annotated[int, typer.Option(min=1, help="Worker processes, one torch thread each.")]
+Device = Annotated[str, typer.Option(help="A torch device such as cpu or cuda.")]
+Seeds = Annotated[list[int] | None, typer.Option(min=0, help="Run this seed instead of the suite's. Repeatable.")]
+Tasks = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME", help="Run this task of the suite only, as SOURCE-TARGET. Repeatable."),
 ]
+Dask = Annotated[str, typer.Option(metavar="ADDRESS", help="Run on the Dask cluster of this scheduler.")]
+Retry = Annotated[bool, typer.Option("--retry-failed", help="Run failed cells again.")]
+Dry = Annotated[bool, typer.Option("--dry-run", help="Count cells and estimate the time only.")]
+Selection = Annotated[
+    Literal["last", "val", "oracle"],
+    typer.Option(
+        help="How the attacker chooses: `val` steps and attacks on validation data, `last` attacks alone, "
+        "`oracle` both on test data."
+    ),
+]
+CORES = os.cpu_count() or 1
 
 
 def _version(asked: bool) -> None:
@@ -73,31 +91,83 @@ def run(
         typer.Option(metavar="NAME", help="Run this row and the controls only. Repeatable; any registered name."),
     ] = None,
     plugin: Plugins = None,
-    out: Annotated[Path | None, typer.Option(help="The run's folder.  [default: runs/SUITE]")] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Worker processes, one torch thread each.")] = os.cpu_count() or 1,
-    device: Annotated[str, typer.Option(help="A torch device such as cpu or cuda.")] = "cpu",
-    seed: Annotated[
-        list[int] | None, typer.Option(min=0, help="Run this seed instead of the suite's. Repeatable.")
-    ] = None,
-    dask: Annotated[str, typer.Option(metavar="ADDRESS", help="Run on the Dask cluster of this scheduler.")] = "",
+    out: Out = None,
+    jobs: Jobs = CORES,
+    device: Device = "cpu",
+    seed: Seeds = None,
+    task: Tasks = None,
+    dask: Dask = "",
     selection: Selection = "val",
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed cells again.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count cells and estimate the time only.")] = False,
+    retry_failed: Retry = False,
+    dry_run: Dry = False,
 ) -> None:
     """Run a suite, or what is left of it, then show its leaderboard and write its report.
 
     Everything finished is kept in the run's folder at once: the same command goes on after an interruption, and
     computes nothing twice.
     """
-    from ntbench.session import Request, Session
+    from ntbench.session import Request
 
     request = Request(
         suite=suite,
         defenses=tuple(defense or ()),
         plugins=tuple(plugin or ()),
         seeds=tuple(dict.fromkeys(seed or ())),
+        tasks=tuple(task or ()),
     )
-    session = Session(out or Path("runs") / Path(suite).stem, console)
+    _execute(request, out or Path("runs") / Path(suite).stem, jobs, device, dask, selection, retry_failed, dry_run)
+
+
+@app.command()
+def attack(
+    defense: Annotated[str, typer.Argument(help="A row of the suite, or any registered defense.")],
+    budget: Annotated[int, typer.Option(min=1, help="Optimizer steps that the search may spend on one cell.")] = 480,
+    suite: Annotated[
+        str, typer.Option(help="The suite whose tasks, network, sample ratios and seeds count.")
+    ] = "quick",
+    plugin: Plugins = None,
+    out: Out = None,
+    jobs: Jobs = CORES,
+    device: Device = "cpu",
+    seed: Seeds = None,
+    task: Tasks = None,
+    dask: Dask = "",
+    selection: Selection = "val",
+    retry_failed: Retry = False,
+    dry_run: Dry = False,
+) -> None:
+    """Search for the strongest attack on one defense, and as hard for the best training from scratch.
+
+    Every sample ratio and seed gets its own search, which chooses on the attacker's validation data. What it chose
+    stands in the column `choice` of results.csv. The same command goes on after an interruption.
+    """
+    from ntbench.session import Request
+
+    request = Request(
+        suite=suite,
+        defenses=(defense,),
+        plugins=tuple(plugin or ()),
+        seeds=tuple(dict.fromkeys(seed or ())),
+        tasks=tuple(task or ()),
+        search=budget,
+    )
+    folder = out or Path("runs") / f"{Path(suite).stem}-{defense}-{budget}"
+    _execute(request, folder, jobs, device, dask, selection, retry_failed, dry_run)
+
+
+def _execute(
+    request: Request,
+    folder: Path,
+    jobs: int,
+    device: str,
+    dask: str,
+    selection: str,
+    retry_failed: bool,
+    dry_run: bool,
+) -> None:
+    from ntbench.session import Session
+
+    session = Session(folder, console)
     if dry_run:
         session.estimate(request, jobs, device)
         return

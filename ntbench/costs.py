@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ntbench.curves import COSTS, Curves, Selection
+from ntbench.curves import COSTS, PAPER, Curves, Selection
 from ntbench.metrics import Array, Overhead, cost_to_reach, overhead
 
 QUANTILES = (50, 80, 90, 95)
@@ -12,21 +12,22 @@ PAPER_QUANTILE = 90
 UNKNOWN = Overhead(np.nan, False, np.nan, np.nan)
 
 
-def worst_overheads(curves: Curves, row: int, selection: Selection) -> dict[tuple[str, int], Overhead]:
+def worst_overheads(curves: Curves, row: int, rule: Selection) -> dict[tuple[str, int], Overhead]:
     """Return by (cost, q) the cheapest attack's cost over scratch's cheapest, to q percent of tuned scratch's accuracy.
 
     Each side's attack has the lowest median over seeds (then restricted mean, then share of censored seeds) on the
-    selection split's curves; the costs reported are those of the test curves. All are NaN where either side has no
-    attack with every seed.
+    curves of the validation data, or of the test data for the rule `oracle`; the costs reported are those of the test
+    curves. All are NaN where either side has no attack with every seed.
     """
     scratch = curves.scratch()
     found = {(cost, q): UNKNOWN for cost in COSTS for q in QUANTILES}
     if scratch is None or not (curves.eligible(row)[:, -1].any() and curves.eligible(scratch)[:, -1].any()):
         return found
-    best = curves.attacks.index(curves.worst(scratch, selection)[0][-1])
-    split, path = (curves.val, curves.val_path) if selection == "val" else (curves.test, curves.test_path)
+    best = curves.attacks.index(curves.worst(scratch, rule)[0][-1])
+    path = curves.test_path if rule == "oracle" else curves.val_path
+    tuned = [float(array[rule][scratch, best, -1].mean()) for array in (curves.scores, curves.outcomes)]
     for cost, q in found:
-        feasible, goal = (q / 100 * float(array[scratch, best, -1].mean()) for array in (split, curves.test))
+        feasible, goal = (q / 100 * accuracy for accuracy in tuned)
         ours, theirs = (_cheapest(curves, i, curves.cost[cost], path, feasible) for i in (row, scratch))
         found[cost, q] = _compared(curves, cost, goal, (row, ours), (scratch, theirs))
     return found
@@ -40,7 +41,7 @@ def paper_overhead(curves: Curves, row: int | None, attack: str) -> Overhead:
     a = curves.attacks.index(attack)
     if not (curves.eligible(row)[a, -1] and curves.eligible(scratch)[a, -1]):
         return UNKNOWN
-    goal = PAPER_QUANTILE / 100 * float(curves.test[scratch, a, -1].mean())
+    goal = PAPER_QUANTILE / 100 * float(curves.outcomes[PAPER][scratch, a, -1].mean())
     return _compared(curves, "steps", goal, (row, a), (scratch, a))
 
 

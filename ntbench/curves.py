@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,11 @@ from ntbench.metrics import Array, worst_case
 from ntbench.suite import Suite
 from ntbench.types import Mask, Result
 
-Selection = Literal["val", "oracle"]
+Selection = Literal["last", "val", "oracle"]
+"""How an attacker chooses: attacks alone, by validation data; steps too, by the same; or both by test data."""
+PAPER: Selection = "last"
+AUTO = "auto"
+"""The registered name of the attack that searches for itself."""
 Place = tuple[int, ...]
 Placed = tuple[Place, Result]
 
@@ -42,25 +46,32 @@ class Row:
 
 @dataclass(frozen=True)
 class Curves:
-    """One task's grid; NaN stands where no cell went well.
+    """One task's grid; NaN stands where no cell went well, and cells that are n/a do not exist.
 
-    `val` and `test` are final accuracies [rows, attacks, ratios, seeds], `samples` [ratios].
+    By rule, `scores` are what the attacker chooses by and `outcomes` its test accuracies, [rows, attacks, ratios,
+    seeds]; `steps` of that shape are what runs took, failed ones too. `samples` is [ratios]; `auto` marks attacks.
     `cost`, `val_path` and `test_path` are [rows, attacks, seeds, points] at the largest ratio; `cost` is per unit.
-    `protection` is [fields of PROTECTION, rows, seeds]; `cells` and `failed` count results per row.
+    `applicable` is [rows, attacks], `protection` [fields of PROTECTION, rows, seeds]. Per row, `needs` is the data that
+    the defense asks for, `choices` what `auto` chose; `cells` and `failed` count results.
     """
 
     task: str
     rows: tuple[Row, ...]
     attacks: tuple[str, ...]
+    auto: NDArray[np.bool_]
     ratios: tuple[float, ...]
     seeds: tuple[int, ...]
     samples: Array
-    val: Array
-    test: Array
+    scores: dict[Selection, Array]
+    outcomes: dict[Selection, Array]
+    steps: Array
     cost: dict[str, Array]
     val_path: Array
     test_path: Array
+    applicable: NDArray[np.bool_]
     protection: dict[str, Array]
+    needs: tuple[str, ...]
+    choices: tuple[tuple[str, ...], ...]
     cells: tuple[int, ...]
     failed: tuple[int, ...]
 
@@ -74,18 +85,38 @@ class Curves:
 
     def eligible(self, row: int) -> NDArray[np.bool_]:
         """Return which attacks went well on every seed, [attacks, ratios]."""
-        return np.asarray(np.isfinite(self.val[row] + self.test[row]).all(axis=2))
+        return np.asarray(np.isfinite(self.scores["last"][row] + self.outcomes["last"][row]).all(axis=2))
 
-    def worst(self, row: int, selection: Selection) -> tuple[list[str], Array]:
-        """Return per ratio the attack that the attacker picks ("-" where none ran), and its accuracies by seed."""
-        choice, curve = worst_case((self.val if selection == "val" else self.test)[row], self.test[row])
+    def worst(self, row: int, rule: Selection, among: NDArray[np.bool_] | None = None) -> tuple[list[str], Array]:
+        """Return per ratio the attack that the attacker picks ("-" where none ran), and its accuracies by seed.
+
+        It picks among the attacks that are marked, by default among all.
+        """
+        scores = self.scores[rule][row]
+        scores = scores if among is None else np.where(among[:, None, None], scores, np.nan)
+        choice, curve = worst_case(scores, self.outcomes[rule][row])
         return ["-" if i < 0 else self.attacks[i] for i in choice], curve
 
     def under(self, row: int | None, attack: str) -> Array:
-        """Return the accuracies [ratios, seeds] of one row under one attack, all NaN where it has not run."""
+        """Return the accuracies [ratios, seeds] of one row where one attack ends, all NaN where it has not run."""
         if row is None or attack not in self.attacks:
-            return np.full(self.test.shape[2:], np.nan)
-        return np.asarray(self.test[row, self.attacks.index(attack)])
+            return self.nothing()
+        return np.asarray(self.outcomes[PAPER][row, self.attacks.index(attack)])
+
+    def nothing(self) -> Array:
+        """Return accuracies [ratios, seeds] that are all NaN."""
+        return np.full((len(self.ratios), len(self.seeds)), np.nan)
+
+    def spent(self, row: int, chosen: Sequence[str]) -> float:
+        """Return the mean steps over seeds of the attack that is chosen at each ratio, summed over ratios."""
+        places = [(self.attacks.index(name), n) for n, name in enumerate(chosen) if name != "-"]
+        return float(sum(self.steps[row, a, n].mean() for a, n in places)) if places else np.nan
+
+    def searched(self, row: int, among: NDArray[np.bool_]) -> float:
+        """Return the steps of all runs of the attacks that are marked, summed over ratios, mean over seeds."""
+        steps = self.steps[row][among]
+        ran = np.isfinite(steps).any(axis=(0, 1))
+        return float(np.nansum(steps, axis=(0, 1))[ran].mean()) if ran.any() else np.nan
 
 
 def collect(results: Iterable[Result], suite: Suite) -> list[Curves]:
@@ -100,18 +131,33 @@ def collect(results: Iterable[Result], suite: Suite) -> list[Curves]:
         protocols.add(result.cell.protocol)
     if len(protocols) > 1:
         raise UserError(f"results of the protocols {sorted(protocols)} are mixed; report each from its own run folder")
-    return [_curves(task, found, suite) for task, found in tasks.items() if found]
+    return [_curves(task, found, suite) for task, found in tasks.items() if any(r.status != "n/a" for r in found)]
 
 
 def checked(selection: str) -> Selection:
     """Return a rule's name as it came; raises UserError for a rule that does not exist."""
     if selection not in get_args(Selection):
         raise unknown("selection rule", selection, get_args(Selection))
-    return "val" if selection == "val" else "oracle"
+    return cast(Selection, selection)
 
 
-def _curves(task: str, results: Sequence[Result], suite: Suite) -> Curves:
-    _same_data(task, results)
+def so_far(rule: Selection, val: Array, test: Array) -> tuple[Array, Array]:
+    """Return what an attacker holds after each point of its runs, [..., points]: what it chooses by, and test accuracy.
+
+    The rules `val` and `oracle` keep the best point until then, the first of equals, on validation and on test data.
+    """
+    chooser = test if rule == "oracle" else val
+    if rule == "last":
+        return chooser, test
+    before = np.concatenate([np.full((*chooser.shape[:-1], 1), -np.inf), chooser[..., :-1]], axis=-1)
+    better = chooser > np.fmax.accumulate(before, axis=-1)
+    best = np.maximum.accumulate(np.where(better, np.arange(chooser.shape[-1]), 0), axis=-1)
+    return np.take_along_axis(chooser, best, axis=-1), np.take_along_axis(test, best, axis=-1)
+
+
+def _curves(task: str, found: Sequence[Result], suite: Suite) -> Curves:
+    _same_data(task, found)
+    results = [result for result in found if result.status != "n/a"]
     order = _ordered([entry.row for entry in suite.defenses], {r.cell.defense.label for r in results})
     labels = [label for entry in suite.attacks for label, _ in entry.variants()]
     rows = tuple(sorted({_row(r) for r in results}, key=lambda row: (order.index(row.defense), row)))
@@ -119,24 +165,33 @@ def _curves(task: str, results: Sequence[Result], suite: Suite) -> Curves:
     ratios = tuple(sorted({*suite.ratios, *(r.cell.ratio for r in results)}))
     seeds = tuple(sorted({r.cell.seed for r in results}))
     places = _placed(results, rows, attacks, ratios, seeds)
-    good = [(place, result) for place, result in places if result.status == "ok" and result.trajectory.step]
+    scored = [(place, result) for place, result in places if result.trajectory.step]
+    good = [(place, result) for place, result in scored if result.status == "ok"]
     shape = (len(rows), len(attacks), len(ratios), len(seeds))
-    paths = _paths([(p, r) for p, r in good if p[2] == shape[2] - 1], (shape[0], shape[1], shape[3]))
+    paths = _paths(good, shape)
+    held = {rule: [array[..., -1] for array in so_far(rule, *paths[-2:])] for rule in get_args(Selection)}
+    searching = {result.cell.attack.label for result in results if result.cell.attack.name == AUTO}
+    of = [[result for place, result in places if place[0] == i] for i in range(shape[0])]
     return Curves(
         task=task,
         rows=rows,
         attacks=attacks,
+        auto=np.array([label in searching for label in attacks]),
         ratios=ratios,
         seeds=seeds,
         samples=_samples(good, task, ratios),
-        val=_filled([(place, result.trajectory.val[-1]) for place, result in good], shape),
-        test=_filled([(place, result.trajectory.test[-1]) for place, result in good], shape),
-        cost={name: paths[k] for k, name in enumerate(COSTS)},
-        val_path=paths[-2],
-        test_path=paths[-1],
+        scores={rule: score for rule, (score, _) in held.items()},
+        outcomes={rule: outcome for rule, (_, outcome) in held.items()},
+        steps=_filled([(place, result.trajectory.step[-1]) for place, result in scored], shape),
+        cost={name: paths[k][:, :, -1] for k, name in enumerate(COSTS)},
+        val_path=paths[-2][:, :, -1],
+        test_path=paths[-1][:, :, -1],
+        applicable=_applicable(rows, attacks, suite, found),
         protection=_protection(places, (shape[0], shape[3])),
-        cells=tuple(sum(p[0] == i for p, _ in places) for i in range(shape[0])),
-        failed=tuple(sum(p[0] == i and r.status != "ok" for p, r in places) for i in range(shape[0])),
+        needs=tuple(next((r.protection.needs for r in part if r.protection and r.protection.needs), "") for part in of),
+        choices=tuple(tuple(r.choice for r in part if r.choice and r.cell.attack.name == AUTO) for part in of),
+        cells=tuple(len(part) for part in of),
+        failed=tuple(sum(r.status != "ok" for r in part) for part in of),
     )
 
 
@@ -146,6 +201,27 @@ def _row(result: Result) -> Row:
 
 def _ordered(first: Sequence[str], found: set[str]) -> tuple[str, ...]:
     return (*dict.fromkeys(first), *sorted(found - set(first)))
+
+
+def _applicable(
+    rows: Sequence[Row], attacks: Sequence[str], suite: Suite, results: Sequence[Result]
+) -> NDArray[np.bool_]:
+    # What the suite plans and nothing refused counts, so that a run that is cut short looks incomplete.
+    facing = {
+        (label, params.get("mask", "dense")): {*entry.against}
+        for entry in suite.attacks
+        for label, params in entry.variants()
+    }
+    ran, refused = (
+        {(_row(r), r.cell.attack.label) for r in results if (r.status == "n/a") == refusal} for refusal in (False, True)
+    )
+
+    def applies(row: Row, attack: str) -> bool:
+        against = facing.get((attack, row.mask))
+        planned = against is not None and (not against or bool({row.defense, row.name} & against))
+        return (row, attack) in ran or (planned and (row, attack) not in refused)
+
+    return np.array([[applies(row, attack) for attack in attacks] for row in rows], dtype=bool)
 
 
 def _placed(results: Sequence[Result], *axes: Sequence[object]) -> list[Placed]:
@@ -192,14 +268,14 @@ def _protection(places: Sequence[Placed], shape: tuple[int, int]) -> dict[str, A
     return dict(zip(PROTECTION, values, strict=True))
 
 
-def _paths(ends: Sequence[Placed], shape: tuple[int, int, int]) -> Array:
+def _paths(good: Sequence[Placed], shape: tuple[int, ...]) -> Array:
     # A path shorter than the longest repeats its last point, which is never the first to reach anything.
-    points = max((len(result.trajectory.step) for _, result in ends), default=1)
+    points = max((len(result.trajectory.step) for _, result in good), default=1)
     paths = np.full((len(COSTS) + 2, *shape, points), np.nan)
-    for (i, a, _, s), result in ends:
+    for place, result in good:
         run = result.trajectory
         columns = np.array([run.step, run.samples, run.flops, run.seconds, run.val, run.test], dtype=np.float64)
-        paths[:, i, a, s] = np.pad(columns, ((0, 0), (0, points - columns.shape[1])), mode="edge")
+        paths[:, *place] = np.pad(columns, ((0, 0), (0, points - columns.shape[1])), mode="edge")
     return paths
 
 

@@ -6,9 +6,10 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache as memoised
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -85,6 +86,11 @@ class Domain:
     test: Split
     digests: dict[str, str]
 
+    def limited(self, train: int | None, scored: int | None) -> Domain:
+        """Return the domain with at most so many training samples, and validation and test samples, of every class."""
+        most = {"train": train, "val": scored, "test": scored}
+        return replace(self, **{part: _cut(getattr(self, part), count) for part, count in most.items()})
+
 
 def describe_domains() -> dict[str, str]:
     """Return one line about every domain by its name, without building any."""
@@ -118,6 +124,12 @@ def nested_subset(split: Split, ratio: float, generator: torch.Generator) -> Spl
     chosen = stratified_order(labels, *draws)[: max(1, round(ratio * len(split)))]
     # Sorted, since the stratified order itself would give labels away to attacks that get none.
     return split.subset(torch.from_numpy(np.sort(chosen)).to(split.y.device))
+
+
+def _cut(split: Split, count: int | None) -> Any:
+    if count is None or count >= len(split):
+        return split
+    return nested_subset(split, count / len(split), torch.Generator().manual_seed(0))
 
 
 def _build(family: Family, name: str, image_size: int) -> dict[str, Tensor]:

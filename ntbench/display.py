@@ -76,19 +76,54 @@ def _text(record: Record, name: str) -> str:
     return str(value) if isinstance(value, str) and value else MISSING
 
 
-PAPER, WORST, DEFENDER = "Paper setting", "Worst case", "The defender pays"
+def letters(needs: Any) -> str:
+    """Return which data a defense asks for by initials: S source labels, T target labels, t target images."""
+    return "+".join(_LETTERS.get(part, part) for part in str(needs).split(", ")) if needs else MISSING
+
+
+PAPER, GRID, AUTO, WORST, DEFENDER = "Paper setting", "Grid", "Auto", "Worst case", "The defender pays"
+_LETTERS = {"source labels": "S", "target labels": "T", "target images": "t", "nothing": "none"}
+
+
+def _area(group: str, name: str, interval: bool = True) -> Column:
+    if interval:
+        return Column(group, "SLC-AUC", name, lambda r: with_interval(r, name))
+    return Column(group, "SLC-AUC", name, lambda r: number(r.get(name), signed=True))
+
+
+def _named(group: str, heading: str, name: str) -> Column:
+    return Column(group, heading, name, lambda r: _text(r, name), numeric=False)
+
+
+def _steps(group: str, name: str) -> Column:
+    return Column(group, "steps", name, lambda r: number(r.get(name), 0))
+
+
 COLUMNS: dict[str, Column] = {
     "rank": Column("", "Rank", "rank", rank),
-    "defense": Column("", "Defense", "defense", lambda r: _text(r, "defense"), numeric=False),
+    "defense": _named("", "Defense", "defense"),
     "holds": Column("", "Holds", "holds", lambda r: _yes(r, "holds"), numeric=False),
-    "mask": Column("", "Mask", "mask", lambda r: _text(r, "mask"), numeric=False),
-    "paper_slc": Column(PAPER, "SLC-AUC", "paper_slc", lambda r: with_interval(r, "paper_slc")),
+    "mask": _named("", "Mask", "mask"),
+    "data": Column("", "Data", "needs", lambda r: letters(r.get("needs")), numeric=False),
+    "paper": _area(PAPER, "paper_slc", interval=False),
+    "paper_slc": _area(PAPER, "paper_slc"),
     "paper_overhead": Column(PAPER, "overhead", "paper_overhead", lambda r: ratio(r, "paper_overhead")),
-    "paper_attack": Column(PAPER, "attack", "paper_attack", lambda r: _text(r, "paper_attack"), numeric=False),
-    "slc": Column(WORST, "SLC-AUC", "slc", lambda r: with_interval(r, "slc")),
+    "paper_attack": _named(PAPER, "attack", "paper_attack"),
+    "grid": _area(GRID, "grid_slc", interval=False),
+    "grid_slc": _area(GRID, "grid_slc"),
+    "grid_attack": _named(GRID, "attack", "grid_attack"),
+    "grid_steps": _steps(GRID, "grid_steps"),
+    "auto": _area(AUTO, "auto_slc", interval=False),
+    "auto_slc": _area(AUTO, "auto_slc"),
+    "auto_choice": _named(AUTO, "choice", "auto_choice"),
+    "auto_steps": _steps(AUTO, "auto_steps"),
+    "worst": _area(WORST, "slc", interval=False),
+    "slc": _area(WORST, "slc"),
     "slc_norm": Column(WORST, "mean gap, points", "slc_norm", lambda r: percent(r.get("slc_norm"), signed=True)),
     "overhead": Column(WORST, "overhead", "overhead_steps_90", lambda r: ratio(r, "overhead_steps_90")),
-    "worst_attack": Column(WORST, "attack", "worst_attack", lambda r: _text(r, "worst_attack"), numeric=False),
+    "worst_attack": _named(WORST, "attack", "worst_attack"),
+    "worst_steps": _steps(WORST, "worst_steps"),
+    "needs": _named(DEFENDER, "data", "needs"),
     "source": Column(DEFENDER, "source accuracy, %", "source_after", lambda r: percent(r.get("source_after"))),
     "drop": Column(DEFENDER, "drop, points", "drop", lambda r: with_interval(r, "drop", percent, signed=False)),
     "cost": Column(
@@ -97,10 +132,13 @@ COLUMNS: dict[str, Column] = {
     "zero_shot": Column("", "Zero-shot target, %", "zero_shot", lambda r: percent(r.get("zero_shot"))),
     "sparsity": Column("", "Zeros, %", "sparsity", lambda r: percent(r.get("sparsity"))),
     "failed": Column("", "Failed cells", "failed", _failed),
-    "note": Column("", "Note", "note", lambda r: _text(r, "note"), numeric=False),
+    "note": _named("", "Note", "note"),
 }
-NARROW = ("rank", "defense", "mask", "paper_slc", "paper_overhead", "slc", "overhead", "drop", "holds")
-NOTED = (*NARROW, "note")
+# Where room is short, only the number that counts has its interval.
+_SHORT = ("paper", "grid", "auto", "slc", "overhead", "worst_attack", "worst_steps")
+NARROW = ("rank", "defense", "mask", "data", *_SHORT, "drop", "holds")
+NOTED = ("rank", "defense", "mask", *_SHORT, "needs", "drop", "holds", "note")
+WIDE = tuple(name for name in COLUMNS if name not in ("data", "paper", "grid", "auto", "worst", "note"))
 
 
 def cells(record: Record, names: tuple[str, ...] = tuple(COLUMNS)) -> dict[str, str]:

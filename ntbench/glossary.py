@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 RULES = {
-    "val": "the attacker picks its attack, per sample count, by accuracy on its own validation data (feasible)",
-    "oracle": "the attack is picked, per sample count, by test accuracy (not feasible: an upper bound)",
+    "last": "the attacker takes the last model of every attack, and picks the attack, per sample count, by accuracy on "
+    "its own validation data (feasible)",
+    "val": "the attacker picks both the step of every attack, among those that are scored, and the attack, per sample "
+    "count, by accuracy on its own validation data (feasible)",
+    "oracle": "both the step and the attack, per sample count, are picked by test accuracy (not feasible: an optimistic "
+    "bound for the attacker)",
 }
 
 READING = (
     "A defense matters only as far as an attacker is worse off with its weights than with none. So every number "
     "compares the attacker who fine-tunes the protected weights with one who trains the same architecture from "
     "scratch, with the same samples, the same budget and the same choice of attacks. The paper setting is the one "
-    "attack that the paper of the defense evaluates with; the worst case is the strongest attack of the whole grid. "
-    "The distance between the two is how much the paper setting flatters."
+    "attack that the paper of the defense evaluates with; the grid is the best of all attacks that an expert lists, auto "
+    "one attack that searches for itself, and the worst case the strongest of them all. The distance between paper "
+    "setting and worst case is how much the paper setting flatters."
 )
 
 _COSTS = {
@@ -22,7 +27,7 @@ _COSTS = {
     "seconds": "Wall-clock seconds",
 }
 _OVERHEADS = {
-    f"overhead_{cost}_{q}": f"{words} from the protected weights to reach {q} % of tuned scratch's final accuracy, "
+    f"overhead_{cost}_{q}": f"{words} from the protected weights to reach {q} % of tuned scratch's accuracy, "
     "over the same from scratch, for the cheapest attack, at the largest sample ratio, median over seeds; above 1 the "
     "attacker loses, and '>' marks a lower bound: the budget ended first."
     for cost, words in _COSTS.items()
@@ -36,22 +41,41 @@ LEADERBOARD: dict[str, str] = {
     "task": "Source domain (kept) and target domain (protected).",
     "defense": "Label of the defense.",
     "mask": "The attacker on released zeros: 'dense' lets them grow, 'keep' puts them back after every step.",
+    "needs": "Data that the defense asks for beyond the weights. In short tables S is source labels, T target labels, "
+    "and t target images without labels.",
+    "selection": "How the attacker chooses: 'last' takes the last step of every attack and chooses among attacks on "
+    "validation data, 'val' chooses the step too, 'oracle' chooses both on test data, which is optimistic.",
     "ranked": "A defense is ranked by its weaker row: nobody can force an attacker to keep zeros.",
     "control": "A control, in every table: no defense, training from scratch, plain magnitude pruning.",
     "holds": "Worst-case SLC-AUC interval below 0, overhead_steps_90 at least 1, and drop at most 0.02.",
-    "thin": "Fewer than two thirds of the attacks finished on every seed at some sample ratio.",
+    "thin": "Fewer than two thirds of the attacks that apply went well on every seed at some sample ratio. What is n/a "
+    "does not count; an attack that diverges has failed.",
     "seeds": "Number of seeds.",
-    "cells": "Number of finished cells, failed ones included.",
+    "cells": "Number of finished cells, failed ones included, n/a ones not.",
     "failed": "Cells that ended in an error, a timeout or divergence; they never enter a number.",
-    "paper_attack": "The one attack that the paper of the defense evaluates with.",
+    "paper_attack": "The one attack that the paper of the defense evaluates with, at its last step under every rule.",
     "paper_mask": "What the paper's attacker does with released zeros.",
     "paper_slc": "SLC-AUC under the paper's attack, against scratch under that same attack.",
     "paper_slc_low": "Lower end of its 95 % bootstrap interval over seeds.",
     "paper_slc_high": "Upper end of its 95 % bootstrap interval over seeds.",
     "paper_overhead": "Overhead in steps at 90 % under the paper's attack, against scratch under that same attack.",
     "paper_overhead_censored": "Share of the seeds that never got there; from one half on, the value is a lower bound.",
+    "grid_attack": "The attack that the grid's best picks at most sample ratios.",
+    "grid_slc": "SLC-AUC of the best attack other than 'auto' at each sample ratio, against scratch's best over the same "
+    "attacks.",
+    "grid_slc_low": "Lower end of its 95 % bootstrap interval over seeds.",
+    "grid_slc_high": "Upper end of its 95 % bootstrap interval over seeds.",
+    "grid_steps": "Optimizer steps of all attacks of the grid on this row, summed over sample ratios, mean over seeds: "
+    "what trying them all costs.",
+    "auto_choice": "What the attack 'auto', which searches for itself on validation data, chose most often.",
+    "auto_slc": "SLC-AUC of the attack 'auto', against scratch under 'auto'.",
+    "auto_slc_low": "Lower end of its 95 % bootstrap interval over seeds.",
+    "auto_slc_high": "Upper end of its 95 % bootstrap interval over seeds.",
+    "auto_steps": "Optimizer steps of the search of 'auto', summed over sample ratios, mean over seeds.",
     "worst_attack": "The attack that the worst case picks at most sample ratios.",
     "worst_attacks": "The attack that the worst case picks at each sample ratio, smallest ratio first.",
+    "worst_steps": "Optimizer steps of the attacks that the worst case picks, summed over sample ratios, mean over seeds; "
+    "finding them is not counted.",
     "slc": "SLC-AUC of the worst case: the area between its sample-wise learning curve and that of tuned scratch, over "
     "the natural log of the sample count. Negative: the attacker is worse off than with no weights at all.",
     "slc_low": "Lower end of its 95 % bootstrap interval over seeds.",
@@ -82,8 +106,9 @@ RESULTS: dict[str, str] = {
     "ratio": "Share of the target training split that the attacker has.",
     "samples": "Number of target training samples that the attacker has.",
     "seed": "Seed of initialisation, subset and batch order.",
-    "status": "ok, error, timeout or diverged.",
-    "error": "First line of the reason of a failure.",
+    "status": "ok, error, timeout, diverged, or n/a where the attack cannot face the defense on this task.",
+    "error": "First line of the reason of a failure, or why the attack is n/a.",
+    "choice": "What an attack that chooses for itself says that it chose.",
     "test_accuracy": "Accuracy on target test data at the end of the attack.",
     "val_accuracy": "Accuracy on the attacker's validation data at the end of the attack.",
     "steps": "Optimizer steps of the attack.",
@@ -103,4 +128,15 @@ RESULTS: dict[str, str] = {
     "pretrain_seconds": "Wall-clock seconds of pretraining.",
     "protect_seconds": "Wall-clock seconds of protecting.",
     "peak_mb": "Peak memory of the worker in MiB.",
+}
+
+COVERAGE: dict[str, str] = {
+    "task": LEADERBOARD["task"],
+    "defense": LEADERBOARD["defense"],
+    "mask": LEADERBOARD["mask"],
+    "attack": RESULTS["attack"],
+    "runs": "Cells that ran, failed ones included.",
+    "failed": LEADERBOARD["failed"],
+    "not_applicable": "Cells that are n/a, because the attack cannot face the defense on this task.",
+    "reason": "Why they are.",
 }

@@ -22,6 +22,7 @@ from ntbench.types import Budget, Kind, Mask, MethodSpec, Training, digest
 __all__ = [
     "Access",
     "Attack",
+    "Budget",
     "Context",
     "Defense",
     "Field",

@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
+from ntbench.curves import checked, so_far
 from ntbench.display import number, ratio, row_name
 
 WIDTH = 7.0  # inches: two columns of a paper
@@ -65,21 +66,34 @@ def learning_curves_figure(board: pd.DataFrame, curves: pd.DataFrame) -> Figure 
 
 
 def envelopes(trajectories: pd.DataFrame, selection: str) -> pd.DataFrame:
-    """Return per row, step and seed the test accuracy of the best attack at that step, at the largest ratio.
+    """Return per row, step and seed the test accuracy that the best attack holds by then, at the largest ratio.
 
-    The attack has the best seed mean on the split that `selection` allows, among those with every seed.
+    A run that has ended keeps its last model. The attack has the best seed mean of what the selection rule chooses by,
+    among those that every seed has scored by then.
     """
-    last = trajectories[trajectories["ratio"] == trajectories["ratio"].max()]
     place = ["defense", "mask", "step", "attack"]
-    wide = last.pivot_table(index=[*place, "seed"], columns="split", values="value").reset_index()
-    if wide.empty:
+    ends = trajectories[trajectories["ratio"] == trajectories["ratio"].max()]
+    if ends.empty:
         return pd.DataFrame(columns=[*place, "seed", "accuracy"])
-    split = "val" if selection == "val" else "test"
-    mean = wide.groupby(place)[split].agg(["mean", "count"]).reset_index()
-    mean = mean[mean["count"] == wide["seed"].nunique()]
+    held = _held(ends, selection)
+    mean = held.groupby(place)["score"].agg(["mean", "count"]).reset_index()
+    mean = mean[mean["count"] == held["seed"].nunique()]
     best = mean.loc[mean.groupby(place[:-1])["mean"].idxmax(), place]
-    paths: pd.DataFrame = best.merge(wide, on=place).rename(columns={"test": "accuracy"})
-    return paths[[*place, "seed", "accuracy"]]
+    return best.merge(held, on=place)[[*place, "seed", "accuracy"]]
+
+
+def _held(ends: pd.DataFrame, selection: str) -> pd.DataFrame:
+    # Per run and step that any run was scored at: what its attacker chooses by, and its test accuracy.
+    runs = ["defense", "mask", "attack", "seed"]
+    val, test = (
+        ends[ends["split"] == split].pivot_table(index=runs, columns="step", values="value").ffill(axis=1)
+        for split in ("val", "test")
+    )
+    arrays = zip(("score", "accuracy"), so_far(checked(selection), val.to_numpy(), test.to_numpy()), strict=True)
+    score, accuracy = (
+        pd.DataFrame(array, val.index, val.columns).melt(ignore_index=False, value_name=name) for name, array in arrays
+    )
+    return score.assign(accuracy=accuracy["accuracy"].to_numpy()).reset_index().dropna()
 
 
 def overhead_figure(board: pd.DataFrame, paths: pd.DataFrame) -> Figure | None:

@@ -29,10 +29,13 @@ MAX_DROP = 0.02
 MIN_ELIGIBLE = 2 / 3
 OVERHEADS = tuple(f"overhead_{cost}_{q}" for cost in COSTS for q in QUANTILES)
 COLUMNS = (
-    *("rank", "rank_low", "rank_high", "task", "defense", "mask", "ranked", "control", "holds", "thin"),
-    *("seeds", "cells", "failed", "paper_attack", "paper_mask", "paper_slc", "paper_slc_low", "paper_slc_high"),
+    *("rank", "rank_low", "rank_high", "task", "defense", "mask", "needs", "selection"),
+    *("ranked", "control", "holds", "thin", "seeds", "cells", "failed"),
+    *("paper_attack", "paper_mask", "paper_slc", "paper_slc_low", "paper_slc_high"),
     *("paper_overhead", "paper_overhead_censored"),
-    *("worst_attack", "worst_attacks", "slc", "slc_low", "slc_high", "slc_norm"),
+    *("grid_attack", "grid_slc", "grid_slc_low", "grid_slc_high", "grid_steps"),
+    *("auto_choice", "auto_slc", "auto_slc_low", "auto_slc_high", "auto_steps"),
+    *("worst_attack", "worst_attacks", "worst_steps", "slc", "slc_low", "slc_high", "slc_norm"),
     *(f"{name}{suffix}" for name in OVERHEADS for suffix in ("", "_censored", "_restricted")),
     *("source_before", "source_after", "drop", "drop_low", "drop_high", "zero_shot", "sparsity"),
     *("protect_seconds_ratio", "protect_flops_ratio", "note"),
@@ -43,10 +46,11 @@ Record = dict[str, Any]
 def leaderboard_table(results: Iterable[Result], suite: Suite, selection: str = "val") -> pd.DataFrame:
     """Return one row per task, defense and mask, the strongest defense of each task first.
 
-    `selection` is "val" (the attacker chooses on its own validation data) or "oracle" (on test data). SLC-AUC is paired
-    by seed. Overheads stand at the largest sample ratio alone, since a few samples are learnt in a step or never; where
-    `_censored`, the share of seeds that never got there, is one half or more, the value is a lower bound. Raises
-    UserError for an unknown rule and for mixed results.
+    `selection` is "val" (the attacker chooses attacks and steps on its own validation data), "last" (attacks alone, each
+    where it ends) or "oracle" (both on test data). SLC-AUC is paired by seed. Overheads stand at the largest sample
+    ratio alone, since a few samples are learnt in a step or never; where `_censored`, the share of seeds that never got
+    there, is one half or more, the value is a lower bound. Cells that are n/a do not count, and a row of nothing else
+    does not appear. Raises UserError for an unknown rule and for mixed results.
     """
     rule = checked(selection)
     records = [record for curves in collect(results, suite) for record in _task_records(curves, suite, rule)]
@@ -68,10 +72,10 @@ def present(defense: Array, scratch: Array) -> NDArray[np.bool_]:
     return np.asarray(np.isfinite(defense + scratch).all(axis=1))
 
 
-def reference(curves: Curves, rule: Selection) -> Array:
-    """Return the accuracies [ratios, seeds] of tuned scratch, all NaN where it has not run."""
+def reference(curves: Curves, rule: Selection, among: NDArray[np.bool_] | None = None) -> Array:
+    """Return the accuracies [ratios, seeds] of scratch tuned among attacks, all NaN where it has not run."""
     scratch = curves.scratch()
-    return np.full(curves.test.shape[2:], np.nan) if scratch is None else curves.worst(scratch, rule)[1]
+    return curves.nothing() if scratch is None else curves.worst(scratch, rule, among)[1]
 
 
 def _task_records(curves: Curves, suite: Suite, rule: Selection) -> list[Record]:
@@ -82,7 +86,9 @@ def _task_records(curves: Curves, suite: Suite, rule: Selection) -> list[Record]
     ranks = _ranks(curves, areas, [bool(b.all()) for b in both])
     records: list[Record] = []
     for i, (chosen, _) in enumerate(worst):
-        record = ranks[i] | _counts(curves, i) | _paper(curves, i, suite) | _attacks(chosen)
+        record = ranks[i] | _counts(curves, i) | _paper(curves, i, suite) | _searches(curves, i, rule)
+        record |= {"selection": rule, "worst_attack": _commonest(chosen)}
+        record |= {"worst_attacks": "; ".join(chosen), "worst_steps": curves.spent(i, chosen)}
         record |= _interval("slc", areas[i]) | _overheads(curves, i, rule) | _protection(curves, i)
         record["slc_norm"] = normalised(record["slc"], curves.samples[both[i]]) if both[i].sum() > 1 else np.nan
         works = record["slc_high"] < 0 and record["overhead_steps_90"] >= 1 and record["drop"] <= MAX_DROP
@@ -145,24 +151,39 @@ def _counts(curves: Curves, i: int) -> Record:
         "task": curves.task,
         "defense": row.defense,
         "mask": row.mask,
+        "needs": curves.needs[i],
         "control": row.name in CONTROLS,
-        "thin": bool(curves.eligible(i).mean(axis=0).min() < MIN_ELIGIBLE),
+        "thin": bool(curves.eligible(i)[curves.applicable[i]].mean(axis=0).min() < MIN_ELIGIBLE),
         "seeds": len(curves.seeds),
         "cells": curves.cells[i],
         "failed": curves.failed[i],
     }
 
 
-def _attacks(chosen: Sequence[str]) -> Record:
-    ran = [name for name in chosen if name != "-"]
-    most = Counter(ran).most_common(1)
-    return {"worst_attack": most[0][0] if most else "", "worst_attacks": "; ".join(chosen)}
+def _searches(curves: Curves, i: int, rule: Selection) -> Record:
+    """Return what the attacker reaches with the grid of attacks alone and with the automatic one alone, and at what cost.
+
+    Scratch searches as the attacker does: among the same attacks.
+    """
+    searches = {"grid": ~curves.auto, "auto": curves.auto}
+    record: Record = {"auto_choice": _commonest(curves.choices[i])}
+    record["grid_attack"] = _commonest(curves.worst(i, rule, searches["grid"])[0])
+    for name, among in searches.items():
+        areas = seed_areas(curves, curves.worst(i, rule, among)[1], reference(curves, rule, among))
+        record |= _interval(f"{name}_slc", areas) | {f"{name}_steps": curves.searched(i, among)}
+    return record
+
+
+def _commonest(names: Iterable[str]) -> str:
+    most = Counter(name for name in names if name != "-").most_common(1)
+    return most[0][0] if most else ""
 
 
 def _notes(curves: Curves, i: int, both: NDArray[np.bool_], ranked: bool) -> list[str]:
     row, scratch = curves.rows[i], curves.scratch()
-    absent = curves.val[i].size - curves.cells[i]
-    notes = [f"{absent} of {curves.val[i].size} cells have not run"] if absent else []
+    planned = int(curves.applicable[i].sum()) * len(curves.ratios) * len(curves.seeds)
+    absent = planned - curves.cells[i]
+    notes = [f"{absent} of {planned} cells have not run"] if absent else []
     if scratch is None:
         return [*notes, "no scratch curve to compare with: run the control scratch"]
     if both.sum() < 2:

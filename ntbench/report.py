@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 from rich.box import SIMPLE_HEAD
+from rich.console import JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
@@ -19,6 +20,7 @@ from ntbench.errors import UserError
 from ntbench.glossary import RULES
 from ntbench.suite import Suite
 from ntbench.tables import (
+    coverage_table,
     failures_table,
     heatmap_table,
     leaderboard_table,
@@ -30,39 +32,47 @@ from ntbench.templating import html, latex, markdown
 from ntbench.types import Result
 
 DECIMALS = 6
-# Eighty columns hold these and no more; the page has the other intervals.
+# Eighty columns hold these and no more; the page has the intervals.
 TERMINAL = {
     "rank": "#",
     "defense": "Defense",
-    "paper_slc": "Paper\nSLC",
-    "paper_overhead": "over-\nhead",
-    "slc": "Worst case\nSLC-AUC",
+    "data": "Data",
+    "paper": "Paper",
+    "grid": "Grid",
+    "auto": "Auto",
+    "worst": "Worst",
     "overhead": "over-\nhead",
-    "drop": "Source\ndrop",
+    "worst_attack": "Attack",
+    "worst_steps": "Steps",
+    "drop": "Drop",
     "holds": "Holds",
 }
+ATTACK_WIDTH = 14
 CAPTION = """\
-SLC-AUC below 0: the attacker does worse than from scratch; 95 % intervals.
-Overhead: steps to 90 % of what scratch reaches, over those of scratch.
-Source drop in points. +mask: the attacker keeps the released zeros."""
+Paper, Grid, Auto, Worst: SLC-AUC under the paper's attack, the best of the grid,
+the automatic attack, and the worst case; below 0 scratch serves the attacker better.
+Overhead of the worst case: steps to 90 % of what scratch reaches, over scratch's.
+Attack: the worst one, its steps over all sample ratios. Drop: source, in points.
+Data that the defense needs: S source labels, T target labels, t target images.
+*: the attacker keeps the released zeros. Selection rule: {selection}."""
 CAPTIONS = {
     "learning_curves": (
         "Sample-wise learning curves",
         "Test accuracy after the strongest attack (colour) and from scratch (black), by how many target samples the "
         "attacker has. Red area: the released weights help the attacker; blue area: they hurt. The area is SLC-AUC. "
-        "The dotted line is the attack of the paper. Bars span the seeds.",
+        "The dotted line is where the attack of the paper ends. Bars span the seeds.",
     ),
     "overhead_curves": (
         "Overhead",
-        "Test accuracy on the way of the attack, with the best attack at each step, at the largest sample ratio; bands "
+        "Test accuracy on the way of the attack, with the best attack until each step, at the largest sample ratio; bands "
         "span the seeds. The overhead is how many times as many steps as scratch the protected curve takes to the "
-        "dotted line; '>' means that it did not get there within the budget.",
+        "dotted line; '>' means that it did not get there within the budget. An attack that has ended keeps its model.",
     ),
     "attack_heatmap": (
         "Attacks against defenses",
         "SLC-AUC against tuned scratch for each single attack. Red: better than scratch for the attacker; blue: worse. "
         "Frames mark the attack of each paper. The last line is the worst case, which picks per sample count. "
-        "Grey: the attack did not finish on every seed and sample ratio.",
+        "Grey: the attack did not finish on every seed and sample ratio, or cannot face the defense.",
     ),
     "intactness": (
         "What the defender pays, what the attacker loses",
@@ -86,13 +96,16 @@ def write_report(run: Path, results: Iterable[Result], suite: Suite, selection: 
     grid.to_csv(out / "results.csv", index=False)
     trajectories.to_parquet(out / "trajectories.parquet", index=False)
     board.round(DECIMALS).to_csv(out / "leaderboard.csv", index=False)
+    coverage = coverage_table(found)
+    coverage.to_csv(out / "coverage.csv", index=False)
     context = {"suite": suite, "selection": selection, "rule": RULES[selection], "tasks": task_rows(board)}
     _write(out / "leaderboard.md", markdown().get_template("leaderboard.md.j2").render(context))
     _write(out / "leaderboard.tex", latex().get_template("leaderboard.tex.j2").render(context))
     good = trajectories[trajectories["key"].isin(grid.loc[grid["status"] == "ok", "key"])]
     tables = (board, learning_curves(found, suite, selection), good, heatmap_table(found, suite, selection))
     context |= {"figures": _figures(out / "figures", tables, selection), "costs": COSTS, "quantiles": QUANTILES}
-    context |= {"failures": failures_table(found).to_dict("records"), "count": len(found)}
+    context |= {"failures": failures_table(found).to_dict("records"), "count": int(coverage["runs"].sum())}
+    context |= {"coverage": coverage_lines(coverage), "na": int(coverage["not_applicable"].sum())}
     context |= {"provenance": _provenance(found), "recipes": _recipes(found)}
     _write(out / "index.html", html().get_template("index.html.j2").render(context))
     return out / "index.html"
@@ -100,16 +113,18 @@ def write_report(run: Path, results: Iterable[Result], suite: Suite, selection: 
 
 def terminal_table(leaderboard: pd.DataFrame) -> Table:
     """Return the leaderboard for the terminal; controls and rows without a rank are dimmed."""
-    table = Table(caption=CAPTION, caption_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    caption = CAPTION.format(selection=", ".join(leaderboard["selection"].unique()))
+    table = Table(caption=caption, caption_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for name, title in TERMINAL.items():
-        table.add_column(title, justify="right" if COLUMNS[name].numeric else "left", no_wrap=True)
+        width = ATTACK_WIDTH if name == "worst_attack" else None
+        justify: JustifyMethod = "right" if COLUMNS[name].numeric else "left"
+        table.add_column(title, justify=justify, max_width=width, no_wrap=True)
     for task, rows in task_rows(leaderboard).items():
         table.add_row("", Text(task, style="bold"))
         for row in rows:
             texts = cells(row, tuple(TERMINAL)) | {
                 "rank": number(row["rank"], 0),
-                "defense": row["defense"] + (" +mask" if row["mask"] == "keep" else ""),
-                "paper_slc": number(row["paper_slc"], signed=True),
+                "defense": row["defense"] + ("*" if row["mask"] == "keep" else ""),
                 "drop": percent(row["drop"]),
             }
             style = "dim" if row["control"] or not row["ranked"] else None
@@ -122,6 +137,17 @@ def task_rows(leaderboard: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
     """Return the leaderboard's rows by task, in its order."""
     groups = leaderboard.groupby("task", sort=False)
     return {str(task): [{str(k): v for k, v in r.items()} for r in part.to_dict("records")] for task, part in groups}
+
+
+def coverage_lines(coverage: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
+    """Return by task one line per defense and mask: its attacks that ran, its cells, and the others by reason."""
+    lines: dict[str, list[dict[str, Any]]] = {}
+    for (task, defense, mask), part in coverage.groupby(["task", "defense", "mask"], sort=False):
+        line = {"defense": defense, "mask": mask, "attacks": int((part["runs"] > 0).sum())}
+        line |= {name: int(part[name].sum()) for name in ("runs", "failed")}
+        refused = part[part["not_applicable"] > 0].groupby("reason")["attack"]
+        lines.setdefault(str(task), []).append(line | {"refused": {why: list(names) for why, names in refused}})
+    return lines
 
 
 def _write(path: Path, text: str) -> None:

@@ -26,12 +26,17 @@ class Request:
     defenses: tuple[str, ...] = ()
     plugins: tuple[str, ...] = ()
     seeds: tuple[int, ...] = ()
+    tasks: tuple[str, ...] = ()
+    search: int = 0
+    """Optimizer steps of an automatic search that stands in place of the suite's attacks."""
 
     @cached_property
     def resolved(self) -> Suite:
-        """Return the suite with the seeds that are asked for."""
+        """Return the suite with the seeds and tasks that are asked for."""
         suite = load_suite(self.suite)
-        return suite.model_copy(update={"seeds": self.seeds}) if self.seeds else suite
+        suite = suite.model_copy(update={"seeds": self.seeds}) if self.seeds else suite
+        suite = suite.with_tasks(self.tasks) if self.tasks else suite
+        return suite.searched(self.search) if self.search else suite
 
     @cached_property
     def key(self) -> str:

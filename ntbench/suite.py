@@ -94,6 +94,27 @@ class Suite(Recipe):
         """Return the name and version that stand in every row."""
         return f"{self.name}-{self.version}"
 
+    def with_tasks(self, names: tuple[str, ...]) -> Suite:
+        """Return the suite with some of its tasks, by name; raises UserError for a task that it lacks."""
+        known = {task.name: task for task in self.tasks}
+        for name in names:
+            if name not in known:
+                raise unknown(f"task of {self.name}", name, known)
+        return self.model_copy(update={"tasks": tuple(known[name] for name in dict.fromkeys(names))})
+
+    def searched(self, steps: int) -> Suite:
+        """Return the suite with the attack `auto` alone, of so many optimizer steps for every cell.
+
+        Raises UserError for less than one plain run.
+        """
+        runs = steps // self.budget.steps
+        if runs < 1:
+            raise UserError(f"--budget {steps}: a single run of {self.name} takes {self.budget.steps} steps; give more")
+        search = AttackEntry(name="auto", params={"runs": runs}, grid={"mask": ["dense", "keep"]})
+        rows = tuple(entry.model_copy(update={"paper": None}) for entry in self.defenses)
+        update = {"name": f"{self.name}_searched", "attacks": (search,), "defenses": rows}
+        return self.model_copy(update=update | {"paper": PaperSetting(attack="auto")})
+
     def paper_setting(self, row: str) -> PaperSetting:
         """Return the paper's attack on one row; the suite's own where the row states none."""
         return next((d.paper for d in self.defenses if d.row == row and d.paper), self.paper)

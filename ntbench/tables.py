@@ -1,4 +1,4 @@
-"""Results as pandas tables: cells, trajectories, failures, learning curves, the heat map and the leaderboard."""
+"""Results as pandas tables: cells, trajectories, failures, coverage, learning curves, the heat map, the leaderboard."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from ntbench.types import Protection, Result, Trajectory, digest
 
 __all__ = [
     "TIMING",
+    "coverage_table",
     "failures_table",
     "heatmap_table",
     "leaderboard_table",
@@ -28,16 +29,17 @@ COUNTS = ("samples", "steps", "train_samples", "flops", "pretrain_flops", "prote
 FRACTIONS = ("test_accuracy", "val_accuracy", "source_before", "source_after", "zero_shot", "sparsity")
 COLUMNS = (
     *PLACE,
-    *("status", "error", "test_accuracy", "val_accuracy", "steps", "train_samples", "flops"),
+    *("status", "error", "choice", "test_accuracy", "val_accuracy", "steps", "train_samples", "flops"),
     *("source_before", "source_after", "zero_shot", "sparsity", "pretrain_flops", "protect_flops"),
     *("data", "version", "key"),
     *TIMING,
 )
+COVERAGE = ("task", "defense", "mask", "attack", "runs", "failed", "not_applicable", "reason")
 DECIMALS = 6
 
 
 def results_table(results: Iterable[Result]) -> pd.DataFrame:
-    """Return one row per cell, in the order of the recipes, the same for any order of the results.
+    """Return one row per cell, n/a ones too, in the order of the recipes, the same for any order of the results.
 
     Accuracies are those of the last scored point and stand on `ok` rows alone: where a diverged run stopped is no
     result. The last columns, TIMING, are in seconds and MiB and are all that may differ between two runs.
@@ -63,17 +65,30 @@ def trajectories_table(results: Iterable[Result]) -> pd.DataFrame:
 
 
 def failures_table(results: Iterable[Result]) -> pd.DataFrame:
-    """Return one row per cell that did not go well, with the first line of its reason."""
+    """Return one row per cell that failed, with the first line of its reason; what is n/a did not fail."""
     columns = ["task", "defense", "attack", "mask", "ratio", "seed", "status", "error"]
-    table = results_table(r for r in results if r.status != "ok")
+    table = results_table(r for r in results if r.status not in ("ok", "n/a"))
     return table[columns]
+
+
+def coverage_table(results: Iterable[Result]) -> pd.DataFrame:
+    """Return per task, defense, mask and attack how many cells ran, failed, and are n/a with the first reason."""
+    place = list(COVERAGE[:4])
+    cells = results_table(results)
+    na = cells["status"] == "n/a"
+    counted = cells[place].assign(
+        runs=~na, failed=~na & (cells["status"] != "ok"), not_applicable=na, reason=cells["error"].where(na, "")
+    )
+    return counted.groupby(place, as_index=False, sort=True).agg(
+        {"runs": "sum", "failed": "sum", "not_applicable": "sum", "reason": "max"}
+    )[list(COVERAGE)]
 
 
 def learning_curves(results: Iterable[Result], suite: Suite, selection: str = "val") -> pd.DataFrame:
     """Return test accuracies per task, defense, mask, sample ratio and seed, NaN where nothing can be chosen.
 
-    `worst` is under the attacker's choice, `paper` under the paper's attack and mask, `scratch` under scratch's own
-    choice and `scratch_matched` under the paper's attack.
+    `worst` is under the attacker's choice and `scratch` under scratch's own; `paper` is where the paper's attack ends
+    under the paper's mask, and `scratch_matched` where it ends from scratch.
     """
     rule = checked(selection)
     names = ("worst", "paper", "scratch", "scratch_matched")
@@ -94,7 +109,7 @@ def learning_curves(results: Iterable[Result], suite: Suite, selection: str = "v
 def heatmap_table(results: Iterable[Result], suite: Suite, selection: str = "val") -> pd.DataFrame:
     """Return SLC-AUC against tuned scratch, mean over seeds, per task, defense, mask and single attack.
 
-    It is NaN where the attack lacks a seed or a sample ratio.
+    It is NaN where the attack lacks a seed or a sample ratio, or cannot face the row.
     """
     rule = checked(selection)
     rows: list[tuple[Any, ...]] = []
@@ -104,7 +119,7 @@ def heatmap_table(results: Iterable[Result], suite: Suite, selection: str = "val
             eligible = curves.eligible(i)
             for a, attack in enumerate(curves.attacks):
                 whole = bool(eligible[a].all())
-                area = float(seed_areas(curves, curves.test[i, a], scratch).mean()) if whole else float("nan")
+                area = float(seed_areas(curves, curves.outcomes[rule][i, a], scratch).mean()) if whole else float("nan")
                 rows.append((curves.task, row.defense, row.mask, attack, area))
     return pd.DataFrame(rows, columns=["task", "defense", "mask", "attack", "slc"])
 
@@ -130,6 +145,7 @@ def _cell(result: Result) -> dict[str, Any]:
         "seed": cell.seed,
         "status": result.status,
         "error": result.error.strip().partition("\n")[0],
+        "choice": result.choice,
         "test_accuracy": run.test[-1] if good else None,
         "val_accuracy": run.val[-1] if good else None,
         **_last(run),

@@ -7,8 +7,8 @@ from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
-from ntbench.display import COLUMNS, MISSING, NARROW, NOTED, cells, header_groups, heading, number, ratio
-from ntbench.glossary import LEADERBOARD, READING, RESULTS
+from ntbench.display import COLUMNS, MISSING, NARROW, NOTED, WIDE, cells, header_groups, heading, number, ratio
+from ntbench.glossary import COVERAGE, LEADERBOARD, READING, RESULTS
 
 _TEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\n": " "}
 _TEX |= {character: f"\\{character}" for character in "&%$#_{}"}
@@ -67,8 +67,9 @@ def _environment(package: str, **options: Any) -> Environment:
         **options,
     )
     environment.globals.update(
-        columns=COLUMNS, narrow=NARROW, noted=NOTED, glossary=LEADERBOARD, cell_glossary=RESULTS, reading=READING
+        columns=COLUMNS, narrow=NARROW, noted=NOTED, wide=WIDE, glossary=LEADERBOARD, reading=READING
     )
+    environment.globals.update(cell_glossary=RESULTS, coverage_glossary=COVERAGE)
     environment.globals.update(cells=cells, heading=heading, header_groups=header_groups, number=number, ratio=ratio)
     environment.filters["minus"] = _minus
     return environment

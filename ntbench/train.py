@@ -21,6 +21,7 @@ from ntbench.data import Split
 from ntbench.errors import unknown
 from ntbench.types import Training
 
+Parameters = Iterable[Tensor] | Iterable[dict[str, Any]]
 SCHEDULES = ("constant", "linear", "cosine", "step", "poly", "tanh")
 SCORING_BATCH = 200
 EXPLODED = 1e4
@@ -42,7 +43,7 @@ def check_schedule(name: str) -> None:
 
 
 def create_optimizer(
-    parameters: Iterable[Tensor], name: str, lr: float, weight_decay: float = 0.0, **options: Any
+    parameters: Parameters, name: str, lr: float, weight_decay: float = 0.0, **options: Any
 ) -> Optimizer:
     """Build any optimizer of timm's factory over all given parameters, with names that mean what they say.
 
@@ -91,7 +92,7 @@ def fit(
     data: Split,
     training: Training,
     generator: torch.Generator,
-    parameters: Iterable[Tensor] | None = None,
+    parameters: Parameters | None = None,
     loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
     after_step: Callable[[], None] = lambda: None,
 ) -> Iterator[int]:
@@ -99,7 +100,7 @@ def fit(
 
     Raises FloatingPointError with the step and the value where the loss is not finite or explodes.
     """
-    trained = list(model.parameters() if parameters is None else parameters)
+    trained = model.parameters() if parameters is None else parameters
     optimizer = create_optimizer(trained, training.optimizer, training.lr, training.weight_decay)
     set_rate = create_schedule(optimizer, training.schedule, training.steps, training.warmup)
     batches = data.batches(training.batch_size, generator)
@@ -112,9 +113,7 @@ def fit(
         yield step
 
 
-def descend(
-    optimizer: Optimizer, loss: Tensor, step: int, clip: float = math.inf, highest: float = math.inf
-) -> None:
+def descend(optimizer: Optimizer, loss: Tensor, step: int, clip: float = math.inf, highest: float = math.inf) -> None:
     """Take one optimizer step down a loss, with the norm of the gradient clipped.
 
     Raises FloatingPointError with the step and the value where the loss is not finite or above the highest.

@@ -34,11 +34,16 @@ class Recipe(BaseModel):
 
 
 class Task(Recipe):
-    """One (source, target) pair of domains at one image size in pixels."""
+    """One (source, target) pair of domains at one image size in pixels.
+
+    Of each domain at most so many training samples, and of its validation and its test split so many each, are used.
+    """
 
     source: str
     target: str
     image_size: int = Field(default=16, ge=8, le=512)
+    train_samples: int | None = Field(default=None, ge=1)
+    scored_samples: int | None = Field(default=None, ge=1)
 
     @property
     def name(self) -> str:
@@ -132,6 +137,7 @@ class Cell(Recipe):
                 "schema": SCHEMA_VERSION,
                 "source": self.task.source,
                 "image_size": self.task.image_size,
+                "samples": [self.task.train_samples, self.task.scored_samples],
                 "arch": self.arch.model_dump(mode="json"),
                 "pretrain": self.pretrain.model_dump(mode="json"),
                 "precision": self.precision,

@@ -46,7 +46,7 @@ def suite(**changes: Any) -> Suite:
             {"name": "ntp", "paper": {"attack": "weak", "mask": "keep"}},
             {"name": "sophon"},
         ],
-        "attacks": [{"name": "finetune", "label": name} for name in ATTACKS],
+        "attacks": [{"name": "finetune", "label": name, "grid": {"mask": ["dense", "keep"]}} for name in ATTACKS],
     }
     return Suite.model_validate(values | changes)
 
@@ -62,7 +62,10 @@ def recipe(
     protocol: str = "tiny-1",
     name: str | None = None,
 ) -> Cell:
-    """Return a cell of `suite`; the defense's name is its label up to a hyphen, unless it is given."""
+    """Return a cell of `suite`; the defense's name is its label up to a hyphen, unless it is given.
+
+    The attack `auto` is registered under that name, all others are `finetune`.
+    """
     named = name or defense.split("-")[0]
     params = {"name": attack, "mask": mask}
     return Cell(
@@ -72,22 +75,29 @@ def recipe(
         pretrain=Training(),
         budget=BUDGET,
         defense=MethodSpec(kind="defense", name=named, params={}, label=defense, **SPEC),
-        attack=MethodSpec(kind="attack", name="finetune", params=params, label=attack, **SPEC),
+        attack=MethodSpec(
+            kind="attack", name="auto" if attack == "auto" else "finetune", params=params, label=attack, **SPEC
+        ),
         ratio=ratio,
         seed=seed,
     )
 
 
-def trajectory(path: tuple[float, ...], shift: float = 0.0) -> Trajectory:
-    """Return a run with these test accuracies at STEPS, and `shift` more on validation data."""
+def trajectory(path: tuple[float, ...], shift: float = 0.0, steps: tuple[int, ...] = STEPS) -> Trajectory:
+    """Return a run with these test accuracies at the steps, and `shift` more on validation data."""
     return Trajectory(
-        step=STEPS,
-        samples=tuple(32 * s for s in STEPS),
-        flops=tuple(10**6 * s for s in STEPS),
-        seconds=tuple(0.5 * s for s in STEPS),
+        step=steps,
+        samples=tuple(32 * s for s in steps),
+        flops=tuple(10**6 * s for s in steps),
+        seconds=tuple(0.5 * s for s in steps),
         val=tuple(v + shift for v in path),
         test=path,
     )
+
+
+def refused(result: Result, reason: str = "it cannot") -> Result:
+    """Return a cell as n/a."""
+    return Result(cell=result.cell, status="n/a", error=reason, provenance=result.provenance)
 
 
 def outcome(cell: Cell, path: tuple[float, ...], shift: float = 0.0, **fields: Any) -> Result:
@@ -95,6 +105,7 @@ def outcome(cell: Cell, path: tuple[float, ...], shift: float = 0.0, **fields: A
         "status": "ok",
         "samples": SAMPLES.get(cell.ratio),
         "protection": Protection(
+            needs="source labels",
             source_before=0.99,
             source_after=0.98 + 0.005 * (cell.seed - 1),
             zero_shot=0.1,
@@ -125,9 +136,9 @@ def result(
     path: tuple[float, ...] | None = None,
     **fields: Any,
 ) -> Result:
-    """Return a cell's result; its curve is flat until the last step, and the same on both splits, unless told."""
+    """Return a cell's result; its curve is flat and no higher until the last step, the same on both splits, unless told."""
     cell = recipe(defense, attack, ratio, seed, mask=mask, task=task)
-    return outcome(cell, path or (*(0.1,) * 5, final), (final if val is None else val) - final, **fields)
+    return outcome(cell, path or (*(min(0.1, final),) * 5, final), (final if val is None else val) - final, **fields)
 
 
 def grid(accuracy: Accuracy, rows: tuple[tuple[str, str], ...] = ROWS, **fields: Any) -> Iterator[Result]:

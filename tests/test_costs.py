@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from fabricated import ATTACKS, RATIOS, SEEDS, result, row, scratch_path, suite
+from fabricated import ATTACKS, RATIOS, SEEDS, STEPS, result, row, scratch_path, suite, trajectory
 
 from ntbench.ranking import leaderboard_table
 from ntbench.types import Result, Trajectory
@@ -90,5 +90,32 @@ def test_a_run_that_stops_early_is_censored_where_it_stops() -> None:
 
 def test_the_cheapest_attack_is_chosen_on_validation_data() -> None:
     cells = list(replaced(lambda seed: (0.1, *(0.8,) * 5), "other", val=0.0))
-    assert row(leaderboard_table(cells, suite()), "sophon").overhead_steps_90 == 8
-    assert row(leaderboard_table(cells, suite(), "oracle"), "sophon").overhead_steps_90 == 0.5
+    for rule, value in (("last", 8), ("val", 8), ("oracle", 0.5)):
+        assert row(leaderboard_table(cells, suite(), rule), "sophon").overhead_steps_90 == value
+
+
+def test_the_goal_is_a_share_of_what_scratch_holds_under_the_rule() -> None:
+    # Scratch peaks at 0.9 and ends at 0.5; the defense gets to 0.5 at step 5 and to 0.9 at step 40.
+    curves = {"scratch": (0.1, 0.5, 0.9, 0.5, 0.5, 0.5), "sophon": (0.1, 0.5, 0.5, 0.5, 0.9, 0.9)}
+    cells = [
+        result(defense, "weak", ratio, seed, path[-1], path=path)
+        for defense, path in curves.items()
+        for ratio in RATIOS
+        for seed in SEEDS
+    ]
+    for rule, value in (("last", 1), ("val", 4), ("oracle", 4)):
+        found = row(leaderboard_table(cells, suite(), rule), "sophon")
+        assert (found.overhead_steps_90, found.paper_overhead) == (value, 1)
+
+
+def test_a_longer_search_is_compared_in_what_it_spent() -> None:
+    def cells() -> Iterator[Result]:
+        yield from timed()
+        for ratio in RATIOS:
+            for seed in SEEDS:
+                run = trajectory((0.1, 0.1, 0.8, 0.8, 0.8, 0.8), steps=tuple(4 * step for step in STEPS))
+                yield result("sophon", "auto", ratio, seed, 0.8, trajectory=run)
+
+    found = row(leaderboard_table(cells(), suite()), "sophon")
+    # `strong` takes 40 steps, 80, and never; the search always 40, over the 10 of scratch.
+    assert (found.overhead_steps_90, found.overhead_steps_90_censored, found.overhead_samples_90) == (4, 0, 4)

@@ -25,10 +25,10 @@ CLASSES = 4
 CHEAP: dict[str, dict[str, Any]] = {
     "none": {},
     "scratch": {},
-    "magnitude": {"tune_steps": 10},
-    "ntl": {"steps": 10, "head_steps": 5},
+    "magnitude": {"tune_steps": 10, "tolerance": 1.0},
+    "ntl": {"steps": 10, "head_steps": 5, "tolerance": 1.0},
     "sophon": {"loops": 2, "inner_steps": 3, "tolerance": 1.0},
-    "ntp": {"iterations": 3, "steps": 3, "tune_steps": 10, "head_steps": 5},
+    "ntp": {"iterations": 3, "steps": 3, "tune_steps": 10, "head_steps": 5, "tolerance": 1.0},
 }
 
 
@@ -62,6 +62,7 @@ VARIANTS = [
     ("sophon", CHEAP["sophon"] | {"loss": "ice_reference"}),
     ("ntp", CHEAP["ntp"] | {"regulariser": "mmd", "norm_power": 1}),
     ("ntp", CHEAP["ntp"] | {"projection": "soft_threshold"}),
+    ("ntp", CHEAP["ntp"] | {"batch_norm": "pruned", "source_head": "frozen"}),
 ]
 
 
@@ -109,9 +110,50 @@ def test_released_zeros_are_exactly_the_sparsity(model: nn.Module, ctx: Context,
 
 def test_magnitude_keeps_the_largest_weights_of_all_layers(model: nn.Module, ctx: Context) -> None:
     before = torch.cat([p.detach().abs().flatten() for p in model.parameters() if p.ndim == 4])
-    released = defense("magnitude", sparsity=0.9, tune_steps=3).protect(model, ctx)
+    released = defense("magnitude", sparsity=0.9, tune_steps=3, tolerance=1.0).protect(model, ctx)
     after = torch.cat([p.detach().flatten() for p in released.parameters() if p.ndim == 4])
     assert before[after != 0].min() > before[after == 0].max()
+
+
+@pytest.mark.parametrize("sparsity", [0.5, 0.97])
+def test_ntp_prunes_batch_norm_where_told_to(model: nn.Module, ctx: Context, sparsity: float) -> None:
+    released = defense("ntp", **CHEAP["ntp"] | {"sparsity": sparsity, "batch_norm": "pruned"}).protect(model, ctx)
+    pruned = {name: p for name, p in released.named_parameters() if not name.startswith("head")}
+    assert any(p.ndim == 1 for p in pruned.values())
+    found = sum(int((p == 0).sum()) for p in pruned.values())
+    assert found == round(sparsity * sum(p.numel() for p in pruned.values()))
+    assert not any(bool((p == 0).any()) for p in head(released).parameters())
+
+
+@pytest.mark.parametrize(("source_head", "moves"), [("trained", True), ("frozen", False)])
+def test_ntp_leaves_the_source_head_alone_where_told_to(
+    model: nn.Module, ctx: Context, source_head: str, moves: bool
+) -> None:
+    before = head(model).weight.detach().clone()
+    # The training after pruning reaches the head in either case; at this rate it goes nowhere.
+    cheap = CHEAP["ntp"] | {"source_head": source_head, "tune_steps": 1, "tune_lr": 1e-30}
+    released = defense("ntp", **cheap).protect(model, ctx)
+    assert torch.equal(head(released).weight, before) is not moves
+    assert all(p.requires_grad for p in released.parameters())
+
+
+LOST: list[tuple[str, dict[str, Any]]] = [
+    ("magnitude", {"tune_steps": 1, "sparsity": 0.99}),
+    ("random_mask", {"tune_steps": 1, "sparsity": 0.99}),
+    ("ntp", CHEAP["ntp"] | {"tune_steps": 1, "sparsity": 0.99}),
+    ("ntl", {"steps": 10, "lr": 1.0}),
+]
+
+
+@pytest.mark.parametrize(("name", "params"), LOST)
+def test_what_lost_the_source_is_not_released(
+    model: nn.Module, ctx: Context, name: str, params: dict[str, Any]
+) -> None:
+    assert ctx.source_val is not None
+    floor = accuracy(model, ctx.source_val) - 0.05
+    with pytest.raises(FloatingPointError, match=rf"was 0\.\d+ at best, below {floor:.3f}; .*`tolerance`"):
+        defense(name, **params | {"tolerance": 0.05}).protect(copy.deepcopy(model), ctx)
+    assert pack(defense(name, **params | {"tolerance": 1.0}).protect(model, ctx))
 
 
 def test_soft_threshold_leaves_the_sparsity_to_the_weights(model: nn.Module, ctx: Context) -> None:
@@ -153,6 +195,17 @@ def test_ntl_loss_is_the_public_one_in_nats(model: nn.Module, ctx: Context, alph
     assert torch.allclose(ours, CLASSES * element_mean_kl(source) - leak * gap, atol=1e-6)
 
 
+def test_ntl_releases_the_last_weights_within_tolerance(
+    model: nn.Module, ctx: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = iter([0.9, 0.9, 0.85, 0.5, 0.5, 0.5])
+    monkeypatch.setattr("ntbench.defenses._guard.accuracy", lambda model, data: next(found))
+    # Ten steps are looked at after every other one; the second look is the last within tolerance.
+    released = pack(defense("ntl", steps=10, tolerance=0.1).protect(copy.deepcopy(model), ctx))
+    monkeypatch.undo()
+    assert same(released, pack(defense("ntl", steps=4, tolerance=1.0).protect(model, ctx)))
+
+
 def test_ntl_lowers_target_accuracy_and_keeps_the_source(model: nn.Module, ctx: Context) -> None:
     assert ctx.source_val is not None
     near = replace(ctx, target=domain(CLASSES, seed=2, shift=0.4))
@@ -187,7 +240,7 @@ def test_sophon_passes_no_gradient_from_a_new_head_to_the_old_one(model: nn.Modu
 
 
 def test_sophon_does_not_release_what_the_source_did_not_survive(model: nn.Module, ctx: Context) -> None:
-    wild = defense("sophon", lr=1.0, source_steps=0, repair_steps=0, tolerance=0.02, loops=2, inner_steps=2)
+    wild = defense("sophon", alpha=1e3, source_steps=0, repair_steps=0, tolerance=0.02, loops=2, inner_steps=2)
     with pytest.raises(FloatingPointError, match=r"source accuracy on validation data was 0\.\d+ at best, below"):
         wild.protect(model, ctx)
 
@@ -195,10 +248,42 @@ def test_sophon_does_not_release_what_the_source_did_not_survive(model: nn.Modul
 def test_sophon_repairs_the_source_where_a_loop_hurt_it(model: nn.Module, ctx: Context) -> None:
     assert ctx.source_val is not None
     floor, before = accuracy(model, ctx.source_val) - 0.02, pack(model)
-    hurt = defense("sophon", lr=3e-2, source_steps=0, repair_steps=60, tolerance=0.02, loops=1, inner_steps=2)
+    hurt = defense("sophon", alpha=30, source_steps=0, repair_steps=60, tolerance=0.02, loops=1, inner_steps=2)
     released = hurt.protect(model, ctx)
     assert not same(pack(released), before)
     assert accuracy(released, ctx.source_val) >= floor
+
+
+PUBLIC: dict[str, Any] = {
+    "attackers": [["sgd", 1e-4]],
+    "inner_steps": 50,
+    "lr": 1e-4,
+    "clip": 0.5,
+    "batch_size": 150,
+    "repair_steps": 0,
+}
+PUBLIC_ICE = PUBLIC | {"loss": "ice_reference", "reinit": 1, "alpha": 3, "beta": 5, "source_steps": 1}
+PUBLIC_KLU = PUBLIC | {"loss": "klu", "reinit": 0, "alpha": 1, "beta": 1, "source_steps": 5}
+
+
+@pytest.mark.parametrize("params", [PUBLIC_ICE, PUBLIC_KLU], ids=["ice", "klu"])
+def test_sophon_can_do_what_the_public_code_does(model: nn.Module, ctx: Context, params: dict[str, Any]) -> None:
+    assert defense("sophon", loops=1000, **params).loops == 1000
+    before = pack(model)
+    released = defense("sophon", loops=1, **params).protect(model, ctx)
+    weights = {name for name, _ in released.named_parameters()}
+    assert weights <= changed(released, before)
+
+
+def test_sophon_has_a_rate_for_either_kind_of_step(model: nn.Module, ctx: Context) -> None:
+    def moved(**params: Any) -> float:
+        released = dict(defense("sophon", **FTS_ONLY | params).protect(copy.deepcopy(model), ctx).named_parameters())
+        return max(float((p - released[name]).detach().abs().max()) for name, p in model.named_parameters())
+
+    # Adam's first step is of the size of its rate, wherever it goes.
+    assert moved(reinit=0.0, lr=1e-4, alpha=3) == pytest.approx(3e-4, rel=1e-2)
+    # A first source step comes on top, and one in a hundred weights or so gets both in one direction.
+    assert moved(reinit=0.0, lr=1e-4, alpha=3, beta=5, source_steps=1) == pytest.approx(8e-4, rel=1e-2)
 
 
 def adapted(model: nn.Module, ctx: Context) -> float:
@@ -237,6 +322,8 @@ BAD: list[tuple[str, dict[str, Any]]] = [
     ("sophon", {"attackers": [["momentum", 0.0]]}),
     ("sophon", {"attackers": [["no_such_optimizer", 0.1]]}),
     ("sophon", {"tolerance": -0.1}),
+    ("sophon", {"alpha": 0.0}),
+    ("sophon", {"beta": -1.0}),
     ("sophon", {"inner_steps": 0}),
     ("ntp", {"sparsity": 1.2}),
     ("ntp", {"norm_power": 3}),
@@ -244,6 +331,11 @@ BAD: list[tuple[str, dict[str, Any]]] = [
     ("ntp", {"projection": "top"}),
     ("ntp", {"rho": 0.0}),
     ("ntp", {"ceiling": 0.0}),
+    ("ntp", {"batch_norm": "frozen"}),
+    ("ntp", {"source_head": "pruned"}),
+    ("ntp", {"tolerance": 1.5}),
+    ("ntl", {"tolerance": -0.1}),
+    ("magnitude", {"tolerance": 2.0}),
 ]
 
 

@@ -3,7 +3,18 @@ import math
 import pandas as pd
 import pytest
 
-from ntbench.display import COLUMNS, cells, header_groups, number, percent, rank, ratio, row_name, with_interval
+from ntbench.display import (
+    COLUMNS,
+    cells,
+    header_groups,
+    letters,
+    number,
+    percent,
+    rank,
+    ratio,
+    row_name,
+    with_interval,
+)
 
 
 @pytest.mark.parametrize("missing", [None, float("nan"), pd.NA])
@@ -37,6 +48,20 @@ def test_an_overhead_is_a_lower_bound_from_half_of_the_seeds_on() -> None:
 def test_a_rank_shows_its_range() -> None:
     assert rank({"rank": 2, "rank_low": 1, "rank_high": 3}) == "2 [1, 3]"
     assert rank({"rank": 2, "rank_low": pd.NA, "rank_high": pd.NA}) == "2"
+
+
+def test_needs_have_initials() -> None:
+    assert letters("source labels, target labels") == "S+T"
+    assert letters("source labels, target images") == "S+t"
+    assert letters("nothing") == "none"
+    assert letters("") == letters(None) == "-"
+    assert letters("a licence") == "a licence"
+
+
+def test_short_columns_leave_the_interval_out() -> None:
+    row = {"auto_slc": -0.4, "auto_slc_low": -0.45, "auto_slc_high": -0.321, "worst_steps": 1920.0}
+    texts = cells(row, ("auto", "auto_slc", "worst_steps", "grid"))
+    assert texts == {"auto": "-0.40", "auto_slc": "-0.40 [-0.45, -0.32]", "worst_steps": "1920", "grid": "-"}
 
 
 def test_row_names_tell_masks_apart_and_stay_short() -> None:

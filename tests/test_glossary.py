@@ -1,12 +1,13 @@
 from ntbench import ranking, tables
 from ntbench.curves import Selection
 from ntbench.display import COLUMNS
-from ntbench.glossary import LEADERBOARD, RESULTS, RULES
+from ntbench.glossary import COVERAGE, LEADERBOARD, RESULTS, RULES
 
 
-def test_every_column_of_both_files_is_explained_and_nothing_else() -> None:
+def test_every_column_of_every_file_is_explained_and_nothing_else() -> None:
     assert set(LEADERBOARD) == set(ranking.COLUMNS)
     assert set(RESULTS) == set(tables.COLUMNS)
+    assert set(COVERAGE) == set(tables.COVERAGE)
 
 
 def test_every_shown_column_is_explained() -> None:

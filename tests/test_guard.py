@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from toys import same
 
 from ntbench.data import Split
+from ntbench.models import pack
 
 SourceGuard = import_module("ntbench.defenses._guard").SourceGuard
 DATA = Split(torch.eye(10), torch.arange(10))
@@ -52,3 +54,25 @@ def test_a_lost_source_is_divergence_with_its_values(model: nn.Module) -> None:
     assert not watch.holds()
     with pytest.raises(FloatingPointError, match=r"0\.600 at best, below 0\.900"):
         watch.restore()
+
+
+def test_insisting_leaves_the_weights_of_now_or_ends_the_protection(model: nn.Module) -> None:
+    watch = guard(model, tolerance=0.2)
+    wrong_on(model, 1)
+    watch.insist()
+    expected = torch.cat([torch.eye(10).roll(1, 0)[:, :1], torch.eye(10)[:, 1:]], 1)
+    assert torch.equal(model.state_dict()["weight"], expected)
+    fresh = guard(model, tolerance=0.1)
+    wrong_on(model, 5)
+    with pytest.raises(FloatingPointError, match=r"0\.500 at best, below 0\.800"):
+        fresh.insist()
+
+
+def test_a_look_changes_neither_the_model_nor_random_states() -> None:
+    layer = nn.Linear(10, 10)
+    model = nn.Sequential(layer, nn.BatchNorm1d(10), nn.Dropout(0.5)).train()
+    before, state = pack(model), torch.random.get_rng_state()
+    guard(model, tolerance=1.0).insist()
+    assert model.training and model[1].training
+    assert same(before, pack(model))
+    assert torch.equal(state, torch.random.get_rng_state())

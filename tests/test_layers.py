@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -81,16 +83,19 @@ METHOD_FILES = sorted([*(ROOT / "defenses").glob("*.py"), *(ROOT / "attacks").gl
 
 
 @pytest.mark.parametrize("file", METHOD_FILES, ids=lambda file: f"{file.parent.name}/{file.stem}")
-def test_methods_import_the_one_door_torch_and_their_siblings(file: Path) -> None:
-    package = file.parent.name
+def test_methods_import_the_one_door_their_siblings_and_declared_packages(file: Path) -> None:
+    declared = {"sklearn" if name == "scikit-learn" else name for name in dependencies()}
     for name in imports(file):
         top = name.split(".")[0]
-        if top == package:
-            assert name.split(".")[1].startswith("_"), f"{name}: shared code lives in files that begin with _"
-        elif top == "ntbench":
+        if top == "ntbench":
             assert name.startswith("ntbench.method."), name
         else:
-            assert top == "torch" or top in sys.stdlib_module_names, name
+            assert top in {file.parent.name, *declared, *sys.stdlib_module_names}, name
+
+
+def dependencies() -> set[str]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return {re.split(r"[^\w-]", line)[0] for line in project["dependencies"]}
 
 
 def test_nothing_imports_methods() -> None:

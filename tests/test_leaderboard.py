@@ -13,7 +13,7 @@ from typing import Any
 import fabricated
 import numpy as np
 import pytest
-from fabricated import SEEDS, outcome, recipe
+from fabricated import SEEDS, STEPS, outcome, recipe, refused, trajectory
 from ntbench.leaderboard.render import render
 from ntbench.leaderboard.schema import MAX_BYTES, publish, validate
 
@@ -33,7 +33,10 @@ def suite(**changes: Any) -> Suite:
         "ratios": RATIOS,
         "defenses": [{"name": name} for name in LEVELS],
         # A brace in a label is text in a published file and a field in a suite.
-        "attacks": [{"name": "finetune", "label": "weak"}, {"name": "finetune", "label": "strong {{x}}"}],
+        "attacks": [
+            {"name": "finetune", "label": name, "grid": {"mask": ["dense", "keep"]}}
+            for name in ("weak", "strong {{x}}")
+        ],
     }
     return fabricated.suite(**values | changes)
 
@@ -100,8 +103,83 @@ def test_a_failed_cell_is_published_without_accuracies(tmp_path: Path) -> None:
     publish(found, suite(), tmp_path)
     assert validate(tmp_path) == []
     file = json.loads((tmp_path / "tiny" / found[0].cell.defense.label / "a-b.json").read_bytes())
-    assert [cell[4:7] for cell in file["cells"] if cell[4] != "ok"] == [["diverged", None, None]]
+    assert [cell[4:8] for cell in file["cells"] if cell[4] != "ok"] == [["diverged", None, None, None]]
     assert file["rows"][0]["failed"] == 1
+
+
+def test_cells_hold_the_chosen_step_and_the_last(tmp_path: Path) -> None:
+    peak = (0.1, 0.2, 0.9, 0.8, 0.7, 0.6)
+    found = [r.model_copy(update={"trajectory": trajectory(peak, shift=-0.05)}) for r in results()]
+    publish(found, suite(), tmp_path)
+    file = json.loads((tmp_path / "tiny/ntp/a-b.json").read_bytes())
+    assert {tuple(cell[5:8]) for cell in file["cells"]} == {(0.9 - 0.05, 0.9, 0.6)}
+    assert validate(tmp_path) == []
+
+
+def test_what_is_not_applicable_is_not_published(published: Path, tmp_path: Path) -> None:
+    absent = [refused(result("good", "keep", "weak", n, seed)) for n in RATIOS for seed in SEEDS]
+    for path in publish([*results(), *absent], suite(), tmp_path):
+        assert path.read_bytes() == (published / path.relative_to(tmp_path)).read_bytes()
+    # An attack that is n/a to one defense alone makes no row of it thin.
+    fewer = [refused(r) if r.cell.coordinates[1:3] == ("good", "strong {x}") else r for r in results()]
+    publish(fewer, suite(), tmp_path)
+    assert validate(tmp_path) == []
+    file = json.loads((tmp_path / "tiny/good/a-b.json").read_bytes())
+    assert (file["rows"][0]["thin"], file["rows"][0]["cells"], len(file["attacks"])) == (False, 6, 1)
+    with pytest.raises(UserError, match="no results of tiny-2"):
+        publish(map(refused, results()), suite(), tmp_path)
+
+
+def searched() -> list[Result]:
+    """Return `results` in bfloat16, with a search of four budgets from scratch and on `good` that gains 0.3 on it."""
+    found = []
+    for defense, gain in (("scratch", 0.0), ("good", 0.3)):
+        for r in (result(defense, "dense", "strong {x}", n, seed) for n in RATIOS for seed in SEEDS):
+            path = tuple(value + gain for value in r.trajectory.test)
+            cell = recipe(defense, "auto", r.cell.ratio, r.cell.seed, protocol="tiny-2")
+            run = trajectory(path, steps=tuple(4 * step for step in STEPS))
+            found.append(r.model_copy(update={"cell": cell, "trajectory": run, "choice": "adam, lr 0.1"}))
+    # Validated anew, as a copy would keep the key.
+    every = [r.model_dump() for r in [*results(), *found]]
+    return [Result.model_validate(r | {"cell": r["cell"] | {"precision": "bfloat16"}}) for r in every]
+
+
+def test_the_automatic_attack_is_published_beside_the_grid(tmp_path: Path) -> None:
+    attacks = [*suite().model_dump()["attacks"], {"name": "auto", "against": ["scratch", "good"]}]
+    publish(searched(), suite(attacks=attacks, precision="bfloat16"), tmp_path)
+    assert validate(tmp_path) == []
+    file = json.loads((tmp_path / "tiny/good/a-b.json").read_bytes())
+    (row,), span = file["rows"], np.log(100)
+    metrics = row["metrics"]
+    assert (row["selection"], row["auto_choice"], row["worst_attack"]) == ("val", "adam, lr 0.1", "auto")
+    assert row["grid_attack"] == "strong {x}" and file["precision"] == "bfloat16"
+    slc = [metrics[name] for name in ("grid_slc", "auto_slc", "slc")]
+    assert slc == pytest.approx([-0.2 * span, 0.1 * span, 0.1 * span], abs=1e-5)
+    assert (metrics["grid_steps"], metrics["auto_steps"], metrics["worst_steps"]) == (320, 640, 640)
+    none = json.loads((tmp_path / "tiny/none/a-b.json").read_bytes())["rows"][0]
+    assert none["metrics"]["auto_slc"] is None and none["note"] == "" and not none["thin"]
+    file["rows"][0]["metrics"].update(auto_slc=0.0, auto_slc_low=0.0, auto_slc_high=0.0)
+    (tmp_path / "tiny/good/a-b.json").write_text(json.dumps(file), encoding="utf-8")
+    assert any("rows.dense.auto_slc = 0.0" in line for line in validate(tmp_path))
+
+
+def test_equal_attacks_are_told_apart_by_the_order_of_every_file(tmp_path: Path) -> None:
+    # No file holds all four; where `c` and `d` are equal, the first of the suite's order wins.
+    facing = {"scratch": ("a", "b", "d"), "good": ("a", "c", "d")}
+    cells = []
+    for defense, names in facing.items():
+        for name in names:
+            level = 0.1 if name == "a" else 0.5
+            path = (*(0.1,) * 5, level)
+            cells += [
+                outcome(recipe(defense, name, n, seed, protocol="tiny-2"), path) for n in RATIOS for seed in SEEDS
+            ]
+    attacks = [{"name": "finetune", "label": name} for name in "abcd"]
+    attacks[1]["against"], attacks[2]["against"] = ["scratch"], ["good"]  # type: ignore[assignment]
+    whole = suite(defenses=[{"name": name} for name in facing], attacks=attacks, paper={"attack": "a"})
+    publish(cells, whole, tmp_path)
+    assert validate(tmp_path) == []
+    assert json.loads((tmp_path / "tiny/good/a-b.json").read_bytes())["rows"][0]["worst_attack"] == "c"
 
 
 def test_the_page_is_ranked_with_both_settings_side_by_side(published: Path) -> None:
@@ -116,7 +194,8 @@ def test_the_page_is_ranked_with_both_settings_side_by_side(published: Path) -> 
     ]
     span = np.log(100)
     assert lines[0][3].startswith(f"{-0.2 * span:+.2f}")
-    assert lines[0][5].startswith(f"{-0.2 * span:+.2f}")
+    assert lines[0][4] == f"{-0.2 * span:+.2f}" and lines[0][5] == "-"
+    assert lines[0][6].startswith(f"{-0.2 * span:+.2f}")
     assert "tiny-2: a-b" in page
     assert "**Worst case: SLC-AUC**" in page
     assert "nan" not in page.lower()
@@ -141,7 +220,7 @@ def cell(position: int, value: object) -> Edit:
 
 
 CORRUPTIONS: dict[str, tuple[Edit, str]] = {
-    "schema version": (field("schema_version", 2), "schema_version = 2"),
+    "schema version": (field("schema_version", 1), "schema_version = 1"),
     "unknown field": (field("rank", 1), "rank = 1"),
     "missing field": (lambda file: file.pop("budget"), "budget = "),
     "number as text": (metric("slc", "> 4.8"), "rows.0.metrics.slc = '> 4.8'"),
@@ -154,12 +233,18 @@ CORRUPTIONS: dict[str, tuple[Edit, str]] = {
     "impossible drop": (metric("drop", -3.0), "drop = -3.0"),
     "outside its interval": (metric("drop_low", 0.5), "drop = 0.01: lies outside"),
     "unearned claim": (lambda file: file["rows"][0].__setitem__("holds", True), "holds = True"),
-    "key": (cell(7, "0" * 16), "cells.0.key = '0000000000000000'"),
+    "key": (cell(8, "0" * 16), "cells.0.key = '0000000000000000'"),
     "recipe": (lambda file: file["defense"].__setitem__("params", {"lr": 1}), "cells.0.key"),
     "seed": (cell(3, 7), "cells.0.key"),
     "attack index": (cell(0, 99), r"cells.attack = \[99\]"),
     "status": (cell(4, "timeout"), "cells.0.status = 'timeout'"),
-    "accuracy of a cell": (cell(6, 0.123), "paper_slc"),
+    "accuracy of a cell": (lambda file: file["cells"][-1].__setitem__(6, 0.123), r"rows\.keep\.slc "),
+    "last accuracy of a cell": (cell(7, 0.123), "rows.dense.paper_slc"),
+    "lacking accuracy": (cell(7, None), "cells.0.status = 'ok'"),
+    "other rule": (lambda file: file["rows"][0].__setitem__("selection", "oracle"), "rows.0.selection = 'oracle'"),
+    "grid": (metric("grid_slc_low", -9.0), "rows.dense.grid_slc_low"),
+    "negative steps": (metric("grid_steps", -1.0), "grid_steps = -1.0: a cost"),
+    "precision": (field("precision", "bfloat16"), "cells.0.key"),
     "slc": (
         lambda file: file["rows"][0]["metrics"].update(slc=0.3, slc_low=0.3, slc_high=0.3),
         "rows.dense.slc = 0.3: the cells, against those of scratch, give",

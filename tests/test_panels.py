@@ -75,16 +75,37 @@ def test_rows_without_numbers_get_no_panel() -> None:
     assert learning_curves_figure(names, frame.assign(scratch=np.nan)) is None
 
 
+def envelope(frame: pd.DataFrame, selection: str) -> tuple[list[str], list[float]]:
+    """Return per step the attack that is best until then, and the mean accuracy that it holds."""
+    steps = envelopes(frame, selection).groupby("step")
+    assert (steps["seed"].nunique() == 2).all()
+    return steps["attack"].first().tolist(), steps["accuracy"].mean().tolist()
+
+
 def test_the_envelope_follows_the_best_attack_on_the_allowed_split_at_the_largest_ratio() -> None:
     early, late = path("early", (0.6, 0.6), (0.5, 0.7)), path("late", (0.2, 0.9), (0.55, 0.6))
     frame = pd.concat([early, late, path("lucky", (1.0, 1.0), (1.0, 1.0), seeds=(0,))])
     frame.loc[frame["ratio"] == 0.1, "value"] = 1.0
-    val = envelopes(frame, "val")
-    assert val.groupby("step")["attack"].first().tolist() == ["early", "late"]
-    np.testing.assert_allclose(val.groupby("step")["accuracy"].mean(), [0.5, 0.6])
-    oracle = envelopes(frame, "oracle")
-    np.testing.assert_allclose(oracle.groupby("step")["accuracy"].mean(), [0.55, 0.7])
+    assert envelope(frame, "val") == (["early", "late"], [0.5, 0.6])
+    assert envelope(frame, "oracle") == (["late", "early"], [0.55, 0.7])
     assert envelopes(frame.iloc[:0], "val").empty
+
+
+def test_the_envelope_keeps_the_step_that_the_rule_chooses() -> None:
+    frame = path("peak", (0.9, 0.3), (0.6, 0.2))
+    assert [envelope(frame, rule)[1] for rule in ("last", "val", "oracle")] == [[0.6, 0.2], [0.6, 0.6], [0.6, 0.6]]
+
+
+def test_an_attack_that_has_ended_keeps_its_model_beside_longer_ones() -> None:
+    short, long = path("short", (0.6, 0.7), (0.6, 0.7)), path("long", (0.1, 0.8), (0.1, 0.8))
+    long["step"] *= 4
+    # Seed 1 of the short attack stops at once.
+    short = short[(short["seed"] == 0) | (short["step"] == 1)]
+    frame = pd.concat([short, long])
+    assert sorted(envelopes(frame, "last")["step"].unique()) == [1, 2, 4, 8]
+    attacks, accuracies = envelope(frame, "last")
+    assert attacks == ["short", "short", "short", "long"]
+    np.testing.assert_allclose(accuracies, [0.6, 0.65, 0.65, 0.8])
 
 
 def test_overhead_panels_say_how_long_it_takes() -> None:

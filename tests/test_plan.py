@@ -59,8 +59,8 @@ def test_a_plan_is_the_product_of_seeds_tasks_defenses_attacks_and_ratios(tiny: 
     assert cells[0].attack.params["optimizer"] == "momentum", "defaults are written out"
 
 
-def test_attacks_that_keep_masks_face_masked_defenses_only(tiny: Suite) -> None:
-    keep = AttackEntry(name="finetune", label="keep", params={"mask": "keep", "batch_size": 8})
+def test_an_attack_faces_the_rows_that_it_is_set_against(tiny: Suite) -> None:
+    keep = AttackEntry(name="finetune", label="keep", params={"mask": "keep"}, against=("magnitude",))
     rows = (DefenseEntry(name="none"), DefenseEntry(name="magnitude"))
     cells = plan(tiny.model_copy(update={"attacks": (*tiny.attacks, keep), "defenses": rows}))
     assert {(c.defense.name, c.mask) for c in cells} == {
@@ -90,7 +90,7 @@ def test_a_manifest_names_every_cell_and_the_files_of_its_methods(tiny: Suite) -
     found = manifest(tiny, "request", cells)
     assert found.asked == tuple(cell.key for cell in cells)
     assert set(found.cells.values()) == set(found.asked) and len(found.cells) == 2
-    assert {Path(file).name for file in found.sources} == {"none.py", "finetune.py"}
+    assert {Path(file).name for file in found.sources} == {"none.py", "finetune.py", "_tuning.py", "_views.py"}
     assert found.answers("request") and not found.answers("another")
 
 

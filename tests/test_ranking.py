@@ -7,7 +7,23 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from fabricated import ATTACKS, GAIN, RATIOS, ROWS, SEEDS, SPAN, additive, grid, result, row, scratch_path, suite
+from fabricated import (
+    ATTACKS,
+    BUDGET,
+    GAIN,
+    RATIOS,
+    ROWS,
+    SEEDS,
+    SPAN,
+    STEPS,
+    additive,
+    grid,
+    result,
+    row,
+    scratch_path,
+    suite,
+    trajectory,
+)
 
 from ntbench.ranking import leaderboard_table
 from ntbench.tables import results_table
@@ -158,3 +174,76 @@ def test_a_grid_of_1600_cells_takes_well_under_a_second() -> None:
     start = time.perf_counter()
     leaderboard_table(cells, suite())
     assert time.perf_counter() - start < 2
+
+
+def searched(gain: float, choices: tuple[str, ...] = ("adam", "sgd", "adam")) -> Iterator[Result]:
+    """Yield `additive` and an automatic attack of 4 budgets, with so much gain over `strong` from scratch and sophon."""
+    yield from grid(additive)
+    for defense, above in (("scratch", 0.0), ("sophon", gain)):
+        for ratio in RATIOS:
+            for seed in SEEDS:
+                final = additive(f"{defense}dense", "strong", ratio, seed) + above
+                run = trajectory((*(0.0,) * 5, final), steps=tuple(4 * step for step in STEPS))
+                yield result(defense, "auto", ratio, seed, final, trajectory=run, choice=choices[seed])
+
+
+AUTO = {"attacks": [*({"name": "finetune", "label": name} for name in ATTACKS), {"name": "auto"}]}
+
+
+@pytest.mark.parametrize("gain", [-0.05, 0.3])
+def test_grid_auto_and_worst_case_stand_side_by_side(gain: float) -> None:
+    board = leaderboard_table(searched(gain), suite(**AUTO))
+    found, worst = row(board, "sophon"), max(gain, 0)
+    assert found.paper_slc == pytest.approx(-0.1 * SPAN)
+    assert found.grid_slc == pytest.approx(-0.1 * SPAN) and found.grid_attack == "strong"
+    assert found.auto_slc == pytest.approx((-0.1 + gain) * SPAN) and found.auto_choice == "adam"
+    assert found.slc == pytest.approx((-0.1 + worst) * SPAN)
+    assert found.worst_attack == ("auto" if gain > 0 else "strong")
+    for name, middle in (("grid", -0.1), ("auto", -0.1 + gain)):
+        ends = [found[f"{name}_slc_low"], found[f"{name}_slc_high"]]
+        assert ends == pytest.approx([(middle - 0.01) * SPAN, (middle + 0.01) * SPAN])
+    assert row(board, "scratch").auto_slc == row(board, "scratch").grid_slc == 0
+    assert found.selection == "val" and found.needs == "source labels"
+
+
+def test_what_searching_costs() -> None:
+    found = row(leaderboard_table(searched(0.3), suite(**AUTO)), "sophon")
+    assert found.grid_steps == len(ATTACKS) * len(RATIOS) * BUDGET.steps
+    assert found.auto_steps == found.worst_steps == 4 * len(RATIOS) * BUDGET.steps
+    assert row(leaderboard_table(searched(-0.05), suite(**AUTO)), "sophon").worst_steps == len(RATIOS) * BUDGET.steps
+
+
+def test_a_run_that_fails_or_ends_early_costs_what_it_took() -> None:
+    def cells() -> Iterator[Result]:
+        for r in grid(additive):
+            if r.cell.defense.label == "sophon" and r.cell.seed == 2:
+                cut = {name: column[:3] for name, column in r.trajectory}
+                yield r.model_copy(update={"status": "diverged", "error": "nan", "trajectory": Trajectory(**cut)})
+            else:
+                yield r
+
+    found = row(leaderboard_table(cells(), suite()), "sophon")
+    assert found.grid_steps == pytest.approx(9 * (80 + 80 + STEPS[2]) / 3)
+    assert np.isnan(found.worst_steps) and found.worst_attack == ""
+
+
+def test_a_suite_without_an_automatic_attack_has_none(board: pd.DataFrame) -> None:
+    names = ["auto_slc", "auto_slc_low", "auto_slc_high", "auto_steps"]
+    assert board[names].isna().all(axis=None) and (board.auto_choice == "").all()
+    pd.testing.assert_series_equal(board.grid_slc, board.slc, check_names=False)
+    assert board.grid_attack.tolist() == board.worst_attack.tolist()
+
+
+def test_the_paper_setting_is_where_its_attack_ends_under_every_rule() -> None:
+    def cells() -> Iterator[Result]:
+        for defense, shift in (("scratch", 0.0), ("sophon", -0.1)):
+            for ratio in RATIOS:
+                for seed in SEEDS:
+                    peak = trajectory((0.1, 0.2, 0.9, 0.8, 0.6, 0.5 + shift))
+                    yield result(defense, "weak", ratio, seed, 0.5, trajectory=peak)
+
+    found = {rule: row(leaderboard_table(cells(), suite(), rule), "sophon") for rule in ("last", "val", "oracle")}
+    assert all(record.paper_slc == pytest.approx(-0.1 * SPAN) for record in found.values())
+    assert {rule: record.selection for rule, record in found.items()} == {rule: rule for rule in found}
+    slc = {rule: record.slc for rule, record in found.items()}
+    assert slc == pytest.approx({"last": -0.1 * SPAN, "val": 0, "oracle": 0})

@@ -14,13 +14,13 @@ import fabricated
 import numpy as np
 import pandas as pd
 import pytest
-from fabricated import ATTACKS, SAMPLES, STEPS, outcome, recipe
+from fabricated import ATTACKS, SAMPLES, STEPS, outcome, recipe, refused, trajectory
 from rich.console import Console
 
 from ntbench.errors import UserError
-from ntbench.report import terminal_table, write_report
+from ntbench.report import coverage_lines, terminal_table, write_report
 from ntbench.suite import Suite
-from ntbench.tables import leaderboard_table
+from ntbench.tables import coverage_table, leaderboard_table
 from ntbench.types import Protection, Provenance, Result, Task, Trajectory
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -68,7 +68,8 @@ def results() -> list[Result]:
         error="loss <i>is</i> nan_\nTraceback",
         trajectory=Trajectory(),
     )
-    return [broken if r.cell.coordinates == broken.cell.coordinates else r for r in found]
+    absent = [refused(result("none", "keep", "weak", 1.0, seed), "none releases no <mask>") for seed in (0, 1, 2)]
+    return [broken if r.cell.coordinates == broken.cell.coordinates else r for r in found] + absent
 
 
 class Page(HTMLParser):
@@ -107,28 +108,37 @@ def test_every_file_is_written(report: Path) -> None:
     names = {path.relative_to(report).as_posix() for path in report.rglob("*") if path.is_file()}
     figures = {f"figures/{name}-a_b-c.{kind}" for kind in ("png", "pdf") for name in
                ("learning_curves", "overhead_curves", "attack_heatmap", "intactness")}  # fmt: skip
-    tables = {"results.csv", "trajectories.parquet", "leaderboard.csv", "leaderboard.md", "leaderboard.tex"}
+    tables = {
+        "results.csv",
+        "coverage.csv",
+        "trajectories.parquet",
+        "leaderboard.csv",
+        "leaderboard.md",
+        "leaderboard.tex",
+    }
     assert names == {"index.html"} | tables | figures
     trajectories = pd.read_parquet(report / "trajectories.parquet")
-    assert len(trajectories) == (len(results()) - 1) * len(STEPS) * 2
+    assert len(trajectories) == (len(results()) - 4) * len(STEPS) * 2
 
 
-def by_hand(cells: pd.DataFrame, defense: str, mask: str) -> pd.DataFrame:
-    rows = cells[(cells["defense"] == defense) & (cells["mask"] == mask) & (cells["status"] == "ok")]
+def by_hand(paths: pd.DataFrame, defense: str, mask: str) -> pd.DataFrame:
+    rows = paths[(paths["defense"] == defense) & (paths["mask"] == mask)]
     curve = {}
-    for samples, part in rows.groupby("samples"):
-        whole = [attack for attack, group in part.groupby("attack") if len(group) == 3]
-        best = max(whole, key=lambda attack: part.loc[part["attack"] == attack, "val_accuracy"].mean())
-        curve[samples] = part[part["attack"] == best].set_index("seed")["test_accuracy"]
+    for samples, part in rows.groupby("samples_n"):
+        wide = part.pivot(index=["attack", "seed", "step"], columns="split", values="value").reset_index()
+        best = wide.loc[wide.groupby(["attack", "seed"])["val"].idxmax()]
+        whole = [attack for attack, group in best.groupby("attack") if len(group) == 3]
+        chosen = max(whole, key=lambda attack: best.loc[best["attack"] == attack, "val"].mean())
+        curve[samples] = best[best["attack"] == chosen].set_index("seed")["test"]
     return pd.DataFrame(curve).T.sort_index()
 
 
-def test_the_numbers_can_be_recomputed_from_the_cells(report: Path) -> None:
-    cells, board = pd.read_csv(report / "results.csv"), pd.read_csv(report / "leaderboard.csv")
-    scratch = by_hand(cells, "scratch", "dense")
+def test_the_numbers_can_be_recomputed_from_the_trajectories(report: Path) -> None:
+    paths, board = pd.read_parquet(report / "trajectories.parquet"), pd.read_csv(report / "leaderboard.csv")
+    scratch = by_hand(paths, "scratch", "dense")
     assert len(board) == 5
     for row in board.itertuples():
-        gap = by_hand(cells, str(row.defense), str(row.mask)) - scratch
+        gap = by_hand(paths, str(row.defense), str(row.mask)) - scratch
         areas = [np.trapezoid(gap[seed], np.log(gap.index.to_numpy(float))) for seed in (0, 1, 2)]
         assert row.slc == pytest.approx(np.mean(areas), abs=1e-5)
         assert row.slc_norm == pytest.approx(np.mean(areas) / np.log(100), abs=1e-5)
@@ -161,7 +171,22 @@ def test_the_page_says_where_the_numbers_come_from_and_what_failed(page: Page) -
     assert "feedc0de" in page.text
     assert "tiny-1: three attacks" in page.text
     assert "ranked by its" in page.text
-    assert re.search(r"Selection rule val : the attacker picks", page.text)
+    assert re.search(r"Selection rule val : the attacker picks both", page.text)
+
+
+def test_the_page_says_what_faced_what(report: Path, page: Page) -> None:
+    assert "3 more cells are n/a" in page.text
+    assert "weak (none releases no <mask>)" in page.text
+    board, coverage = pd.read_csv(report / "leaderboard.csv"), pd.read_csv(report / "coverage.csv")
+    assert not ((board["defense"] == "none") & (board["mask"] == "keep")).any()
+    assert coverage["runs"].sum() == 135 and coverage["failed"].sum() == 1 and coverage["not_applicable"].sum() == 3
+    lines = coverage_lines(coverage_table(results()))["a_b-c"]
+    keep = next(line for line in lines if (line["defense"], line["mask"]) == ("none", "keep"))
+    assert keep == {
+        **{"defense": "none", "mask": "keep", "attacks": 0, "runs": 0, "failed": 0},
+        "refused": {"none releases no <mask>": ["weak"]},
+    }
+    assert next(line for line in lines if line["failed"])["attacks"] == len(ATTACKS)
 
 
 def test_a_lower_bound_is_marked(report: Path, page: Page) -> None:
@@ -178,7 +203,7 @@ def test_latex_rows_have_one_cell_per_column(report: Path) -> None:
     text = (report / "leaderboard.tex").read_text(encoding="utf-8")
     body = text.partition(r"\midrule")[2].partition(r"\bottomrule")[0].strip().splitlines()
     assert len(body) == 5
-    assert all(len(re.findall(r"(?<!\\)&", line)) == 8 and line.endswith(r"\\") for line in body)
+    assert all(len(re.findall(r"(?<!\\)&", line)) == 12 and line.endswith(r"\\") for line in body)
     assert r"\textit{scratch}" in text
     assert r"a\_b-c" in text
 
@@ -232,7 +257,27 @@ def test_the_terminal_table_shows_names_as_they_are() -> None:
     text = console.export_text()
     assert HOSTILE in text
     assert "> " in text
+    assert "ntp* " in text and "Selection rule: val." in text
     assert "nan" not in text.lower()
+
+
+def test_the_terminal_table_fits_eighty_columns() -> None:
+    labels = {"ntp": "random_mask-2", "sophon": "sophon-klu"}
+    found = []
+    for r in results():
+        own = r.cell.defense.model_copy(update={"label": labels.get(r.cell.defense.name, r.cell.defense.label)})
+        attack = r.cell.attack.model_copy(update={"label": f"new head, {r.cell.attack.label} 0.001"})
+        found.append(r.model_copy(update={"cell": r.cell.model_copy(update={"defense": own, "attack": attack})}))
+        if r.cell.attack.label == "weak" and r.trajectory.step:
+            search = attack.model_copy(update={"name": "auto", "label": "auto"})
+            run = trajectory(r.trajectory.test, steps=tuple(16 * step for step in STEPS))
+            update = {"cell": found[-1].cell.model_copy(update={"attack": search}), "trajectory": run}
+            found.append(found[-1].model_copy(update=update))
+    wide, narrow = (Console(width=width, record=True, file=io.StringIO()) for width in (200, 80))
+    for console in (wide, narrow):
+        console.print(terminal_table(leaderboard_table(found, suite())))
+    assert narrow.export_text(clear=False).split() == wide.export_text(clear=False).split()
+    assert "random_mask-2* " in narrow.export_text()
 
 
 def test_the_terminal_table_waits_neither_for_figures_nor_for_torch() -> None:

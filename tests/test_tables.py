@@ -7,10 +7,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fabricated import RATIOS, ROWS, SEEDS, SPAN, STEPS, additive, grid, result, suite
+from fabricated import RATIOS, ROWS, SEEDS, SPAN, STEPS, additive, grid, refused, result, suite
 
 from ntbench.ranking import leaderboard_table
-from ntbench.tables import TIMING, failures_table, heatmap_table, learning_curves, results_table, trajectories_table
+from ntbench.tables import (
+    COVERAGE,
+    TIMING,
+    coverage_table,
+    failures_table,
+    heatmap_table,
+    learning_curves,
+    results_table,
+    trajectories_table,
+)
 from ntbench.types import Protection, Trajectory
 
 
@@ -33,7 +42,7 @@ def test_results_are_the_same_bytes_for_any_order() -> None:
 
 
 def test_one_result_fills_its_columns() -> None:
-    cell = result("ntp", "weak", 0.1, 2, 0.25, val=0.35, mask="keep")
+    cell = result("ntp", "weak", 0.1, 2, 0.25, val=0.35, mask="keep", choice="adam 0.1")
     table = results_table([cell])
     assert tuple(table.columns[-5:]) == TIMING
     values = table.iloc[0].to_dict()
@@ -46,7 +55,15 @@ def test_one_result_fills_its_columns() -> None:
         "attack": "weak",
         "mask": "keep",
     }
-    expected |= {"ratio": 0.1, "samples": 100, "seed": 2, "status": "ok", "error": "", "steps": 80}
+    expected |= {
+        "ratio": 0.1,
+        "samples": 100,
+        "seed": 2,
+        "status": "ok",
+        "error": "",
+        "steps": 80,
+        "choice": "adam 0.1",
+    }
     expected |= {"train_samples": 2560, "flops": 80_000_000, "source_before": 0.99, "source_after": 0.985}
     expected |= {"zero_shot": 0.1, "sparsity": 0.5, "pretrain_flops": 200, "protect_flops": 700, "version": "0.1"}
     expected |= {"key": cell.cell.key, "seconds": 40.0, "cell_seconds": 1.25, "pretrain_seconds": 4.0}
@@ -67,6 +84,22 @@ def test_a_diverged_cell_has_a_reason_and_no_accuracy() -> None:
     ]
 
 
+def test_what_is_not_applicable_is_stated_and_did_not_fail() -> None:
+    good, other = (result("ntp", name, 0.1, seed, 0.4) for name, seed in (("weak", 0), ("strong", 0)))
+    bad = result("ntp", "weak", 1.0, 0, 0.4, status="timeout", error="600 s")
+    cells = [bad, good, refused(other, "ntp has no head\nto flip")]
+    listed = results_table(cells)[["attack", "status", "error"]].to_numpy().tolist()
+    assert listed == [["strong", "n/a", "ntp has no head"], ["weak", "ok", ""], ["weak", "timeout", "600 s"]]
+    assert failures_table(cells)["status"].tolist() == ["timeout"]
+    found = coverage_table(cells)
+    assert tuple(found.columns) == COVERAGE
+    assert found.to_numpy().tolist() == [
+        ["a-b", "ntp", "dense", "strong", 0, 0, 1, "ntp has no head"],
+        ["a-b", "ntp", "dense", "weak", 2, 1, 0, ""],
+    ]
+    assert coverage_table(cells[::-1]).to_csv() == found.to_csv()
+
+
 def test_trajectories_are_long() -> None:
     table = trajectories_table([result("ntp", "weak", 0.1, 2, 0.25, val=0.35)])
     assert len(table) == 2 * len(STEPS)
@@ -77,7 +110,13 @@ def test_trajectories_are_long() -> None:
 def test_empty_input_gives_the_same_columns() -> None:
     assert list(leaderboard_table([], suite()).columns) == list(leaderboard_table(grid(additive), suite()).columns)
     assert list(results_table([]).columns) == list(results_table([result("none", "weak", 1, 0, 0.5)]).columns)
-    assert len(trajectories_table([])) == len(failures_table([])) == len(learning_curves([], suite())) == 0
+    assert (
+        len(trajectories_table([]))
+        == len(failures_table([]))
+        == len(coverage_table([]))
+        == len(learning_curves([], suite()))
+        == 0
+    )
 
 
 def test_learning_curves() -> None:
@@ -87,6 +126,18 @@ def test_learning_curves() -> None:
     expected = {"worst": 0.5 + 0.1, "paper": 0.3 - 0.3, "scratch": 0.5 - 0.01, "scratch_matched": 0.3 - 0.01}
     noise = -0.05 + 0.01
     assert found[list(expected)].iloc[0].to_dict() == pytest.approx({k: v + noise for k, v in expected.items()})
+
+
+def test_curves_follow_the_selection_rule() -> None:
+    peaks = (0.1, 0.2, 0.3, 0.9, 0.6, 0.5)
+    cells = [result(d, "weak", n, s, 0.5, path=peaks) for d in ("scratch", "none") for n in RATIOS for s in SEEDS]
+    for rule, best in (("last", 0.5), ("val", 0.9), ("oracle", 0.9)):
+        table = learning_curves(cells, suite(), rule)
+        assert (table[["worst", "scratch"]] == best).to_numpy().all()
+        assert (table[["paper", "scratch_matched"]] == 0.5).to_numpy().all()
+    late = [result("none", "weak", n, s, 0.9) for n in RATIOS for s in SEEDS] + cells[: len(cells) // 2]
+    slc = {rule: heatmap_table(late, suite(), rule).set_index("defense").slc["none"] for rule in ("last", "val")}
+    assert slc == {"last": pytest.approx(0.4 * SPAN), "val": pytest.approx(0)}
 
 
 def test_heatmap_compares_every_attack_with_tuned_scratch() -> None:

@@ -12,6 +12,8 @@ DECIDING = {
     "task.source": "syn",
     "task.target": "syn",
     "task.image_size": 16,
+    "task.train_samples": 100,
+    "task.scored_samples": 100,
     "arch.name": "cnn_bn",
     "arch.params": {"depth": 2},
     "pretrain.optimizer": "momentum",
@@ -33,8 +35,11 @@ DECIDING = {
     "attack.params": {"lr": 0.02, "mask": "dense"},
     "ratio": 0.3,
     "seed": 1,
+    "precision": "bfloat16",
 }
-PRETRAINING = {"task.source", "task.image_size", "seed"} | {key for key in DECIDING if key[:4] in ("arch", "pret")}
+PRETRAINING = {"task.source", "task.image_size", "task.train_samples", "task.scored_samples", "seed", "precision"} | {
+    key for key in DECIDING if key[:4] in ("arch", "pret")
+}
 PROTECTING = PRETRAINING | {key for key in DECIDING if key[:7] in ("defense", "budget.")} | {"task.target"}
 
 

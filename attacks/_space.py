@@ -1,0 +1,62 @@
+"""The attacks that an automatic search chooses among, as one space of hyper-parameters for Optuna."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from optuna import Trial
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ntbench.method import Context, head
+
+from ._tuning import Tuning
+from .bn_reset import BatchNormReset
+from .finetune import FineTune
+from .logit_flip import LogitFlip
+from .lora import Lora
+from .lp_ft import LpFt
+from .perturb import Perturb
+from .regrow import Regrow
+from .rescale import Rescale
+
+WAYS: Mapping[str, tuple[type[Tuning], dict[str, Any]]] = {
+    "new head": (FineTune, {"init": "reinit"}),
+    "direct": (FineTune, {}),
+    "lp_ft": (LpFt, {}),
+    "lora": (Lora, {}),
+    "rescale": (Rescale, {}),
+    "bn_reset": (BatchNormReset, {}),
+    "perturb": (Perturb, {}),
+    "logit_flip": (LogitFlip, {}),
+    "regrow": (Regrow, {}),
+}
+RATES = {"adam": (5e-4, 2e-2), "momentum": (3e-3, 1e-1)}
+KNOWN: tuple[dict[str, Any], ...] = (
+    {"way": "new head", "optimizer": "adam", "adam rate": 3e-3},
+    {"way": "direct", "optimizer": "momentum", "momentum rate": 3e-2},
+    {"way": "direct", "optimizer": "adam", "adam rate": 3e-3},
+    {"way": "new head", "optimizer": "momentum", "momentum rate": 3e-2},
+)
+"""Where a search starts: what is strong against most models."""
+
+
+KEEPING = ("new head", "direct")
+"""The ways that can put released zeros back."""
+
+
+def open_ways(model: nn.Module, ctx: Context) -> list[str]:
+    """Return the ways that lead anywhere from a model: zeros to regrow, norms to reset, a head that fits the target."""
+    norms = any(isinstance(module, _BatchNorm) for module in model.modules())
+    zeros = any(bool((p == 0).any()) for p in model.parameters() if p.ndim > 1)
+    fits = head(model).out_features == ctx.target_classes
+    closed = {"regrow": not zeros, "logit_flip": not fits, "bn_reset": not norms, "rescale": not norms}
+    return [way for way in WAYS if not closed.get(way)]
+
+
+def propose(trial: Trial, ways: list[str], fixed: dict[str, Any]) -> Tuning:
+    """Return the attack that a trial stands for, among some of the WAYS, with some hyper-parameters fixed."""
+    cls, params = WAYS[trial.suggest_categorical("way", ways)]
+    optimizer = trial.suggest_categorical("optimizer", [*RATES])
+    lr = trial.suggest_float(f"{optimizer} rate", *RATES[optimizer], log=True)
+    augment = trial.suggest_categorical("augment", ["none", "weak"])
+    return cls(**params, **fixed, optimizer=optimizer, lr=lr, augment=augment)

@@ -1,0 +1,51 @@
+"""Rescaling: the released function is written with weights of usual size, and training goes on from there.
+
+No paper: a threat to defenses that hide in the scale of weights, which decides what a step of training does. The method
+is cross-layer equalisation (Nagel et al., ICCV 2019, arXiv 1906.04721), with s = sqrt(q / r) from their eq. 11, in
+L2 norms and relative to a freshly initialised network. First the channels of layers with only ReLU and pooling between
+them are balanced; then every filter before a batch norm gets the norm that it has when fresh, and the norm makes up for
+it. Logits in eval mode stay as they are, up to rounding; the head stays.
+
+Deviations: none from a publication. Convolutions and batch norms are rescaled; linear layers, other norms, grouped
+convolutions behind a layer, and layers around a sum or a bent activation (SiLU, GELU) stay.
+"""
+
+from collections.abc import Iterator
+
+from torch import Tensor, nn
+
+from ntbench.method import Context, Field, Optimizer, head, register
+
+from ._rescaling import balance, magnitude, renormalise, wiring
+from ._tuning import Tuning
+
+
+@register
+class Rescale(Tuning):
+    """Bring weights to the size of fresh ones without changing the function, and train."""
+
+    name = "rescale"
+
+    optimizer: Optimizer = "adam"
+    lr: float = Field(default=3e-3, gt=0)
+
+    def attack(self, model: nn.Module, ctx: Context) -> Iterator[nn.Module]:
+        """Yield the model after every step; ValueError where no layer can be rescaled."""
+        assert ctx.target is not None
+        rescale(model, ctx.fresh(head(model).out_features), ctx.target.x[:1])
+        yield from self.tune(model, ctx)
+
+
+def rescale(model: nn.Module, fresh: nn.Module, x: Tensor) -> None:
+    """Bring convolutions and batch norms to the sizes that they have in a fresh model; an image shows how they follow.
+
+    Raises ValueError where there are none.
+    """
+    found = wiring(fresh, x)
+    if not found.normed and not found.pairs:
+        raise ValueError(f"{type(model).__name__} has no convolution that can be rescaled; use another attack")
+    for first, second in found.pairs:
+        goals = magnitude(fresh.get_submodule(first)), magnitude(fresh.get_submodule(second), 1)
+        balance(model.get_submodule(first), model.get_submodule(second), goals)
+    for conv, norm in found.normed:
+        renormalise(model.get_submodule(conv), model.get_submodule(norm), magnitude(fresh.get_submodule(conv)))
