@@ -4,8 +4,8 @@ Paper: Kumar et al., ICLR 2022, "Fine-Tuning can Distort Pretrained Features and
 section 3.4. The head takes the first `head_share` of the steps at the rate `head_lr`, on features in eval mode which
 are computed once; then everything trains at `lr`. Each phase has a schedule of its own, warm-up belongs to the second.
 
-Deviations: both phases share one budget of steps, and the head is trained by the same optimizer on cross-entropy, where
-the probe of the paper is trained until it is done. Views (`augment`) are drawn in the second phase alone.
+Deviations: both phases share one budget of steps and one optimizer, so the probe need not have converged when the second
+phase starts. Views (`augment`) are drawn in the second phase alone.
 """
 
 from collections.abc import Iterator
@@ -43,7 +43,7 @@ class LpFt(Tuning):
     def _probe(self, model: nn.Module, ctx: Context, steps: int) -> Iterator[nn.Module]:
         """Train the head alone and yield the model after every step."""
         assert ctx.target is not None
-        inputs, _ = encode_all(model.eval(), ctx.target.x)
+        inputs, _ = encode_all(model, ctx.target.x)
         training = self.training(steps).model_copy(update={"lr": self.head_lr, "warmup": 0})
         for _ in fit(head(model), Split(inputs, ctx.target.y), training, ctx.generator("head batches")):
             yield model

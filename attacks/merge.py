@@ -33,7 +33,7 @@ class Merge(Tuning):
     optimizer: Optimizer = "adam"
     lr: float = Field(default=3e-3, gt=0)
     share: float = Field(default=0.3, ge=0, lt=1)
-    clean: float = Field(default=0.7, ge=0, le=1)
+    clean: float = Field(default=0.9, ge=0, le=1)
 
     def attack(self, model: nn.Module, ctx: Context) -> Iterator[nn.Module]:
         """Yield the clean model after every step on source, then the average after every step on the target."""

@@ -5,7 +5,7 @@ it adapts w, or w and the encoder, from theta_0 = theta to theta_K with Adam on 
 CE_S - `strength` * mean_k C(theta_k), the adversary lowers the same C by gradient descent on its own w_0 and rate.
 C is CE(z, y) of the logits z, no sample counting for more than `ceiling` * log K (`capped`), or, as in the public code,
 min over W in [-1, 1]^{K x K} of CE(z W, y) (`recoded`): at most log K, and wrong labels that tell the right ones gain
-nothing. The public experiments have K = 2; with ten classes `recoded` held less well against Adam, so it is not the default.
+nothing. The public experiments have K = 2; with ten classes `recoded` held less well against Adam and is no default.
 
 Deviations: first order (public code: second order through all steps); then dC/d log(rate) = <dC/dtheta_k, theta_k -
 theta_0>, and by the envelope theorem W counts as a constant, found by projected gradient descent (public code: a

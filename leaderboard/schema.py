@@ -140,7 +140,9 @@ def _cells(results: Sequence[Result], attacks: Sequence[MethodSpec]) -> list[Pub
     for result in results:
         cell, run = result.cell, result.trajectory
         good = result.status == "ok" and bool(run.test)
-        held = [float(array[-1]) for array in so_far("val", np.array(run.val), np.array(run.test))] if good else None
+        held: list[float | None] = [None, None]
+        if good:
+            held = [float(array[-1]) for array in so_far("val", np.array(run.val), np.array(run.test))]
         cells.append(
             PublishedCell(
                 attack=attacks.index(cell.attack),
@@ -148,8 +150,8 @@ def _cells(results: Sequence[Result], attacks: Sequence[MethodSpec]) -> list[Pub
                 samples=result.samples,
                 seed=cell.seed,
                 status=result.status,
-                val=held and held[0],
-                test=held and held[1],
+                val=held[0],
+                test=held[1],
                 last=run.test[-1] if good else None,
                 key=cell.key,
             )

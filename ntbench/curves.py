@@ -275,7 +275,7 @@ def _paths(good: Sequence[Placed], shape: tuple[int, ...]) -> Array:
     for place, result in good:
         run = result.trajectory
         columns = np.array([run.step, run.samples, run.flops, run.seconds, run.val, run.test], dtype=np.float64)
-        paths[:, *place] = np.pad(columns, ((0, 0), (0, points - columns.shape[1])), mode="edge")
+        paths[(slice(None), *place)] = np.pad(columns, ((0, 0), (0, points - columns.shape[1])), mode="edge")
     return paths
 
 

@@ -123,7 +123,7 @@ COLUMNS: dict[str, Column] = {
     "overhead": Column(WORST, "overhead", "overhead_steps_90", lambda r: ratio(r, "overhead_steps_90")),
     "worst_attack": _named(WORST, "attack", "worst_attack"),
     "worst_steps": _steps(WORST, "worst_steps"),
-    "needs": _named(DEFENDER, "data", "needs"),
+    "needs": _named(DEFENDER, "data needed", "needs"),
     "source": Column(DEFENDER, "source accuracy, %", "source_after", lambda r: percent(r.get("source_after"))),
     "drop": Column(DEFENDER, "drop, points", "drop", lambda r: with_interval(r, "drop", percent, signed=False)),
     "cost": Column(

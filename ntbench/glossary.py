@@ -7,17 +7,17 @@ RULES = {
     "its own validation data (feasible)",
     "val": "the attacker picks both the step of every attack, among those that are scored, and the attack, per sample "
     "count, by accuracy on its own validation data (feasible)",
-    "oracle": "both the step and the attack, per sample count, are picked by test accuracy (not feasible: an optimistic "
-    "bound for the attacker)",
+    "oracle": "both the step and the attack, per sample count, are picked by test accuracy (not feasible: optimistic "
+    "for the attacker)",
 }
 
 READING = (
     "A defense matters only as far as an attacker is worse off with its weights than with none. So every number "
     "compares the attacker who fine-tunes the protected weights with one who trains the same architecture from "
     "scratch, with the same samples, the same budget and the same choice of attacks. The paper setting is the one "
-    "attack that the paper of the defense evaluates with; the grid is the best of all attacks that an expert lists, auto "
-    "one attack that searches for itself, and the worst case the strongest of them all. The distance between paper "
-    "setting and worst case is how much the paper setting flatters."
+    "attack that the paper of the defense evaluates with; the grid is the best of all attacks that an expert lists, "
+    "auto one attack that searches for itself, and the worst case the strongest of them all. The distance between "
+    "paper setting and worst case is how much the paper setting flatters."
 )
 
 _COSTS = {
@@ -61,8 +61,8 @@ LEADERBOARD: dict[str, str] = {
     "paper_overhead": "Overhead in steps at 90 % under the paper's attack, against scratch under that same attack.",
     "paper_overhead_censored": "Share of the seeds that never got there; from one half on, the value is a lower bound.",
     "grid_attack": "The attack that the grid's best picks at most sample ratios.",
-    "grid_slc": "SLC-AUC of the best attack other than 'auto' at each sample ratio, against scratch's best over the same "
-    "attacks.",
+    "grid_slc": "SLC-AUC of the best attack other than 'auto' at each sample ratio, against scratch's best over the "
+    "same attacks.",
     "grid_slc_low": "Lower end of its 95 % bootstrap interval over seeds.",
     "grid_slc_high": "Upper end of its 95 % bootstrap interval over seeds.",
     "grid_steps": "Optimizer steps of all attacks of the grid on this row, summed over sample ratios, mean over seeds: "
@@ -74,8 +74,8 @@ LEADERBOARD: dict[str, str] = {
     "auto_steps": "Optimizer steps of the search of 'auto', summed over sample ratios, mean over seeds.",
     "worst_attack": "The attack that the worst case picks at most sample ratios.",
     "worst_attacks": "The attack that the worst case picks at each sample ratio, smallest ratio first.",
-    "worst_steps": "Optimizer steps of the attacks that the worst case picks, summed over sample ratios, mean over seeds; "
-    "finding them is not counted.",
+    "worst_steps": "Optimizer steps of the attacks that the worst case picks, summed over sample ratios, mean over "
+    "seeds; finding them is not counted.",
     "slc": "SLC-AUC of the worst case: the area between its sample-wise learning curve and that of tuned scratch, over "
     "the natural log of the sample count. Negative: the attacker is worse off than with no weights at all.",
     "slc_low": "Lower end of its 95 % bootstrap interval over seeds.",

@@ -46,11 +46,11 @@ Record = dict[str, Any]
 def leaderboard_table(results: Iterable[Result], suite: Suite, selection: str = "val") -> pd.DataFrame:
     """Return one row per task, defense and mask, the strongest defense of each task first.
 
-    `selection` is "val" (the attacker chooses attacks and steps on its own validation data), "last" (attacks alone, each
-    where it ends) or "oracle" (both on test data). SLC-AUC is paired by seed. Overheads stand at the largest sample
-    ratio alone, since a few samples are learnt in a step or never; where `_censored`, the share of seeds that never got
-    there, is one half or more, the value is a lower bound. Cells that are n/a do not count, and a row of nothing else
-    does not appear. Raises UserError for an unknown rule and for mixed results.
+    `selection` is "val" (the attacker chooses attacks and steps on its own validation data), "last" (attacks alone,
+    each where it ends) or "oracle" (both on test data). SLC-AUC is paired by seed. Overheads stand at the largest
+    sample ratio alone, since a few samples are learnt in a step or never; where `_censored`, the share of seeds that
+    never got there, is one half or more, the value is a lower bound. Cells that are n/a do not count, and a row of
+    nothing else does not appear. Raises UserError for an unknown rule and for mixed results.
     """
     rule = checked(selection)
     records = [record for curves in collect(results, suite) for record in _task_records(curves, suite, rule)]
@@ -161,7 +161,7 @@ def _counts(curves: Curves, i: int) -> Record:
 
 
 def _searches(curves: Curves, i: int, rule: Selection) -> Record:
-    """Return what the attacker reaches with the grid of attacks alone and with the automatic one alone, and at what cost.
+    """Return what the grid of attacks alone and the automatic one alone reach, and at what cost.
 
     Scratch searches as the attacker does: among the same attacks.
     """

@@ -136,7 +136,7 @@ def result(
     path: tuple[float, ...] | None = None,
     **fields: Any,
 ) -> Result:
-    """Return a cell's result; its curve is flat and no higher until the last step, the same on both splits, unless told."""
+    """Return a cell's result; its curve is flat until the last step, and the same on both splits, unless told."""
     cell = recipe(defense, attack, ratio, seed, mask=mask, task=task)
     return outcome(cell, path or (*(min(0.1, final),) * 5, final), (final if val is None else val) - final, **fields)
 

@@ -13,7 +13,7 @@ from typing import Any
 import fabricated
 import numpy as np
 import pytest
-from fabricated import SEEDS, STEPS, outcome, recipe, refused, trajectory
+from fabricated import SEEDS, outcome, recipe
 from ntbench.leaderboard.render import render
 from ntbench.leaderboard.schema import MAX_BYTES, publish, validate
 
@@ -105,81 +105,6 @@ def test_a_failed_cell_is_published_without_accuracies(tmp_path: Path) -> None:
     file = json.loads((tmp_path / "tiny" / found[0].cell.defense.label / "a-b.json").read_bytes())
     assert [cell[4:8] for cell in file["cells"] if cell[4] != "ok"] == [["diverged", None, None, None]]
     assert file["rows"][0]["failed"] == 1
-
-
-def test_cells_hold_the_chosen_step_and_the_last(tmp_path: Path) -> None:
-    peak = (0.1, 0.2, 0.9, 0.8, 0.7, 0.6)
-    found = [r.model_copy(update={"trajectory": trajectory(peak, shift=-0.05)}) for r in results()]
-    publish(found, suite(), tmp_path)
-    file = json.loads((tmp_path / "tiny/ntp/a-b.json").read_bytes())
-    assert {tuple(cell[5:8]) for cell in file["cells"]} == {(0.9 - 0.05, 0.9, 0.6)}
-    assert validate(tmp_path) == []
-
-
-def test_what_is_not_applicable_is_not_published(published: Path, tmp_path: Path) -> None:
-    absent = [refused(result("good", "keep", "weak", n, seed)) for n in RATIOS for seed in SEEDS]
-    for path in publish([*results(), *absent], suite(), tmp_path):
-        assert path.read_bytes() == (published / path.relative_to(tmp_path)).read_bytes()
-    # An attack that is n/a to one defense alone makes no row of it thin.
-    fewer = [refused(r) if r.cell.coordinates[1:3] == ("good", "strong {x}") else r for r in results()]
-    publish(fewer, suite(), tmp_path)
-    assert validate(tmp_path) == []
-    file = json.loads((tmp_path / "tiny/good/a-b.json").read_bytes())
-    assert (file["rows"][0]["thin"], file["rows"][0]["cells"], len(file["attacks"])) == (False, 6, 1)
-    with pytest.raises(UserError, match="no results of tiny-2"):
-        publish(map(refused, results()), suite(), tmp_path)
-
-
-def searched() -> list[Result]:
-    """Return `results` in bfloat16, with a search of four budgets from scratch and on `good` that gains 0.3 on it."""
-    found = []
-    for defense, gain in (("scratch", 0.0), ("good", 0.3)):
-        for r in (result(defense, "dense", "strong {x}", n, seed) for n in RATIOS for seed in SEEDS):
-            path = tuple(value + gain for value in r.trajectory.test)
-            cell = recipe(defense, "auto", r.cell.ratio, r.cell.seed, protocol="tiny-2")
-            run = trajectory(path, steps=tuple(4 * step for step in STEPS))
-            found.append(r.model_copy(update={"cell": cell, "trajectory": run, "choice": "adam, lr 0.1"}))
-    # Validated anew, as a copy would keep the key.
-    every = [r.model_dump() for r in [*results(), *found]]
-    return [Result.model_validate(r | {"cell": r["cell"] | {"precision": "bfloat16"}}) for r in every]
-
-
-def test_the_automatic_attack_is_published_beside_the_grid(tmp_path: Path) -> None:
-    attacks = [*suite().model_dump()["attacks"], {"name": "auto", "against": ["scratch", "good"]}]
-    publish(searched(), suite(attacks=attacks, precision="bfloat16"), tmp_path)
-    assert validate(tmp_path) == []
-    file = json.loads((tmp_path / "tiny/good/a-b.json").read_bytes())
-    (row,), span = file["rows"], np.log(100)
-    metrics = row["metrics"]
-    assert (row["selection"], row["auto_choice"], row["worst_attack"]) == ("val", "adam, lr 0.1", "auto")
-    assert row["grid_attack"] == "strong {x}" and file["precision"] == "bfloat16"
-    slc = [metrics[name] for name in ("grid_slc", "auto_slc", "slc")]
-    assert slc == pytest.approx([-0.2 * span, 0.1 * span, 0.1 * span], abs=1e-5)
-    assert (metrics["grid_steps"], metrics["auto_steps"], metrics["worst_steps"]) == (320, 640, 640)
-    none = json.loads((tmp_path / "tiny/none/a-b.json").read_bytes())["rows"][0]
-    assert none["metrics"]["auto_slc"] is None and none["note"] == "" and not none["thin"]
-    file["rows"][0]["metrics"].update(auto_slc=0.0, auto_slc_low=0.0, auto_slc_high=0.0)
-    (tmp_path / "tiny/good/a-b.json").write_text(json.dumps(file), encoding="utf-8")
-    assert any("rows.dense.auto_slc = 0.0" in line for line in validate(tmp_path))
-
-
-def test_equal_attacks_are_told_apart_by_the_order_of_every_file(tmp_path: Path) -> None:
-    # No file holds all four; where `c` and `d` are equal, the first of the suite's order wins.
-    facing = {"scratch": ("a", "b", "d"), "good": ("a", "c", "d")}
-    cells = []
-    for defense, names in facing.items():
-        for name in names:
-            level = 0.1 if name == "a" else 0.5
-            path = (*(0.1,) * 5, level)
-            cells += [
-                outcome(recipe(defense, name, n, seed, protocol="tiny-2"), path) for n in RATIOS for seed in SEEDS
-            ]
-    attacks = [{"name": "finetune", "label": name} for name in "abcd"]
-    attacks[1]["against"], attacks[2]["against"] = ["scratch"], ["good"]  # type: ignore[assignment]
-    whole = suite(defenses=[{"name": name} for name in facing], attacks=attacks, paper={"attack": "a"})
-    publish(cells, whole, tmp_path)
-    assert validate(tmp_path) == []
-    assert json.loads((tmp_path / "tiny/good/a-b.json").read_bytes())["rows"][0]["worst_attack"] == "c"
 
 
 def test_the_page_is_ranked_with_both_settings_side_by_side(published: Path) -> None:

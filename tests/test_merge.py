@@ -40,7 +40,7 @@ def test_the_clean_model_learns_the_source_and_nothing_of_the_released_one() -> 
 
 
 def first_average(clean: float, share: float = 0.0) -> nn.Module:
-    attack = merge(clean=clean, share=share, optimizer="sgd", lr=1e-30).attack(learnt(), context())
+    attack = merge(clean=clean, share=share, optimizer="sgd", lr=1e-50).attack(learnt(), context())
     return next(attack)  # type: ignore[no-any-return]
 
 

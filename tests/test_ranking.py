@@ -177,7 +177,7 @@ def test_a_grid_of_1600_cells_takes_well_under_a_second() -> None:
 
 
 def searched(gain: float, choices: tuple[str, ...] = ("adam", "sgd", "adam")) -> Iterator[Result]:
-    """Yield `additive` and an automatic attack of 4 budgets, with so much gain over `strong` from scratch and sophon."""
+    """Yield `additive` and an automatic attack of 4 budgets that gains so much over `strong` on sophon."""
     yield from grid(additive)
     for defense, above in (("scratch", 0.0), ("sophon", gain)):
         for ratio in RATIOS:
