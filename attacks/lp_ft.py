@@ -4,8 +4,8 @@ Paper: Kumar et al., ICLR 2022, "Fine-Tuning can Distort Pretrained Features and
 section 3.4. The head takes the first `head_share` of the steps at the rate `head_lr`, on features in eval mode which
 are computed once; then everything trains at `lr`. Each phase has a schedule of its own, warm-up belongs to the second.
 
-Deviations: both phases share one budget of steps and one optimizer, so the probe need not have converged when the second
-phase starts. Views (`augment`) are drawn in the second phase alone.
+Deviations: both phases share one budget of steps and one optimizer, so the probe need not have converged when the
+second phase starts. Views (`augment`) are drawn in the second phase alone.
 """
 
 from collections.abc import Iterator

@@ -3,9 +3,9 @@
 Paper: Ash & Adams, NeurIPS 2020, "On Warm-Starting Neural Network Training": theta <- shrink * theta + noise, before
 training goes on. It pulls a model out of a region from which it does not learn, and keeps a part of what it knows.
 
-Deviations: the noise is `noise` times the parameters of a freshly initialised network of the same architecture, as in
-the authors' experiments with one noise scale for every layer, and not N(0, sigma^2); that holds for norms too. Running
-statistics of batch norm are estimated anew on target images, since those released belong to other weights.
+Deviations: the noise is `noise` times the parameters of a freshly initialised network of the same architecture, norms
+included, and not N(0, sigma^2), so that every layer gets noise of the size of its weights. Running statistics of batch
+norm are estimated anew on target images, since those released belong to other weights. It is done once.
 """
 
 from collections.abc import Iterator

@@ -1,13 +1,13 @@
 """Rescaling: the released function is written with weights of usual size, and training goes on from there.
 
-No paper: a threat to defenses that hide in the scale of weights, which decides what a step of training does. The method
-is cross-layer equalisation (Nagel et al., ICCV 2019, arXiv 1906.04721), with s = sqrt(q / r) from their eq. 11, in
-L2 norms and relative to a freshly initialised network. First the channels of layers with only ReLU and pooling between
-them are balanced; then every filter before a batch norm gets the norm that it has when fresh, and the norm makes up for
-it. Logits in eval mode stay as they are, up to rounding; the head stays.
+No paper: a threat to defenses that hide in the scale of weights, which decides what a step of training does. First the
+channels of layers with only ReLU and pooling between them are balanced as in cross-layer equalisation (Nagel et al.,
+ICCV 2019, arXiv 1906.04721), s = sqrt(q / r), with L2 norms relative to those of a fresh network in place of ranges.
+Then every filter before a batch norm gets the norm that it has when fresh, and the batch norm makes up for it. Logits
+in eval mode stay as they are, up to rounding.
 
-Deviations: none from a publication. Convolutions and batch norms are rescaled; linear layers, other norms, grouped
-convolutions behind a layer, and layers around a sum or a bent activation (SiLU, GELU) stay.
+Deviations: none from a publication. Every pair is balanced once. The head, linear layers, other norms, and layers with
+a sum, a grouped convolution or a bent activation (SiLU, GELU, ReLU6) behind them are not balanced.
 """
 
 from collections.abc import Iterator

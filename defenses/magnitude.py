@@ -44,7 +44,9 @@ class Magnitude(Defense):
         weights = encoder_weights(model)
         masks = [torch.ones_like(w, dtype=torch.bool) for w in weights]
         reached = max(1, round(self.ramp * self.iterations))
-        training = Training(optimizer="adam", lr=self.lr, steps=self.iterations * self.steps, batch_size=self.batch_size)
+        training = Training(
+            optimizer="adam", lr=self.lr, steps=self.iterations * self.steps, batch_size=self.batch_size
+        )
         batches = ctx.generator("prune")
         for step in fit(model, ctx.source, training, batches, after_step=lambda: clear(weights, masks)):
             if step % self.steps == 0:

@@ -272,10 +272,10 @@ def _paths(good: Sequence[Placed], shape: tuple[int, ...]) -> Array:
     # A path shorter than the longest repeats its last point, which is never the first to reach anything.
     points = max((len(result.trajectory.step) for _, result in good), default=1)
     paths = np.full((len(COSTS) + 2, *shape, points), np.nan)
-    for place, result in good:
+    for (i, a, n, s), result in good:
         run = result.trajectory
         columns = np.array([run.step, run.samples, run.flops, run.seconds, run.val, run.test], dtype=np.float64)
-        paths[(slice(None), *place)] = np.pad(columns, ((0, 0), (0, points - columns.shape[1])), mode="edge")
+        paths[:, i, a, n, s] = np.pad(columns, ((0, 0), (0, points - columns.shape[1])), mode="edge")
     return paths
 
 

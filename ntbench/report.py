@@ -64,8 +64,8 @@ CAPTIONS = {
     "overhead_curves": (
         "Overhead",
         "Test accuracy on the way of the attack, with the best attack until each step, at the largest sample ratio; "
-        "bands span the seeds. The overhead is how many times as many steps as scratch the protected curve takes to the "
-        "dotted line; '>' means that it did not get there within the budget. An attack that has ended keeps its model.",
+        "bands span the seeds. The overhead is how many times as many steps as scratch the protected curve takes to "
+        "the dotted line; '>' means that it did not get there within the budget. What has ended keeps its model.",
     ),
     "attack_heatmap": (
         "Attacks against defenses",

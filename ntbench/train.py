@@ -62,9 +62,9 @@ def create_optimizer(
 
 
 def create_schedule(optimizer: Optimizer, name: str, steps: int, warmup: int = 0) -> Callable[[int], None]:
-    """Return a function that sets the learning rate of a step; schedules are timm's, `linear` falls to 0.
+    """Return a function that sets the learning rates of a step; schedules are timm's, `linear` falls to 0.
 
-    Raises UserError on unknown names.
+    Warm-up rises from a 25th of every group's own rate. Raises UserError on unknown names.
     """
     check_schedule(name)
     if name == "constant" and not warmup:
@@ -76,15 +76,23 @@ def create_schedule(optimizer: Optimizer, name: str, steps: int, warmup: int = 0
         sched=kind,
         num_epochs=steps,
         decay_epochs=max(1, steps // 3),
-        warmup_epochs=warmup,
-        warmup_lr=optimizer.param_groups[0]["lr"] / 25,
-        warmup_prefix=False,
         step_on_epochs=False,
         updates_per_epoch=1,
         **options,
     )
-    step_update: Callable[[int], None] = scheduler.step_update
-    return step_update
+    rates = [group["lr"] for group in optimizer.param_groups]
+
+    def set_rates(step: int) -> None:
+        if step >= warmup:
+            scheduler.step_update(step)
+            return
+        # timm's own warm-up starts all groups at one rate.
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate * (1 + 24 * step / warmup) / 25
+
+    if warmup:
+        set_rates(0)
+    return set_rates
 
 
 def fit(

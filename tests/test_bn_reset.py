@@ -45,10 +45,7 @@ def test_statistics_are_the_moments_of_the_target() -> None:
 @torch.no_grad()
 def test_every_batch_has_the_same_share_and_none_is_a_single_image() -> None:
     model = learnt()
-    x = (
-        torch.randn(201, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-        * torch.linspace(1, 5, 201)[:, None, None, None]
-    )
+    x = draw(201, 3, 16, 16) * torch.linspace(1, 5, 201)[:, None, None, None]
     reestimate(model, x)
     convolved = model.get_submodule("blocks.0.0")(x).transpose(0, 1)
     halves = [half.flatten(1).var(1) for half in (convolved[:, :101], convolved[:, 101:])]

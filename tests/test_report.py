@@ -183,7 +183,11 @@ def test_the_page_says_what_faced_what(report: Path, page: Page) -> None:
     lines = coverage_lines(coverage_table(results()))["a_b-c"]
     keep = next(line for line in lines if (line["defense"], line["mask"]) == ("none", "keep"))
     assert keep == {
-        "defense": "none", "mask": "keep", "attacks": 0, "runs": 0, "failed": 0,
+        "defense": "none",
+        "mask": "keep",
+        "attacks": 0,
+        "runs": 0,
+        "failed": 0,
         "refused": {"none releases no <mask>": ["weak"]},
     }
     assert next(line for line in lines if line["failed"])["attacks"] == len(ATTACKS)

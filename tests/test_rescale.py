@@ -50,7 +50,8 @@ class Reused(nn.Module):
         x = self.norm_of_twice(self.twice(self.twice(x)))
         y = self.summed(torch.sigmoid(x))
         x = self.norm_of_summed(y).relu() + y
-        return self.last(nn.functional.silu(self.bent(x))).mean((2, 3))
+        logits: Tensor = self.last(nn.functional.silu(self.bent(x))).mean((2, 3))
+        return logits
 
 
 @torch.no_grad()
@@ -85,8 +86,8 @@ def test_the_function_stays_and_filters_get_their_fresh_norms(arch: Arch) -> Non
     assert difference(model, fresh, 32) < 1e-5
     assert normed
     for conv, _ in normed:
-        norms = [shared.magnitude(m.get_submodule(conv)) for m in (model, fresh)]
-        assert torch.allclose(*norms, rtol=1e-4)
+        ours, theirs = (shared.magnitude(m.get_submodule(conv)) for m in (model, fresh))
+        assert torch.allclose(ours, theirs, rtol=1e-4)
 
 
 @pytest.mark.parametrize("normed", [True, False])
@@ -107,8 +108,7 @@ def test_two_layers_end_equally_far_from_fresh_ones() -> None:
     shared.balance(*layers, goals)
     after = [shared.magnitude(layers[0]), shared.magnitude(layers[1], 1)]
     alive = torch.arange(8) != 5
-    ratios = [(size / goal)[alive] for size, goal in zip(after, goals, strict=True)]
-    assert torch.allclose(*ratios, rtol=1e-4)
+    assert torch.allclose((after[0] / goals[0])[alive], (after[1] / goals[1])[alive], rtol=1e-4)
     assert torch.allclose(after[0][alive] * after[1][alive], before[0][alive] * before[1][alive], rtol=1e-4)
     assert torch.equal(after[1][5], before[1][5])
 

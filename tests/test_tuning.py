@@ -160,7 +160,6 @@ def test_schedules_keep_the_ratios_of_the_layers(schedule: str) -> None:
     assert ratios(schedule, warmup=0) == pytest.approx([2.0] * 72)
 
 
-@pytest.mark.xfail(reason="timm's warm-up starts every group at one rate, that of the first", strict=True)
 def test_warm_up_keeps_the_ratios_of_the_layers() -> None:
     assert ratios("constant", warmup=4) == pytest.approx([2.0] * 72)
 
