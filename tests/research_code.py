@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
+from ntbench.bench import Bench
 from ntbench.data import Split
 from ntbench.plan import plan
-from ntbench.bench import Bench
 from ntbench.runner import Runner
 from ntbench.session import cache_folder
 from ntbench.store import Store
