@@ -12,30 +12,30 @@ no part of the space; with `mask="keep"` only plain fine-tuning is, since the ot
 
 import copy
 from collections.abc import Generator, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 
 import optuna
 import torch
+from optuna.trial import TrialState
 from torch import nn
 
-from ntbench.method import Access, Attack, Budget, Context, Field, Mask, accuracy, register
+from ntbench.method import Access, Attack, Budget, Context, Field, Mask, accuracy, head, register
 
 from ._space import KEEPING, KNOWN, open_ways, propose
 
 
 @dataclass
 class Best:
-    """The best model that a search has seen."""
+    """The best model that a search has seen, which at first is the released one."""
 
     model: nn.Module
-    score: float = -1.0
-    latest: float = 0.0
-    choice: str = "nothing"
+    score: float
+    choice: str = "as released"
 
     def consider(self, model: nn.Module, score: float, trial: optuna.Trial) -> None:
         """Take a copy of a model that does better than all before it."""
-        self.latest = score
         if score > self.score:
             told = ", ".join(
                 f"{value:.2g}" if isinstance(value, float) else str(value) for value in trial.params.values()
@@ -73,32 +73,35 @@ class Auto(Attack):
         within = replace(ctx, budget=Budget(steps=one, samples=ctx.budget.samples // self.runs, scored=(one,)))
         ways = [*KEEPING] if self.respects_mask else open_ways(model, ctx)
         fixed = {"mask": "keep"} if self.respects_mask else {}
-        study, best, left = self._study(ctx, one), Best(model), ctx.budget.steps
+        assert ctx.target_val is not None
+        fits = head(model).out_features == ctx.target_classes
+        best = Best(copy.deepcopy(model), accuracy(model, ctx.target_val) if fits else -1.0)
+        study, left = self._study(ctx, one), ctx.budget.steps
         while left:
             trial = study.ask()
             candidate = propose(trial, ways, fixed).attack(copy.deepcopy(model), within)
-            left = yield from self._try(trial, islice(candidate, left), within, best, left)
-            study.tell(trial, best.latest)
+            left -= yield from self._try(trial, islice(candidate, left), within, best)
+            study.tell(trial, state=TrialState.PRUNED)  # its value is what it reported last
         return best.choice
 
     def _try(
-        self, trial: optuna.Trial, models: Iterator[nn.Module], ctx: Context, best: Best, left: int
+        self, trial: optuna.Trial, models: Iterator[nn.Module], ctx: Context, best: Best
     ) -> Generator[nn.Module, None, int]:
-        """Run one trial until it is stopped or done, and return how many steps are left to the search."""
+        """Run one trial until it is stopped, diverges or is done, and return how many steps it took, at least one."""
         assert ctx.target_val is not None
-        rung, best.latest = self._rung(ctx.budget.steps), 0.0
-        for step in range(1, min(left, ctx.budget.steps) + 1):
-            try:
-                adapted = next(models, None)
-            except FloatingPointError:
-                adapted = None
-            if adapted and step % rung == 0:
-                best.consider(adapted, accuracy(adapted, ctx.target_val), trial)
-                trial.report(best.latest, step)
+        step, rung = 0, self._rung(ctx.budget.steps)
+        with suppress(FloatingPointError):
+            for step, adapted in enumerate(models, start=1):
+                if step % rung == 0:
+                    score = accuracy(adapted, ctx.target_val)
+                    best.consider(adapted, score, trial)
+                    trial.report(score, step)
+                yield best.model
+                if step % rung == 0 and trial.should_prune():
+                    return step
+        if not step:
             yield best.model
-            if adapted is None or (step % rung == 0 and trial.should_prune()):
-                break
-        return left - step
+        return max(1, step)
 
     def _rung(self, steps: int) -> int:
         return max(1, round(self.rung * steps))
@@ -108,7 +111,7 @@ class Auto(Attack):
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         study = optuna.create_study(
             direction="maximize",
-            sampler=optuna.samplers.TPESampler(seed=seed),
+            sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=2 * len(KNOWN)),
             pruner=optuna.pruners.SuccessiveHalvingPruner(self._rung(steps), self.reduction),
         )
         for params in KNOWN:

@@ -138,7 +138,7 @@ COLUMNS: dict[str, Column] = {
 _SHORT = ("paper", "grid", "auto", "slc", "overhead", "worst_attack", "worst_steps")
 NARROW = ("rank", "defense", "mask", "data", *_SHORT, "drop", "holds")
 NOTED = ("rank", "defense", "mask", *_SHORT, "needs", "drop", "holds", "note")
-WIDE = tuple(name for name in COLUMNS if name not in ("data", "paper", "grid", "auto", "worst", "note"))
+WIDE = tuple(name for name in COLUMNS if name not in ("needs", "paper", "grid", "auto", "worst", "note"))
 
 
 def cells(record: Record, names: tuple[str, ...] = tuple(COLUMNS)) -> dict[str, str]:

@@ -115,7 +115,7 @@ def overhead_figure(board: pd.DataFrame, paths: pd.DataFrame) -> Figure | None:
     handles = [
         Line2D([], [], color="black", label="scratch, tuned"),
         Line2D([], [], color="dimgrey", marker="o", markersize=3, label="protected weights (colour of the defense)"),
-        Line2D([], [], color="black", linestyle=":", linewidth=0.8, label="90 % of scratch's final accuracy"),
+        Line2D([], [], color="black", linestyle=":", linewidth=0.8, label="90 % of what scratch reaches"),
     ]
     _finish(figure, "optimizer steps of the attack, at the largest sample ratio", "target test accuracy", handles)
     return figure

@@ -46,14 +46,13 @@ TERMINAL = {
     "worst_steps": "Steps",
     "holds": "Holds",
 }
-CAPTION = """\
-SLC-AUC under the paper's attack, the best of the grid, the automatic attack and
-the worst case; below 0 the attacker does worse than from scratch. Overhead:
-steps to 90 % of what scratch reaches, over those of scratch. Attack: the worst,
-with its steps over all sample ratios. Data that the defense needs: S source
-labels, T target labels, t target images. Holds: worst case below 0 with its
-interval, overhead at least 1, at most 2 points of source accuracy lost.
-*: the attacker keeps the released zeros. Selection rule: {selection}."""
+CAPTION = (
+    "SLC-AUC under the paper's attack, the best of the grid, the automatic attack and the worst case; below 0 the "
+    "attacker does worse than from scratch. Overhead: steps to 90 % of what scratch reaches, over those of scratch. "
+    "Attack: the worst, with its steps over all sample ratios. Data that the defense needs: S source labels, T target "
+    "labels, t target images. Holds: worst case below 0 with its interval, overhead at least 1, at most 2 points of "
+    "source accuracy lost. *: the attacker keeps the released zeros. Selection rule: {selection}."
+)
 CAPTIONS = {
     "learning_curves": (
         "Sample-wise learning curves",

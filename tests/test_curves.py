@@ -122,17 +122,16 @@ def test_what_is_not_applicable_counts_nowhere() -> None:
     board = leaderboard_table(whole, suite())
     cells = grid(lambda *_: 0.9, (("sophon", "keep"),))
     assert leaderboard_table([*whole, *map(refused, cells)], suite()).to_csv() == board.to_csv()
-    # Without `strong`, two of two attacks go well, and nothing is missing.
-    without = [refused(r) if _is(r, "sophon", "strong") else r for r in whole]
-    found = row(leaderboard_table(without, suite()), "sophon")
-    assert (found.cells, found.failed, found.thin, found.note) == (18, 0, False, "")
-    assert found.worst_attack == "other" and found.slc == pytest.approx(-0.2 * SPAN) and found["rank"] == 1
-    # With a third that diverges, one of two goes well.
+    # Of three attacks one can face the defense, and goes well: nothing is missing.
+    one = [refused(r) if _is(r, "sophon", "strong") or _is(r, "sophon", "other") else r for r in whole]
+    found = row(leaderboard_table(one, suite()), "sophon")
+    assert (found.cells, found.failed, found.thin, found.note) == (9, 0, False, "")
+    assert found.worst_attack == "weak" and found.slc == pytest.approx(-0.3 * SPAN) and found["rank"] == 1
+    # Of two that can, one diverges.
     diverged = {"status": "diverged", "error": "nan"}
-    found = row(
-        leaderboard_table([r.model_copy(update=diverged) if _is(r, "sophon", "weak") else r for r in without], suite()),
-        "sophon",
-    )
+    two = [refused(r) if _is(r, "sophon", "strong") else r for r in whole]
+    two = [r.model_copy(update=diverged) if _is(r, "sophon", "other") else r for r in two]
+    found = row(leaderboard_table(two, suite()), "sophon")
     assert (found.cells, found.failed, found.thin, found.note) == (18, 9, True, "")
     assert leaderboard_table(map(refused, whole), suite()).empty
 
