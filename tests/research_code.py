@@ -26,17 +26,41 @@ from ntbench.runner import Runner
 from ntbench.session import cache_folder
 from ntbench.store import Store
 from ntbench.suite import AttackEntry, DefenseEntry, load_suite
-from ntbench.types import Budget, Cell
+from ntbench.types import Arch, Budget, Cell
 
 seconds = partial(timeit, number=1)
 TRIAL = Budget(steps=10, samples=320, scored=(5, 10))
+STRATEGIES: dict[str, dict[str, str]] = {
+    "direct-all": {},
+    "direct-FC": {"scope": "head"},
+    "init-FC-all": {"init": "reinit"},
+    "init-FC-FC": {"init": "reinit", "scope": "head"},
+}
+"""The four of NTLBench, as hyper-parameters of `finetune`."""
 
 
-def adam_cells(rates: Iterable[float], ratio: float = 1.0) -> list[Cell]:
-    """Return cells of `quick` that attack the undefended model of seed 0 with Adam, one for each learning rate."""
-    attack = AttackEntry(name="finetune", label="adam {lr:g}", params={"optimizer": "adam"}, grid={"lr": list(rates)})
-    changes = {"defenses": (DefenseEntry(name="none"),), "attacks": (attack,), "seeds": (0,)}
-    return [cell for cell in plan(load_suite("quick").model_copy(update=changes)) if cell.ratio == ratio]
+def adam_cells(
+    rates: Iterable[float],
+    ratio: float = 1.0,
+    strategies: Iterable[str] = ("direct-all",),
+    arch: str = "cnns_bn",
+    **changes: Any,
+) -> list[Cell]:
+    """Return cells of `quick` that attack the undefended model of seed 0 with Adam: every learning rate and strategy.
+
+    Further changes are those of fields of the suite.
+    """
+    attacks = tuple(
+        AttackEntry(
+            name="finetune",
+            label=f"{name} {{lr:g}}",
+            params={"optimizer": "adam", **STRATEGIES[name]},
+            grid={"lr": list(rates)},
+        )
+        for name in strategies
+    )
+    rows = {"defenses": (DefenseEntry(name="none"),), "attacks": attacks, "seeds": (0,), "arch": Arch(name=arch)}
+    return [cell for cell in plan(load_suite("quick").model_copy(update=rows | changes)) if cell.ratio == ratio]
 
 
 def runner(folder: Path) -> Runner:
@@ -104,8 +128,13 @@ class ResearchCode:
         params, steps = cell.attack.params, cell.budget.steps
         model = timm.create_model(cell.arch.name, num_classes=10)
         model.load_state_dict(self.weights)
+        if params["init"] == "reinit":
+            model.reset_classifier(10)
+        full = params["scope"] == "all"
+        # A frozen encoder that stays in eval mode, as ours does: NTLBench leaves it in train mode.
+        model.requires_grad_(full).get_classifier().requires_grad_(True)
         criterion = nn.CrossEntropyLoss()
-        optimizer = torch.optim.Adam(model.parameters(), lr=params["lr"])
+        optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=params["lr"])
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
         train = DataLoader(self.train, batch_size=params["batch_size"], shuffle=True, num_workers=self.loaders)
         # Batches as large as ours in scoring: larger ones than research code usually takes.
@@ -113,7 +142,7 @@ class ResearchCode:
         step = 0
         while step < steps:
             for x, y in train:
-                model.train()
+                model.train(full)
                 optimizer.zero_grad()
                 criterion(model(x), y).backward()
                 optimizer.step()

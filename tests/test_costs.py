@@ -94,6 +94,20 @@ def test_the_cheapest_attack_is_chosen_on_validation_data() -> None:
         assert row(leaderboard_table(cells, suite(), rule), "sophon").overhead_steps_90 == value
 
 
+def test_an_attacker_judges_by_the_validation_accuracy_of_scratch() -> None:
+    def cells() -> Iterator[Result]:
+        for ratio in RATIOS:
+            for seed in SEEDS:
+                for name in ATTACKS:
+                    path = scratch_path(name)
+                    yield result("scratch", name, ratio, seed, path[-1], path=path, val=path[-1] + 0.2)
+                # Early, with an accuracy that is enough on test data alone, and late.
+                yield result("sophon", "weak", ratio, seed, 0.6, path=(0.1, *(0.6,) * 5), val=0.8)
+                yield result("sophon", "strong", ratio, seed, 0.8, path=(0.1, 0.1, 0.1, *(0.8,) * 3), val=1.0)
+
+    assert row(leaderboard_table(cells(), suite()), "sophon").overhead_steps_90 == 2
+
+
 def test_the_goal_is_a_share_of_what_scratch_holds_under_the_rule() -> None:
     # Scratch peaks at 0.9 and ends at 0.5; the defense gets to 0.5 at step 5 and to 0.9 at step 40.
     curves = {"scratch": (0.1, 0.5, 0.9, 0.5, 0.5, 0.5), "sophon": (0.1, 0.5, 0.5, 0.5, 0.9, 0.9)}
