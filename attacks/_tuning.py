@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ntbench.method import Attack, Context, Field, Optimizer, Schedule, Split, Training, fit, head, reset_head
+from ntbench.method import Attack, Context, Field, Fit, Optimizer, Schedule, Split, Training, head, reset_head
 
 from ._views import strong, weak
 
@@ -40,7 +40,12 @@ class Tuning(Attack):
     batch_size: int = Field(default=32, ge=1)
     steps: int | None = Field(default=None, ge=1)
 
-    def tune(
+    def tune(self, model: nn.Module, *given: Any, **options: Any) -> Iterator[nn.Module]:
+        """Run the training that `tuning` returns for the same arguments, and yield the model after every step."""
+        for _ in self.tuning(model, *given, **options).run():
+            yield model
+
+    def tuning(
         self,
         model: nn.Module,
         ctx: Context,
@@ -48,8 +53,8 @@ class Tuning(Attack):
         parameters: Sequence[Tensor] | None = None,
         after_step: Callable[[], None] = lambda: None,
         spent: int = 0,
-    ) -> Iterator[nn.Module]:
-        """Train all or some parameters on the target samples, or on other data, and yield the model after every step.
+    ) -> Fit:
+        """Return a training of all or some parameters on the target samples, or on other data.
 
         `spent` steps of the budget are gone already. A head for another number of classes than the target's is drawn
         anew.
@@ -61,8 +66,7 @@ class Tuning(Attack):
         training = self.training(self.granted(ctx) - spent)
         trained = list(model.parameters() if parameters is None else parameters)
         groups = layer_groups(model, trained, self.lr, self.layer_decay) if self.layer_decay < 1 else trained
-        for _ in fit(model, data, training, ctx.generator("batches"), groups, after_step=after_step):
-            yield model
+        return Fit(model, data, training, ctx.generator("batches"), groups, after_step=after_step)
 
     def granted(self, ctx: Context) -> int:
         """Return how many steps the attack takes: its own number of them, but no more than the budget has."""

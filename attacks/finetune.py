@@ -9,14 +9,13 @@ Deviations: training the head alone runs on features in eval mode, where NTLBenc
 mode; a head for another number of classes is always drawn anew, as torch draws a linear layer, not from N(0, 0.01^2).
 """
 
-from collections.abc import Iterator
 from typing import Literal, Self
 
 import torch
 from pydantic import model_validator
 from torch import Tensor, nn
 
-from ntbench.method import Context, Mask, head, register, reset_head
+from ntbench.method import Context, Fit, Mask, head, register, reset_head
 
 from ._tuning import Tuning, zeros_of
 
@@ -48,15 +47,15 @@ class FineTune(Tuning):
         """Return whether the head alone trains."""
         return self.scope == "head"
 
-    def attack(self, model: nn.Module, ctx: Context) -> Iterator[nn.Module]:
-        """Yield the model after every step."""
+    def fit_of(self, model: nn.Module, ctx: Context) -> Fit:
+        """Return the training of the model."""
         assert ctx.target is not None
         clear = zeros_of(model) if self.respects_mask else lambda: None
         if self.init == "reinit":
             reset_head(model, ctx.target_classes, ctx.generator("head"))
         elif self.init == "whole":
             renew_classifier(model, ctx, ctx.target.x)
-        yield from self.tune(model, ctx, after_step=clear)
+        return self.tuning(model, ctx, after_step=clear)
 
 
 def renew_classifier(model: nn.Module, ctx: Context, x: Tensor) -> None:

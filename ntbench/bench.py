@@ -6,9 +6,10 @@ import importlib.metadata
 import platform
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache, cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,6 +24,14 @@ from ntbench.types import Budget, Cell, Protection, Provenance, digest
 from ntbench.view import View, view_of
 
 Artifact = tuple[dict[str, Tensor], Protection]
+
+
+class Faced(NamedTuple):
+    """An attack, what it sees of a released model and of its data, and what it is granted."""
+
+    attack: Attack
+    view: View
+    ctx: Context
 
 
 class Bench:
@@ -66,7 +75,7 @@ class Bench:
         seed = int(self.cell.pretrain_key, 16) % 2**63
         model = build(self.cell.arch, self.source.classes, seed).to(self.device)
         generator = torch.Generator().manual_seed(seed)
-        with Meter() as meter, self._numerics():
+        with Meter() as meter, self.numerics():
             for _ in fit(model, self.source.train.to(self.device), self.cell.pretrain, generator):
                 pass
         facts = Protection(
@@ -80,7 +89,7 @@ class Bench:
         """Protect pretrained weights and return what is released; only weights cross the line."""
         defense: Defense = registry.create(self.cell.defense)
         model = unpack(weights, self._fresh(self.source.classes, "load"))
-        with _global_seeds(self.cell.protect_key), Meter() as meter, self._numerics():
+        with _global_seeds(self.cell.protect_key), Meter() as meter, self.numerics():
             released = pack(defense.protect(model, self._defender(defense)))
         model = unpack(released, self._fresh(self.source.classes, "load"))
         comparable = self.source.classes == self.target.classes
@@ -96,18 +105,14 @@ class Bench:
 
     def attacked(self, weights: dict[str, Tensor]) -> Iterator[tuple[float, ...]]:
         """Attack released weights and yield a row of the trajectory at every scored step and where it ends earlier."""
-        attack: Attack = registry.create(self.cell.attack)
-        model = unpack(weights, self._fresh(self.source.classes, "load"))
-        splits = [part.to(self.device) for part in (self.subset, self.target.val, self.target.test)]
-        with self._numerics():
-            view = view_of(attack, model, splits, (self.cell.protect_key, self.cell.ratio))
-        budget, meter = self.cell.budget.times(attack.times), Meter()
+        attack, view, ctx = self.faced(weights)
+        budget, meter = ctx.budget, Meter()
         meter.flops = view.flops
         scored, last = 0, None
-        with _global_seeds(self.cell.key):
-            models = attack.attack(view.model, self._attacker(attack, view))
+        with self.seeded():
+            models = attack.attack(view.model, ctx)
             for step in range(1, budget.steps + 1):
-                with meter, self._numerics():
+                with meter, self.numerics():
                     adapted = self._advanced(models)
                 if adapted is None:
                     break
@@ -128,15 +133,36 @@ class Bench:
             self.choice = str(end.value or "")
             return None
 
-    def _scored(self, step: int, model: nn.Module, meter: Meter, view: View) -> tuple[float, ...]:
+    def faced(self, weights: dict[str, Tensor]) -> Faced:
+        """Return the attack and what it gets to see of released weights."""
+        attack: Attack = registry.create(self.cell.attack)
+        model = unpack(weights, self._fresh(self.source.classes, "load"))
+        splits = [part.to(self.device) for part in (self.subset, self.target.val, self.target.test)]
+        with self.numerics():
+            view = view_of(attack, model, splits, (self.cell.protect_key, self.cell.ratio))
+        return Faced(attack, view, self._attacker(attack, view))
+
+    def accuracies(self, step: int, model: nn.Module, view: View) -> tuple[float, float]:
+        """Return the accuracies of an adapted model on validation and test data.
+
+        Raises FloatingPointError on weights that are not finite.
+        """
         for name, tensor in model.state_dict().items():
             if not torch.isfinite(tensor).all():
                 raise FloatingPointError(f"weights {name!r} are not finite at step {step}")
-        with self._numerics():
-            accuracies = accuracy(model, view.val), accuracy(model, view.test)
+        with self.numerics():
+            return accuracy(model, view.val), accuracy(model, view.test)
+
+    def _scored(self, step: int, model: nn.Module, meter: Meter, view: View) -> tuple[float, ...]:
+        accuracies = self.accuracies(step, model, view)
         return (step, meter.samples, meter.flops, meter.seconds, *accuracies)
 
-    def _numerics(self) -> torch.autocast:
+    def seeded(self) -> AbstractContextManager[None]:
+        """Return a block in which the global random states depend on the recipe alone."""
+        return _global_seeds(self.cell.key)
+
+    def numerics(self) -> torch.autocast:
+        """Return a block that computes in the recipe's precision."""
         # A cache of cast weights would outlive the optimizer's steps.
         low = self.cell.precision == "bfloat16"
         return torch.autocast(self.device.type, torch.bfloat16, enabled=low, cache_enabled=False)
@@ -179,7 +205,7 @@ class Bench:
 
     def _domain(self, name: str) -> Domain:
         task = self.cell.task
-        return load_domain(name, task.image_size, self._cache).limited(task.train_samples, task.scored_samples)
+        return load_domain(name, task.image_size, self._cache, task.train_samples, task.scored_samples)
 
     def _fresh(self, classes: int, purpose: str) -> nn.Module:
         return build(self.cell.arch, classes, self._seed(purpose)).to(self.device)

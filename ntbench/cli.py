@@ -52,6 +52,14 @@ Plugins = Annotated[
 Out = Annotated[Path | None, typer.Option(help="The run's folder.  [default: below runs/]")]
 Jobs = Annotated[int, typer.Option(min=1, help="Worker processes, one torch thread each.")]
 Device = Annotated[str, typer.Option(help="A torch device such as cpu or cuda.")]
+Together = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        help="Train so many small models at once in one process; pays on an accelerator. "
+        "0 chooses: 1 on the CPU, 16 elsewhere.",
+    ),
+]
 Seeds = Annotated[list[int] | None, typer.Option(min=0, help="Run this seed instead of the suite's. Repeatable.")]
 Tasks = Annotated[
     list[str] | None,
@@ -94,6 +102,7 @@ def run(
     out: Out = None,
     jobs: Jobs = CORES,
     device: Device = "cpu",
+    together: Together = 0,
     seed: Seeds = None,
     task: Tasks = None,
     dask: Dask = "",
@@ -115,7 +124,9 @@ def run(
         seeds=tuple(dict.fromkeys(seed or ())),
         tasks=tuple(task or ()),
     )
-    _execute(request, out or Path("runs") / Path(suite).stem, jobs, device, dask, selection, retry_failed, dry_run)
+    _execute(
+        request, out or Path("runs") / Path(suite).stem, jobs, device, together, dask, selection, retry_failed, dry_run
+    )
 
 
 @app.command()
@@ -129,6 +140,7 @@ def attack(
     out: Out = None,
     jobs: Jobs = CORES,
     device: Device = "cpu",
+    together: Together = 0,
     seed: Seeds = None,
     task: Tasks = None,
     dask: Dask = "",
@@ -152,7 +164,7 @@ def attack(
         search=budget,
     )
     folder = out or Path("runs") / f"{Path(suite).stem}-{defense}-{budget}"
-    _execute(request, folder, jobs, device, dask, selection, retry_failed, dry_run)
+    _execute(request, folder, jobs, device, together, dask, selection, retry_failed, dry_run)
 
 
 def _execute(
@@ -160,6 +172,7 @@ def _execute(
     folder: Path,
     jobs: int,
     device: str,
+    together: int,
     dask: str,
     selection: str,
     retry_failed: bool,
@@ -172,7 +185,7 @@ def _execute(
         session.estimate(request, jobs, device)
         return
     try:
-        session.run(request, jobs, device, dask, retry_failed)
+        session.run(request, jobs, device, dask, retry_failed, together)
     except KeyboardInterrupt:
         session.say_where_it_stands()
         sys.stdout.flush()

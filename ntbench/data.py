@@ -6,10 +6,9 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache as memoised
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -86,11 +85,6 @@ class Domain:
     test: Split
     digests: dict[str, str]
 
-    def limited(self, train: int | None, scored: int | None) -> Domain:
-        """Return the domain with at most so many training samples, and validation and test samples, of every class."""
-        most = {"train": train, "val": scored, "test": scored}
-        return replace(self, **{part: _cut(getattr(self, part), count) for part, count in most.items()})
-
 
 def describe_domains() -> dict[str, str]:
     """Return one line about every domain by its name, without building any."""
@@ -98,14 +92,18 @@ def describe_domains() -> dict[str, str]:
 
 
 @memoised
-def load_domain(name: str, image_size: int, cache: Path | None = None) -> Domain:
+def load_domain(
+    name: str, image_size: int, cache: Path | None = None, train: int | None = None, scored: int | None = None
+) -> Domain:
     """Return a domain at an image size in pixels, the same bytes every time; a cache folder keeps what was built.
 
-    UserError where the name is unknown, and where files are missing or damaged.
+    Of training samples at most `train` are loaded, of validation and of test samples at most `scored`, with the class
+    proportions of the split. UserError where the name is unknown, and where files are missing or damaged.
     """
     family = find(name)
     stored = _build(family, name, image_size) if cache is None else _cached(family, name, image_size, cache)
-    splits = {part: Split(_normalised(stored[f"{part}.x"]), stored[f"{part}.y"]) for part in _PARTS}
+    most = {"train": train, "val": scored, "test": scored}
+    splits = {part: _split(stored[f"{part}.x"], stored[f"{part}.y"], most[part]) for part in _PARTS}
     return Domain(name=name, classes=int(stored["classes"]), digests=_digests(stored), **splits)
 
 
@@ -116,20 +114,25 @@ def nested_subset(split: Split, ratio: float, generator: torch.Generator) -> Spl
     """
     if not 0 < ratio <= 1:
         raise ValueError(f"ratio={ratio} is not in (0, 1]; give the share of the training split as a fraction")
-    labels = split.y.cpu().numpy()
+    return split.subset(_chosen(split.y, max(1, round(ratio * len(split))), generator).to(split.y.device))
+
+
+def _chosen(y: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    labels = y.cpu().numpy()
     draws = [
-        torch.rand(count, generator=generator, device=generator.device, dtype=torch.float64).cpu().numpy()
-        for count in (len(labels), int(labels.max()) + 1)
+        torch.rand(size, generator=generator, device=generator.device, dtype=torch.float64).cpu().numpy()
+        for size in (len(labels), int(labels.max()) + 1)
     ]
-    chosen = stratified_order(labels, *draws)[: max(1, round(ratio * len(split)))]
     # Sorted, since the stratified order itself would give labels away to attacks that get none.
-    return split.subset(torch.from_numpy(np.sort(chosen)).to(split.y.device))
+    return torch.from_numpy(np.sort(stratified_order(labels, *draws)[:count]))
 
 
-def _cut(split: Split, count: int | None) -> Any:
-    if count is None or count >= len(split):
-        return split
-    return nested_subset(split, count / len(split), torch.Generator().manual_seed(0))
+def _split(pixels: Tensor, y: Tensor, most: int | None) -> Split:
+    # Cut before the pixels become floats, which take four times the memory.
+    if most is not None and most < len(y):
+        chosen = _chosen(y, most, torch.Generator().manual_seed(0))
+        pixels, y = pixels[chosen], y[chosen]
+    return Split(_normalised(pixels), y)
 
 
 def _build(family: Family, name: str, image_size: int) -> dict[str, Tensor]:

@@ -19,7 +19,7 @@ from ntbench.registry import registry
 from ntbench.runner import Runner
 from ntbench.store import Store
 from ntbench.suite import Limits
-from ntbench.types import Cell, Result
+from ntbench.types import Cell, Result, digest
 
 # An interruption is told by the command line, in words that fit.
 warnings.filterwarnings("ignore", r"\d+ tasks (which were still being processed|have been successfully)", UserWarning)
@@ -36,6 +36,8 @@ class Settings:
     cache: Path
     limits: Limits
     jobs: int = 1
+    together: int = 1
+    """How many cells at most a worker trains at once, where their attacks allow it."""
     device: str = "cpu"
     dask: str = ""
     plugins: tuple[str, ...] = ()
@@ -131,7 +133,26 @@ def _stream(jobs: list[Job], settings: Settings) -> Iterator[tuple[str, Result |
             return_as="generator_unordered",
             batch_size=1,
         )
-        yield from parallel(joblib.delayed(_work)(job, settings) for job in jobs)
+        for done in parallel(joblib.delayed(_work)(group, settings) for group in _groups(jobs, settings.together)):
+            yield from done
+
+
+def _groups(jobs: list[Job], together: int) -> Iterator[list[Job]]:
+    """Yield the jobs that one worker takes at once: attacks likely to train together, everything else alone."""
+    kin: dict[str, list[Job]] = {}
+    for job in jobs:
+        kin.setdefault(_kinship(job) if together > 1 else job.key, []).append(job)
+    for alike in kin.values():
+        yield from (alike[start : start + together] for start in range(0, len(alike), together))
+
+
+def _kinship(job: Job) -> str:
+    cell = job.cell
+    attack = registry.get("attack", cell.attack.name)(**cell.attack.params)
+    if job.stage == "protect" or not attack.is_one_fit:
+        return job.key
+    shared = cell.model_dump(mode="json", include={"task", "arch", "budget", "precision"})
+    return digest([shared, attack.on_features, attack.times, cell.attack.params.get("batch_size")])
 
 
 @contextmanager
@@ -161,21 +182,24 @@ def _remote_backend() -> Any:
     return Remote(wait_for_workers_timeout=60)
 
 
-def _work(job: Job, settings: Settings) -> tuple[str, Result | None]:
+def _work(jobs: list[Job], settings: Settings) -> list[tuple[str, Result | None]]:
     torch.set_num_threads(1)
     for plugin in settings.plugins:
         registry.load_plugin(plugin)
     if settings.device == "cpu":
         limit_memory(settings.limits.memory_mb)
-    mark = settings.folder / "running" / job.key
-    if settings.dask and mark.exists():
+    marks = [settings.folder / "running" / job.key for job in jobs]
+    if settings.dask and any(mark.exists() for mark in marks):
         # Dask gives the work of a dead worker to three more; one death is enough to put it on trial.
         raise ChildProcessError(DIED)
-    with _marked(mark):
-        if job.stage == "protect":
-            _runner(settings).protected(job.cell)
-            return job.key, None
-        return job.key, _runner(settings).run(job.cell)
+    with ExitStack() as marked:
+        for mark in marks:
+            marked.enter_context(_marked(mark))
+        if jobs[0].stage == "protect":
+            _runner(settings).protected(jobs[0].cell)
+            return [(jobs[0].key, None)]
+        results = _runner(settings).run_together([job.cell for job in jobs])
+        return [(job.key, result) for job, result in zip(jobs, results, strict=True)]
 
 
 def _runner(settings: Settings) -> Runner:

@@ -16,7 +16,7 @@ from ntbench.errors import UserError
 from ntbench.models import features, head, reset_head
 from ntbench.registry import registry
 from ntbench.sources import code_digest
-from ntbench.train import accuracy, create_optimizer, create_schedule, descend, fit
+from ntbench.train import Fit, accuracy, create_optimizer, create_schedule, descend, fit
 from ntbench.types import Budget, Kind, Mask, MethodSpec, Training, digest
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "Context",
     "Defense",
     "Field",
+    "Fit",
     "Mask",
     "Optimizer",
     "Schedule",
@@ -178,4 +179,24 @@ class Attack(Method):
 
         A string that the generator returns stands in the result as what the attack chose.
         """
-        raise NotImplementedError(f"{type(self).__name__}.attack")
+        if type(self).fit_of is Attack.fit_of:
+            raise NotImplementedError(f"{type(self).__name__}.attack")
+        return self._fitted(model, ctx)
+
+    def fit_of(self, model: nn.Module, ctx: Context) -> Fit | None:
+        """Prepare the model and return the training that is all there is to the attack.
+
+        An attack of one plain training has this in place of `attack`, so that the engine may train several at once.
+        """
+        return None
+
+    @property
+    def is_one_fit(self) -> bool:
+        """Return whether the attack is one plain training: `fit_of` and no `attack` of its own."""
+        return type(self).attack is Attack.attack and type(self).fit_of is not Attack.fit_of
+
+    def _fitted(self, model: nn.Module, ctx: Context) -> Iterator[nn.Module]:
+        fit = self.fit_of(model, ctx)
+        assert fit is not None
+        for _ in fit.run():
+            yield model

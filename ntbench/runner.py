@@ -5,8 +5,10 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,9 +16,11 @@ import torch
 from ntbench.bench import Artifact, Bench
 from ntbench.limits import guarded
 from ntbench.models import read_weights, write_weights
+from ntbench.registry import registry
 from ntbench.store import Store
 from ntbench.suite import Limits
-from ntbench.types import Cell, Protection, Result, Trajectory
+from ntbench.together import Lane, prepared, train_lanes
+from ntbench.types import Cell, Protection, Result, Status, Trajectory
 
 
 @dataclass(frozen=True)
@@ -39,18 +43,50 @@ class Runner:
         rows: list[tuple[float, ...]] = []
         if status == "ok":
             status, error = guarded(self.limits.cell_seconds, lambda: rows.extend(bench.attacked(weights)))
-        return Result(
-            cell=cell,
-            status=status,
-            error=error,
-            choice=bench.choice,
-            samples=bench.samples,
-            protection=protection,
-            trajectory=_columns(rows),
-            provenance=bench.provenance(),
-            seconds=time.perf_counter() - start,
-            peak_mb=_peak_mb(),
-        )
+        return _result(bench, status, error, protection, rows, time.perf_counter() - start)
+
+    def run_together(self, cells: Sequence[Cell]) -> list[Result]:
+        """Return the results of cells in their order: those of `run`, but for rounding and for seconds.
+
+        Attacks of one training each take their steps together where all that `likeness` names agrees, and share the
+        seconds equally. Everything else runs alone, as does what an error or a time limit cuts short.
+        """
+        done: dict[str, Result] = {}
+        groups: dict[object, list[Lane]] = {}
+        for lane in filter(None, map(self._lane, cells)) if len(cells) > 1 else ():
+            groups.setdefault(lane.likeness, []).append(lane)
+        for group in groups.values():
+            if len(group) > 1:
+                done |= self._trained(group)
+        return [done.get(cell.key) or self.run(cell) for cell in cells]
+
+    def _trained(self, lanes: list[Lane]) -> dict[str, Result]:
+        """Train cells together and return the results of those that came to an end, by the cell's key."""
+        start = time.perf_counter()
+        _, error = guarded(len(lanes) * self.limits.cell_seconds, partial(train_lanes, lanes))
+        if error:
+            first, _, _ = error.partition("\n")
+            warnings.warn(f"{len(lanes)} cells cannot train together and run alone: {first}", stacklevel=3)
+        seconds = (time.perf_counter() - start) / len(lanes)
+        return {
+            lane.bench.cell.key: _result(
+                lane.bench, lane.status, lane.error, lane.protection, lane.rows, lane.seconds + seconds
+            )
+            for lane in lanes
+            if lane.status
+        }
+
+    def _lane(self, cell: Cell) -> Lane | None:
+        """Return a cell made ready to train beside others, or None where it has to run alone."""
+        bench = Bench(cell, self.device, self.cache)
+        if bench.refusal or not registry.create(cell.attack).is_one_fit:
+            return None
+        weights, protection = self.protected(cell)
+        if protection.status != "ok":
+            return None
+        made: list[Lane | None] = []
+        guarded(self.limits.cell_seconds, lambda: made.append(prepared(bench, weights, protection)))
+        return made[0] if made else None
 
     def protected(self, cell: Cell) -> Artifact:
         """Return the protected weights of a cell and the facts about them, computing them where they are absent."""
@@ -82,6 +118,28 @@ class Runner:
 
         weights, facts = read_weights(self.store.artifact(key, make))
         return weights, Protection.model_validate_json(facts)
+
+
+def _result(
+    bench: Bench,
+    status: Status,
+    error: str,
+    protection: Protection,
+    rows: list[tuple[float, ...]],
+    seconds: float,
+) -> Result:
+    return Result(
+        cell=bench.cell,
+        status=status,
+        error=error,
+        choice=bench.choice,
+        samples=bench.samples,
+        protection=protection,
+        trajectory=_columns(rows),
+        provenance=bench.provenance(),
+        seconds=seconds,
+        peak_mb=_peak_mb(),
+    )
 
 
 def _columns(rows: list[tuple[float, ...]]) -> Trajectory:

@@ -17,6 +17,8 @@ from ntbench.store import Store
 from ntbench.suite import Suite, load_suite
 from ntbench.types import Cell, Result, digest
 
+DONE = ("ok", "n/a")
+
 
 @dataclass(frozen=True)
 class Request:
@@ -68,8 +70,11 @@ class Session:
         planned = set(self._manifest().cells.values())
         return [result for result in self.store.results() if result.cell.key in planned]
 
-    def run(self, request: Request, jobs: int, device: str, dask: str, retry_failed: bool) -> None:
-        """Compute what a request asks for and the folder lacks; a report of less is removed."""
+    def run(self, request: Request, jobs: int, device: str, dask: str, retry_failed: bool, together: int = 0) -> None:
+        """Compute what a request asks for and the folder lacks; a report of less is removed.
+
+        So many cells train at once in one process; 0 leaves the number to the device.
+        """
         asked = request.key  # reads the suite: a mistake in it leaves no folder behind
         with self.store.writing():
             held = read_manifest(self.folder)
@@ -81,7 +86,7 @@ class Session:
                 return
             cells = self._plan(request, held)
             missing = [cell for cell in cells if cell.key not in statuses]
-            self._execute(missing, len(cells), jobs, device, dask)
+            self._execute(missing, len(cells), jobs, device, dask, together or at_once(device))
 
     def estimate(self, request: Request, jobs: int, device: str) -> None:
         """Print how many cells of a request are left and about how long they take."""
@@ -138,15 +143,15 @@ class Session:
         return cells
 
     def _forget_failed(self, statuses: dict[str, str]) -> dict[str, str]:
-        failed = [result for result in self.store.results() if result.status != "ok"]
+        failed = [result for result in self.store.results() if result.status not in DONE]
         for result in failed:
             if result.protection and result.protection.status != "ok":
                 self.store.forget_artifact(result.cell.protect_key)
                 self.store.forget_artifact(result.cell.pretrain_key)
         self.store.forget(result.cell.key for result in failed)
-        return {key: status for key, status in statuses.items() if status == "ok"}
+        return {key: status for key, status in statuses.items() if status in DONE}
 
-    def _execute(self, missing: list[Cell], total: int, jobs: int, device: str, dask: str) -> None:
+    def _execute(self, missing: list[Cell], total: int, jobs: int, device: str, dask: str, together: int) -> None:
         from ntbench.grid import Settings, execute
         from ntbench.models import check_device
 
@@ -157,6 +162,7 @@ class Session:
             cache=cache_folder(),
             limits=self.suite.limits,
             jobs=jobs,
+            together=together,
             device=device,
             dask=dask,
             plugins=registry.plugins,
@@ -194,9 +200,14 @@ def _prepare(cells: list[Cell], cache: Path) -> None:
     try:
         for task in dict.fromkeys(cell.task for cell in cells):
             for domain in (task.source, task.target):
-                load_domain(domain, task.image_size, cache)
+                load_domain(domain, task.image_size, cache, task.train_samples, task.scored_samples)
     except (ValueError, OSError) as error:
         raise UserError(f"the data of {task.name!r} cannot be prepared: {error}") from None
+
+
+def at_once(device: str) -> int:
+    """Return how many small models to train at once: one on the CPU, where grouped convolutions are slow."""
+    return 1 if device.partition(":")[0] == "cpu" else 16
 
 
 def cache_folder() -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 from weakref import WeakKeyDictionary
@@ -22,6 +23,7 @@ from ntbench.errors import unknown
 from ntbench.types import Training
 
 Parameters = Iterable[Tensor] | Iterable[dict[str, Any]]
+Batches = Iterator[tuple[Tensor, Tensor]]
 SCHEDULES = ("constant", "linear", "cosine", "step", "poly", "tanh")
 SCORING_BATCH = 200
 EXPLODED = 1e4
@@ -95,6 +97,45 @@ def create_schedule(optimizer: Optimizer, name: str, steps: int, warmup: int = 0
     return set_rates
 
 
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """A training that is about to begin; `parameters` may be some of the model's, or groups with their own rates."""
+
+    model: nn.Module
+    data: Split
+    training: Training
+    generator: torch.Generator
+    parameters: Parameters | None = None
+    loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy
+    after_step: Callable[[], None] = lambda: None
+
+    @property
+    def batch_size(self) -> int:
+        """Return how many samples every batch has."""
+        return min(self.training.batch_size, len(self.data))
+
+    def begin(self) -> tuple[Optimizer, Callable[[int], None], Batches]:
+        """Put the model in train mode and return its optimizer, what sets the rates after a step, and its batches."""
+        trained = self.model.parameters() if self.parameters is None else self.parameters
+        optimizer = create_optimizer(trained, self.training.optimizer, self.training.lr, self.training.weight_decay)
+        set_rates = create_schedule(optimizer, self.training.schedule, self.training.steps, self.training.warmup)
+        self.model.train()
+        return optimizer, set_rates, self.data.batches(self.training.batch_size, self.generator)
+
+    def run(self) -> Iterator[int]:
+        """Train and yield the number of optimizer steps after each of them.
+
+        Raises FloatingPointError with the step and the value where the loss is not finite or explodes.
+        """
+        optimizer, set_rates, batches = self.begin()
+        for step in range(1, self.training.steps + 1):
+            x, y = next(batches)
+            descend(optimizer, self.loss(self.model(x), y), step, highest=EXPLODED)
+            self.after_step()
+            set_rates(step)
+            yield step
+
+
 def fit(
     model: nn.Module,
     data: Split,
@@ -104,21 +145,17 @@ def fit(
     loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
     after_step: Callable[[], None] = lambda: None,
 ) -> Iterator[int]:
-    """Train in train mode and yield the number of optimizer steps after each of them.
+    """Run a `Fit`: train in train mode and yield the number of optimizer steps after each of them.
 
     Raises FloatingPointError with the step and the value where the loss is not finite or explodes.
     """
-    trained = model.parameters() if parameters is None else parameters
-    optimizer = create_optimizer(trained, training.optimizer, training.lr, training.weight_decay)
-    set_rate = create_schedule(optimizer, training.schedule, training.steps, training.warmup)
-    batches = data.batches(training.batch_size, generator)
-    model.train()
-    for step in range(1, training.steps + 1):
-        x, y = next(batches)
-        descend(optimizer, loss(model(x), y), step, highest=EXPLODED)
-        after_step()
-        set_rate(step)
-        yield step
+    return Fit(model, data, training, generator, parameters, loss, after_step).run()
+
+
+def check_loss(value: float, step: int, highest: float) -> None:
+    """Raise FloatingPointError with the step and the value where a loss is not finite or above the highest."""
+    if not math.isfinite(value) or value > highest:
+        raise FloatingPointError(f"the loss is {value} at step {step}")
 
 
 def descend(optimizer: Optimizer, loss: Tensor, step: int, clip: float = math.inf, highest: float = math.inf) -> None:
@@ -126,8 +163,7 @@ def descend(optimizer: Optimizer, loss: Tensor, step: int, clip: float = math.in
 
     Raises FloatingPointError with the step and the value where the loss is not finite or above the highest.
     """
-    if not math.isfinite(value := loss.item()) or value > highest:
-        raise FloatingPointError(f"the loss is {value} at step {step}")
+    check_loss(loss.item(), step, highest)
     optimizer.zero_grad()
     loss.backward()
     if clip < math.inf:

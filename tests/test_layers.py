@@ -20,7 +20,7 @@ LAYERS = [
     ["domains", "data", "models"],
     ["train"],
     ["method"],
-    ["limits", "view", "bench", "runner"],
+    ["limits", "view", "bench", "together", "runner"],
     ["estimate", "plan", "grid", "checks", "curves", "costs", "ranking", "tables", "display", "catalogue"],
     ["panels", "figures", "templating"],
     ["report", "progress"],
