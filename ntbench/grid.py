@@ -19,7 +19,8 @@ from ntbench.registry import registry
 from ntbench.runner import Runner
 from ntbench.store import Store
 from ntbench.suite import Limits
-from ntbench.types import Cell, Result, digest
+from ntbench.together import kinship
+from ntbench.types import Cell, Result
 
 # An interruption is told by the command line, in words that fit.
 warnings.filterwarnings("ignore", r"\d+ tasks (which were still being processed|have been successfully)", UserWarning)
@@ -141,18 +142,10 @@ def _groups(jobs: list[Job], together: int) -> Iterator[list[Job]]:
     """Yield the jobs that one worker takes at once: attacks likely to train together, everything else alone."""
     kin: dict[str, list[Job]] = {}
     for job in jobs:
-        kin.setdefault(_kinship(job) if together > 1 else job.key, []).append(job)
+        shared = kinship(job.cell) if together > 1 and job.stage == "attack" else ""
+        kin.setdefault(shared or job.key, []).append(job)
     for alike in kin.values():
         yield from (alike[start : start + together] for start in range(0, len(alike), together))
-
-
-def _kinship(job: Job) -> str:
-    cell = job.cell
-    attack = registry.get("attack", cell.attack.name)(**cell.attack.params)
-    if job.stage == "protect" or not attack.is_one_fit:
-        return job.key
-    shared = cell.model_dump(mode="json", include={"task", "arch", "budget", "precision"})
-    return digest([shared, attack.on_features, attack.times, cell.attack.params.get("batch_size")])
 
 
 @contextmanager

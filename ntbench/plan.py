@@ -65,6 +65,11 @@ def plan(suite: Suite) -> list[Cell]:
     ]
 
 
+def applies(cell: Cell) -> bool:
+    """Return whether the attack takes on the defense, the classes of the two domains aside."""
+    return not registry.create(cell.attack).refuses(registry.create(cell.defense), 1, 1)
+
+
 def manifest(suite: Suite, request: str, cells: list[Cell]) -> Manifest:
     """Return what the run's folder is to hold."""
     methods = {(cell.defense.kind, cell.defense.name) for cell in cells} | {

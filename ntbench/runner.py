@@ -16,10 +16,9 @@ import torch
 from ntbench.bench import Artifact, Bench
 from ntbench.limits import guarded
 from ntbench.models import read_weights, write_weights
-from ntbench.registry import registry
 from ntbench.store import Store
 from ntbench.suite import Limits
-from ntbench.together import Lane, prepared, train_lanes
+from ntbench.together import Lane, kinship, prepared, train_lanes
 from ntbench.types import Cell, Protection, Result, Status, Trajectory
 
 
@@ -79,7 +78,7 @@ class Runner:
     def _lane(self, cell: Cell) -> Lane | None:
         """Return a cell made ready to train beside others, or None where it has to run alone."""
         bench = Bench(cell, self.device, self.cache)
-        if bench.refusal or not registry.create(cell.attack).is_one_fit:
+        if bench.refusal or not kinship(cell):
             return None
         weights, protection = self.protected(cell)
         if protection.status != "ok":

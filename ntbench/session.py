@@ -92,11 +92,12 @@ class Session:
         """Print how many cells of a request are left and about how long they take."""
         from ntbench.estimate import seconds_per_cell
         from ntbench.models import check_device
+        from ntbench.plan import applies
 
         check_device(device)
         cells, _ = planned(request)
         done = self.store.statuses()
-        missing = [cell for cell in cells if cell.key not in done]
+        missing = [cell for cell in cells if cell.key not in done and applies(cell)]
         protections = len({cell.protect_key for cell in missing})
         seconds = sum(seconds_per_cell(cell, device) for cell in missing) / jobs
         self.console.print(

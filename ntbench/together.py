@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 
 from ntbench.bench import Bench
+from ntbench.method import Attack
+from ntbench.registry import registry
 from ntbench.train import EXPLODED, Fit, Meter, check_loss
-from ntbench.types import Budget, Protection, Status
+from ntbench.types import Budget, Cell, Protection, Status, digest
 from ntbench.view import View
 
 Stacks = dict[str, Tensor]
@@ -104,7 +106,7 @@ class Rehearsal:
 
     samples: int
     flops: int
-    learning: frozenset[str]
+    learning: tuple[str, ...]
 
 
 def rehearsed(fit: Fit) -> Rehearsal:
@@ -114,8 +116,21 @@ def rehearsed(fit: Fit) -> Rehearsal:
     with Meter() as meter:
         loss = fit.loss(model(x), y)
     loss.backward()
-    learning = frozenset(name for name, p in model.named_parameters() if p.grad is not None)
+    learning = tuple(name for name, p in model.named_parameters() if p.grad is not None)
     return Rehearsal(meter.samples, meter.flops, learning)
+
+
+def kinship(cell: Cell) -> str:
+    """Return what cells share that are likely to train together, or an empty string where a cell has to train alone.
+
+    It tells before anything is computed; `likeness` decides.
+    """
+    attack: Attack = registry.get("attack", cell.attack.name)(**cell.attack.params)
+    # `vmap` has no batch norm of mixed precision.
+    if not attack.is_one_fit or cell.precision != "float32":
+        return ""
+    shared = cell.model_dump(mode="json", include={"task", "arch", "budget"})
+    return digest([shared, attack.on_features, attack.times, cell.attack.params.get("batch_size")])
 
 
 @dataclass(eq=False)
@@ -138,17 +153,22 @@ class Lane:
     @property
     def likeness(self) -> object:
         """Return what lanes must share to train together."""
-        return (self.bench.cell.precision, *likeness(self.fit).values())
+        return tuple(likeness(self.fit).values())
 
-    def score(self, step: int, seconds: float) -> None:
-        """Add a row to the trajectory where one is due, with what the steps cost a model that trains alone."""
-        if step in self.budget.scored or step == self.fit.training.steps:
-            costs = step * self.step.samples, self.flops + step * self.step.flops, self.seconds + seconds
-            self.rows.append((step, *costs, *self.bench.accuracies(step, self.view.model, self.view)))
+    def advance(self, step: int, seconds: float, failure: FloatingPointError | None) -> None:
+        """Note a failure, or add a row where one is due: the steps cost what they cost a model that trains alone."""
+        try:
+            if failure:
+                raise failure
+            if step in self.budget.scored or step == self.fit.training.steps:
+                costs = step * self.step.samples, self.flops + step * self.step.flops, self.seconds + seconds
+                self.rows.append((step, *costs, *self.bench.accuracies(step, self.view.model, self.view)))
+        except FloatingPointError as error:
+            self.status, self.error = "diverged", str(error)
 
 
 def prepared(bench: Bench, weights: dict[str, Tensor], protection: Protection) -> Lane | None:
-    """Return a cell made ready, or None where its attack is no training of the model that it gets, within the budget."""
+    """Return a cell made ready, or None where its attack is no training within the budget of the model it gets."""
     attack, view, ctx = bench.faced(weights)
     with bench.seeded(), Meter() as meter, bench.numerics():
         fit = attack.fit_of(view.model, ctx)
@@ -174,11 +194,7 @@ def train_lanes(lanes: Sequence[Lane]) -> None:
                 failed = next(steps, {})
             spent += time.perf_counter() - start
             for place, lane in enumerate(lanes):
-                try:
-                    if error := failed.get(place):
-                        raise error
-                    lane.score(step, spent / len(lanes))
-                except FloatingPointError as error:
-                    lane.status, lane.error = "diverged", str(error)
+                if not lane.status:
+                    lane.advance(step, spent / len(lanes), failed.get(place))
     for lane in lanes:
         lane.status = lane.status or "ok"

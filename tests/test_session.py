@@ -76,7 +76,7 @@ def run(suite: Path, folder: Path, retry_failed: bool = False, **request: Any) -
 
 def test_a_finished_run_computes_nothing_again(suite_file: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    assert run(suite_file, folder)[0] == 20
+    assert run(suite_file, folder)[0] == 32
     before = {file: file.stat().st_mtime_ns for file in folder.rglob("*") if file.suffix in (".safetensors", ".json")}
     assert run(suite_file, folder)[0] == 0
     assert {file: file.stat().st_mtime_ns for file in before} == before and len(before) == 6
@@ -91,22 +91,22 @@ def test_a_rerun_imports_no_torch(smoke: Path) -> None:
         "print([name for name in ('torch', 'timm', 'torchvision', 'joblib') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code, str(smoke)], capture_output=True, text=True)
-    assert "nothing to do: all 60 cells" in done.stdout, done.stdout + done.stderr
+    assert "nothing to do: all 96 cells" in done.stdout, done.stdout + done.stderr
     assert done.stdout.splitlines()[-1] == "[]"
 
 
 def test_more_rows_and_seeds_add_to_a_run(suite_file: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    assert run(suite_file, folder, defenses=("none",))[0] == 16
-    assert run(suite_file, folder, defenses=("ntl",))[0] == 4
+    assert run(suite_file, folder, defenses=("none",))[0] == 24
+    assert run(suite_file, folder, defenses=("ntl",))[0] == 8
     computed, session = run(suite_file, folder)
     assert computed == 0
     assert {result.cell.defense.label for result in session.results()} == {"none", "scratch", "magnitude", "ntl"}
-    assert len(session.results()) == 20
+    assert len(session.results()) == 32
     computed, session = run(suite_file, folder, seeds=(7,))
-    assert computed == 20
+    assert computed == 32
     assert {result.cell.seed for result in session.results()} == {7}, "other grids are kept and not mixed in"
-    assert len(session.store.results()) == 40
+    assert len(session.store.results()) == 64
 
 
 def test_failed_cells_stay_until_they_are_asked_for_again(suite_file: Path, tmp_path: Path) -> None:
@@ -116,13 +116,13 @@ def test_failed_cells_stay_until_they_are_asked_for_again(suite_file: Path, tmp_
     request: dict[str, Any] = {"plugins": (str(plugin),), "defenses": ("frail",)}
     computed, session = run(suite_file, folder, **request)
     failed = [result for result in session.results() if result.status == "error"]
-    assert computed == 20 and len(failed) == 4
+    assert computed == 32 and len(failed) == 4
     assert {result.error.splitlines()[0] for result in failed} == {"protection failed: RuntimeError: no luck"}
     (tmp_path / "broken").unlink()
     assert run(suite_file, folder, **request)[0] == 0
     computed, session = run(suite_file, folder, retry_failed=True, **request)
     assert computed == 4 and {label for _, label in RAN} == {"frail"}
-    assert {result.status for result in session.results()} == {"ok"}
+    assert {result.status for result in session.results()} == {"ok", "n/a"}
     assert run(suite_file, folder, retry_failed=True, **request)[0] == 0
 
 
@@ -130,11 +130,11 @@ def test_a_method_whose_code_changed_is_computed_again(suite_file: Path, tmp_pat
     folder, plugin = tmp_path / "run", tmp_path / "frail.py"
     plugin.write_text(PLUGIN)
     request: dict[str, Any] = {"plugins": (str(plugin),), "defenses": ("frail",)}
-    assert run(suite_file, folder, **request)[0] == 20
+    assert run(suite_file, folder, **request)[0] == 32
     plugin.write_text(PLUGIN + "\n# changed\n")
     computed, session = run(suite_file, folder, **request)
-    assert computed == 4 and {label for _, label in RAN} == {"frail"}
-    assert len(session.results()) == 20 and len(session.store.results()) == 24
+    assert computed == 8 and {label for _, label in RAN} == {"frail"}
+    assert len(session.results()) == 32 and len(session.store.results()) == 40
 
 
 def test_a_plugins_defenses_are_added_where_none_is_chosen(suite_file: Path, tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ def test_an_interrupted_run_can_be_read(suite_file: Path, tmp_path: Path, monkey
         run(suite_file, folder)
     assert len(open_run(folder, Console(quiet=True)).results()) == 3
     monkeypatch.setattr(ntbench.grid, "execute", in_this_process)
-    assert run(suite_file, folder)[0] == 17
+    assert run(suite_file, folder)[0] == 29
 
 
 def test_requests_differ_in_what_they_ask_for(suite_file: Path) -> None:
