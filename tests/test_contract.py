@@ -26,17 +26,17 @@ SWITCHES: list[tuple[Kind, str, dict[str, Any]]] = [
     ("attack", "auto", {"mask": "keep", "runs": 2}),
     ("defense", "ntl", {"batches": "separate"}),
     ("defense", "ntl", {"scale": "klmean"}),
-    ("defense", "ntl_source_only", {"batches": "separate", "scale": "klmean"}),
+    ("defense", "ntl_source_only", {"batches": "separate", "scale": "klmean", "tolerance": 0.1}),
     ("defense", "hntl", {"kl": "sum", "teacher": "sample", "encoders": "fresh", "reconstruct": "normalised"}),
     ("defense", "sophon", {"loss": "klu"}),
     ("defense", "sophon", {"loss": "ice_reference"}),
     ("defense", "mlac", {"censor": "recoded"}),
     ("defense", "ntp", {"regulariser": "mmd"}),
     ("defense", "ntp", {"projection": "soft_threshold", "norm_power": 1}),
-    ("defense", "ntp", {"batch_norm": "pruned", "source_head": "frozen"}),
+    ("defense", "ntp", {"batch_norm": "pruned", "source_head": "frozen", "tolerance": 0.1}),
     ("defense", "map", {"bound": "batch"}),
-    ("defense", "immunize", {"gram": "features"}),
-    ("defense", "pmp", {"rewind": False}),
+    ("defense", "immunize", {"gram": "features", "rounds": 2}),
+    ("defense", "pmp", {"rewind": False, "steps": 150}),
 ]
 
 

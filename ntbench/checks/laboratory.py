@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ntbench.checks.watch import Traces, watching
 from ntbench.data import Split, load_domain, nested_subset
 from ntbench.method import Attack, Context, Defense, Method
-from ntbench.models import BlackBox, build, features, pack, unpack
+from ntbench.models import BlackBox, build, features, head, pack, unpack
 from ntbench.train import Meter, fit
 from ntbench.types import Arch, Budget, Training
 from ntbench.view import view_of
@@ -77,14 +77,14 @@ def world() -> World:
 
 
 def pretrained(pruned: bool = False, damaged: bool = False) -> nn.Module:
-    """Return a model that knows the source; pruned, half of its weights are zero, damaged, they carry noise."""
+    """Return a model that knows the source; pruned, half of its encoder is zero, damaged, all weights carry noise."""
     model = unpack(_pretrained_weights(), fresh(10))
     generator = torch.Generator().manual_seed(0)
-    for weight in (p.data for p in model.parameters() if p.ndim > 1):
-        if pruned:
-            weight.mul_(weight.abs() > weight.abs().median())
+    for weight in (p for p in model.parameters() if p.ndim > 1):
+        if pruned and weight is not head(model).weight:
+            weight.data.mul_(weight.abs() > weight.abs().median())
         if damaged:
-            weight.add_(DAMAGE * weight.std() * torch.randn(weight.shape, generator=generator))
+            weight.data.add_(DAMAGE * weight.std() * torch.randn(weight.shape, generator=generator))
     return model
 
 
