@@ -37,10 +37,8 @@ class Best:
     def consider(self, model: nn.Module, score: float, trial: optuna.Trial) -> None:
         """Take a copy of a model that does better than all before it."""
         if score > self.score:
-            told = ", ".join(
-                f"{value:.2g}" if isinstance(value, float) else str(value) for value in trial.params.values()
-            )
-            self.model, self.score, self.choice = copy.deepcopy(model), score, told
+            way, *others = (f"{v:.2g}" if isinstance(v, float) else str(v) for v in trial.params.values())
+            self.model, self.score, self.choice = copy.deepcopy(model), score, f"{way}: {', '.join(others)}"
 
 
 @register

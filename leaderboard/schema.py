@@ -27,7 +27,7 @@ MAX_BYTES = 250_000
 DECIMALS = 6
 TOLERANCE = 1e-5
 FRACTIONS = ("source_before", "source_after", "zero_shot", "sparsity")
-AREAS = ("paper_slc", "grid_slc", "auto_slc", "slc")
+AREAS = ("paper_slc", "grid_slc", "auto_slc", "auto_gap", "slc")
 INTERVALS = (*AREAS, "drop")
 # What the published cells decide, and so what anybody can recompute.
 FROM_CELLS = (

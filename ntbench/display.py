@@ -117,6 +117,9 @@ COLUMNS: dict[str, Column] = {
     "auto_slc": _area(AUTO, "auto_slc"),
     "auto_choice": _named(AUTO, "choice", "auto_choice"),
     "auto_steps": _steps(AUTO, "auto_steps"),
+    "auto_gap": Column(
+        AUTO, "above the grid, points", "auto_gap", lambda r: with_interval(r, "auto_gap", percent, signed=True)
+    ),
     "worst": _area(WORST, "slc", interval=False),
     "slc": _area(WORST, "slc"),
     "slc_norm": Column(WORST, "mean gap, points", "slc_norm", lambda r: percent(r.get("slc_norm"), signed=True)),

@@ -72,6 +72,10 @@ LEADERBOARD: dict[str, str] = {
     "auto_slc_low": "Lower end of its 95 % bootstrap interval over seeds.",
     "auto_slc_high": "Upper end of its 95 % bootstrap interval over seeds.",
     "auto_steps": "Optimizer steps of the search of 'auto', summed over sample ratios, mean over seeds.",
+    "auto_gap": "Mean accuracy over the log of the sample count that the attacker has under 'auto', minus that under "
+    "the best of the grid. Negative: the search missed something that the grid has.",
+    "auto_gap_low": "Lower end of its 95 % bootstrap interval over seeds.",
+    "auto_gap_high": "Upper end of its 95 % bootstrap interval over seeds.",
     "worst_attack": "The attack that the worst case picks at most sample ratios.",
     "worst_attacks": "The attack that the worst case picks at each sample ratio, smallest ratio first.",
     "worst_steps": "Optimizer steps of the attacks that the worst case picks, summed over sample ratios, mean over "

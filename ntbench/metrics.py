@@ -39,8 +39,13 @@ def slc_auc(samples: ArrayLike, defense: ArrayLike, scratch: ArrayLike) -> float
 
 def normalised(area: float, samples: ArrayLike) -> float:
     """Return an area divided by the log range of its grid, which makes it a mean (difference of) accuracy."""
+    return area / log_range(samples)
+
+
+def log_range(samples: ArrayLike) -> float:
+    """Return the natural log of the largest over the smallest sample count, which no area exceeds."""
     counts = _grid(samples)
-    return float(area / np.log(counts[-1] / counts[0]))
+    return float(np.log(counts[-1] / counts[0]))
 
 
 def _grid(samples: ArrayLike) -> Array:

@@ -17,6 +17,7 @@ from ntbench.metrics import (
     Array,
     bootstrap_interval,
     intactness,
+    log_range,
     normalised,
     protection_cost,
     resamples,
@@ -35,6 +36,7 @@ COLUMNS = (
     *("paper_overhead", "paper_overhead_censored"),
     *("grid_attack", "grid_slc", "grid_slc_low", "grid_slc_high", "grid_steps"),
     *("auto_choice", "auto_slc", "auto_slc_low", "auto_slc_high", "auto_steps"),
+    *("auto_gap", "auto_gap_low", "auto_gap_high"),
     *("worst_attack", "worst_attacks", "worst_steps", "slc", "slc_low", "slc_high", "slc_norm"),
     *(f"{name}{suffix}" for name in OVERHEADS for suffix in ("", "_censored", "_restricted")),
     *("source_before", "source_after", "drop", "drop_low", "drop_high", "zero_shot", "sparsity"),
@@ -166,12 +168,16 @@ def _searches(curves: Curves, i: int, rule: Selection) -> Record:
     Scratch searches as the attacker does: among the same attacks.
     """
     searches = {"grid": ~curves.auto, "auto": curves.auto}
-    record: Record = {"auto_choice": _commonest(curves.choices[i])}
+    # What stands before a colon is the kind of attack; the rest are its hyper-parameters.
+    record: Record = {"auto_choice": _commonest(choice.partition(":")[0] for choice in curves.choices[i])}
     record["grid_attack"] = _commonest(curves.worst(i, rule, searches["grid"])[0])
     for name, among in searches.items():
         areas = seed_areas(curves, curves.worst(i, rule, among)[1], reference(curves, rule, among))
         record |= _interval(f"{name}_slc", areas) | {f"{name}_steps": curves.searched(i, among)}
-    return record
+    found, best = (curves.worst(i, rule, searches[name])[1] for name in ("auto", "grid"))
+    both = present(found, best)
+    gaps = seed_areas(curves, found, best) / (log_range(curves.samples[both]) if both.sum() > 1 else 1.0)
+    return record | _interval("auto_gap", gaps)
 
 
 def _commonest(names: Iterable[str]) -> str:

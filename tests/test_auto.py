@@ -58,7 +58,7 @@ def test_the_best_so_far_never_gets_worse_and_the_budget_is_spent_to_the_step() 
         scores, _, choice = run(auto(runs=4), model, ctx)
     assert len(scores) == 32 and meter.steps <= 32 and meter.samples <= ctx.budget.samples
     assert scores[1:] == sorted(scores[1:]) and scores[-1] > scores[0]
-    assert choice.split(", ")[0] in space.WAYS
+    assert choice.split(": ")[0] in space.WAYS
 
 
 def test_a_search_says_the_same_twice_and_another_seed_draws_other_trials() -> None:
@@ -126,7 +126,7 @@ def test_kept_zeros_stay() -> None:
     _, last, choice = run(auto(runs=3, mask="keep"), model, granted(runs=3))
     found = last.get_submodule("blocks.1.0").weight
     assert isinstance(found, nn.Parameter) and bool((found[zeros] == 0).all()) and not torch.equal(found, weight)
-    assert choice.split(", ")[0] in space.KEEPING
+    assert choice.split(": ")[0] in space.KEEPING
 
 
 def test_ways_that_lead_nowhere_are_closed() -> None:

@@ -6,8 +6,8 @@ from importlib import import_module
 
 import pytest
 import torch
-from toys import draw
 from torch.profiler import ProfilerActivity, profile
+from toys import draw
 
 mmd = import_module("ntbench.defenses._mmd").mmd
 

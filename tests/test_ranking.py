@@ -202,6 +202,7 @@ def test_grid_auto_and_worst_case_stand_side_by_side(gain: float) -> None:
     for name, middle in (("grid", -0.1), ("auto", -0.1 + gain)):
         ends = [found[f"{name}_slc_low"], found[f"{name}_slc_high"]]
         assert ends == pytest.approx([(middle - 0.01) * SPAN, (middle + 0.01) * SPAN])
+    assert found.auto_gap == found.auto_gap_low == pytest.approx(gain)
     assert row(board, "scratch").auto_slc == row(board, "scratch").grid_slc == 0
     assert found.selection == "val" and found.needs == "source labels"
 
@@ -228,7 +229,7 @@ def test_a_run_that_fails_or_ends_early_costs_what_it_took() -> None:
 
 
 def test_a_suite_without_an_automatic_attack_has_none(board: pd.DataFrame) -> None:
-    names = ["auto_slc", "auto_slc_low", "auto_slc_high", "auto_steps"]
+    names = ["auto_slc", "auto_slc_low", "auto_slc_high", "auto_steps", "auto_gap"]
     assert board[names].isna().all(axis=None) and (board.auto_choice == "").all()
     pd.testing.assert_series_equal(board.grid_slc, board.slc, check_names=False)
     assert board.grid_attack.tolist() == board.worst_attack.tolist()
