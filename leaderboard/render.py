@@ -9,6 +9,7 @@ from ntbench.errors import UserError
 from ntbench.glossary import RULES
 from ntbench.templating import markdown
 
+from .literature import beside
 from .published import Published, read
 from .schema import recomputed
 
@@ -24,12 +25,16 @@ def render(folder: Path) -> str:
         groups.setdefault((file.protocol, file.task.name), []).append(file)
     if not groups:
         raise UserError(f"{folder} holds no published rows; write some with `ntbench publish RUN`")
-    sections = [
-        {"protocol": protocol, "task": task, "rows": _rows(files), "file": files[0]}
-        for (protocol, task), files in sorted(groups.items())
-    ]
+    sections = [_section(files) for _, files in sorted(groups.items())]
     template = markdown("ntbench.leaderboard").get_template("README.md.j2")
     return template.render(sections=sections, rule=RULES["val"])
+
+
+def _section(files: list[Published]) -> dict[str, Any]:
+    first, rows = files[0], _rows(files)
+    suite, task = first.protocol.rpartition("-")[0], first.task.name
+    known = list(beside(suite, task, rows, first.ratios))
+    return {"protocol": first.protocol, "task": task, "rows": rows, "file": first, "literature": known}
 
 
 def _rows(files: list[Published]) -> list[dict[str, Any]]:

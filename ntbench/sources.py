@@ -6,6 +6,7 @@ import ast
 import hashlib
 import sys
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,12 @@ def code_digest(cls: type[Any]) -> str:
 
 
 def _siblings(file: Path) -> Iterator[Path]:
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.level == 1:
-            names = [node.module] if node.module else [alias.name for alias in node.names]
-            yield from (file.parent / f"{name.replace('.', '/')}.py" for name in names)
+    # Files are read anew every time, since they may be edited under a run; the same text is parsed once.
+    for name in _relative_imports(file.read_text(encoding="utf-8")):
+        yield file.parent / f"{name.replace('.', '/')}.py"
+
+
+@lru_cache(maxsize=256)
+def _relative_imports(source: str) -> list[str]:
+    nodes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom) and node.level == 1]
+    return [name for node in nodes for name in ([node.module] if node.module else [alias.name for alias in node.names])]
