@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 import pytest
-
 from ntbench.leaderboard.literature import beside, numbers
+
 from ntbench.suite import load_suite
 
 ROW = {"defense": "ntl", "paper_attack": "momentum 0.001", "paper_slc": 0.5}
