@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable
+from typing import Any
 
 from rich.table import Table
 
@@ -24,10 +25,11 @@ def catalogue(plugins: Iterable[str]) -> list[Table]:
     ]
 
 
-def _summary(method: type) -> str:
+def _summary(method: Any) -> str:
     module = inspect.getmodule(method)
     text = inspect.getdoc(module) or inspect.getdoc(method) or ""
-    return text.split("\n\n")[0].replace("\n", " ")
+    first = text.split("\n\n")[0].replace("\n", " ")
+    return f"{first} Needs {method.needs()}."
 
 
 def _table(title: str, lines: dict[str, str]) -> Table:

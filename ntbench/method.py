@@ -151,6 +151,17 @@ class Attack(Method):
     kind: ClassVar[Kind] = "attack"
     access: ClassVar[Access] = Access()
 
+    @classmethod
+    def needs(cls) -> str:
+        """Return in words what an attack asks for."""
+        target = {"labelled": "target labels", "unlabelled": "target images", None: ""}[cls.access.target]
+        needed = {
+            "source labels": cls.access.source,
+            target: cls.access.target is not None,
+            "answers of a black box": not cls.access.weights,
+        }
+        return ", ".join(name for name, asked in needed.items() if asked)
+
     @property
     def respects_mask(self) -> bool:
         """Return whether the attack keeps the zeros of a released mask."""
