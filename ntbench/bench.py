@@ -6,10 +6,10 @@ import importlib.metadata
 import platform
 import random
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache, cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -161,11 +161,12 @@ class Bench:
         """Return a block in which the global random states depend on the recipe alone."""
         return _global_seeds(self.cell.key)
 
-    def numerics(self) -> torch.autocast:
+    def numerics(self) -> AbstractContextManager[Any]:
         """Return a block that computes in the recipe's precision."""
+        if self.cell.precision == "float32":
+            return nullcontext()
         # A cache of cast weights would outlive the optimizer's steps.
-        low = self.cell.precision == "bfloat16"
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=low, cache_enabled=False)
+        return torch.autocast(self.device.type, torch.bfloat16, cache_enabled=False)
 
     def provenance(self) -> Provenance:
         """Return where the numbers come from."""

@@ -73,7 +73,8 @@ class Registry:
             return
         self._discovered = True
         decorated = set(self._classes)
-        for point in entry_points(group=GROUP):
+        points = entry_points(group=GROUP)
+        for point in points:
             loaded = _guarded(point.value, point.load)
             if inspect.isclass(loaded):
                 _guarded(point.value, partial(self.register, loaded))
@@ -81,7 +82,11 @@ class Registry:
                 if not module.name.startswith("_"):
                     name = f"{point.value}.{module.name}"
                     _guarded(name, partial(importlib.import_module, name))
-        self._installed = set(self._classes) - decorated
+        # What somebody imported from an installed package before is installed all the same.
+        packages = tuple(f"{point.value.partition(':')[0]}." for point in points)
+        self._installed = {
+            key for key, cls in self._classes.items() if key not in decorated or cls.__module__.startswith(packages)
+        }
 
     def load_plugin(self, path: str) -> list[type[Any]]:
         """Import one file, unless it is known as it is now, and return the methods that it registers."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -198,3 +200,14 @@ def test_the_code_digest_is_that_of_the_file(methods: None, tmp_path: Path) -> N
     (cls,) = registry.load_plugin(str(file))
     assert code_digest(cls) == hashlib.sha256(file.read_bytes()).hexdigest()[:16]
     assert len(code_digest(cls)) == len(digest(1))
+
+
+def test_an_installed_method_that_was_imported_by_hand_is_no_plugin() -> None:
+    code = (
+        "import ntbench.attacks.regrow\n"
+        "from ntbench.registry import registry\n"
+        "assert 'regrow' in registry.names('attack')\n"
+        "print(registry.plugins)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "()\n"
