@@ -42,12 +42,12 @@ T = TypeVar("T")
 def publish(results: Iterable[Result], suite: Suite, folder: Path) -> list[Path]:
     """Write one file per defense and task below the results folder and return their paths.
 
-    The attacker chooses on validation data; cells that are n/a are left out. The same results give the same bytes.
+    The attacker chooses on validation data; inapplicable cells are left out. The same results give the same bytes.
     Raises UserError where there are no results, a label cannot name a folder, or results of different recipes,
     protocols or data are mixed.
     """
     every = sorted(results, key=lambda result: result.cell.key)
-    found = [result for result in every if result.status != "n/a"]
+    found = [result for result in every if result.status != "inapplicable"]
     if not found:
         raise UserError(f"no results of {suite.protocol} to publish; run `ntbench run {suite.name}` first")
     board, texts = leaderboard_table(every, suite), {}

@@ -46,7 +46,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Curves:
-    """One task's grid; NaN stands where no cell went well, and cells that are n/a do not exist.
+    """One task's grid; NaN stands where no cell went well, and cells that are inapplicable do not exist.
 
     By rule, `scores` are what the attacker chooses by and `outcomes` its test accuracies, [rows, attacks, ratios,
     seeds]; `steps` of that shape are what runs took, failed ones too. `samples` is [ratios]; `auto` marks attacks.
@@ -131,7 +131,9 @@ def collect(results: Iterable[Result], suite: Suite) -> list[Curves]:
         protocols.add(result.cell.protocol)
     if len(protocols) > 1:
         raise UserError(f"results of the protocols {sorted(protocols)} are mixed; report each from its own run folder")
-    return [_curves(task, found, suite) for task, found in tasks.items() if any(r.status != "n/a" for r in found)]
+    return [
+        _curves(task, found, suite) for task, found in tasks.items() if any(r.status != "inapplicable" for r in found)
+    ]
 
 
 def checked(selection: str) -> Selection:
@@ -157,7 +159,7 @@ def so_far(rule: Selection, val: Array, test: Array) -> tuple[Array, Array]:
 
 def _curves(task: str, found: Sequence[Result], suite: Suite) -> Curves:
     _same_data(task, found)
-    results = [result for result in found if result.status != "n/a"]
+    results = [result for result in found if result.status != "inapplicable"]
     order = _ordered([entry.row for entry in suite.defenses], {r.cell.defense.label for r in results})
     labels = [label for entry in suite.attacks for label, _ in entry.variants()]
     rows = tuple(sorted({_row(r) for r in results}, key=lambda row: (order.index(row.defense), row)))
@@ -213,7 +215,8 @@ def _applicable(
         for label, params in entry.variants()
     }
     ran, refused = (
-        {(_row(r), r.cell.attack.label) for r in results if (r.status == "n/a") == refusal} for refusal in (False, True)
+        {(_row(r), r.cell.attack.label) for r in results if (r.status == "inapplicable") == refusal}
+        for refusal in (False, True)
     )
 
     def applies(row: Row, attack: str) -> bool:

@@ -48,10 +48,10 @@ LEADERBOARD: dict[str, str] = {
     "ranked": "A defense is ranked by its weaker row: nobody can force an attacker to keep zeros.",
     "control": "A control, in every table: no defense, training from scratch, plain magnitude pruning.",
     "holds": "Worst-case SLC-AUC interval below 0, overhead_steps_90 at least 1, and drop at most 0.02.",
-    "thin": "Fewer than two thirds of the attacks that apply went well on every seed at some sample ratio. What is n/a "
+    "thin": "Fewer than two thirds of the attacks that apply went well on every seed at some sample ratio. What does not apply "
     "does not count; an attack that diverges has failed.",
     "seeds": "Number of seeds.",
-    "cells": "Number of finished cells, failed ones included, n/a ones not.",
+    "cells": "Number of finished cells, failed ones included, inapplicable ones not.",
     "failed": "Cells that ended in an error, a timeout or divergence; they never enter a number.",
     "paper_attack": "The one attack that the paper of the defense evaluates with, at its last step under every rule.",
     "paper_mask": "What the paper's attacker does with released zeros.",
@@ -110,8 +110,8 @@ RESULTS: dict[str, str] = {
     "ratio": "Share of the target training split that the attacker has.",
     "samples": "Number of target training samples that the attacker has.",
     "seed": "Seed of initialisation, subset and batch order.",
-    "status": "ok, error, timeout, diverged, or n/a where the attack cannot face the defense on this task.",
-    "error": "First line of the reason of a failure, or why the attack is n/a.",
+    "status": "ok, error, timeout, diverged, or inapplicable where the attack cannot face the defense on this task.",
+    "error": "First line of the reason of a failure, or why the attack is inapplicable.",
     "choice": "What an attack that chooses for itself says that it chose.",
     "test_accuracy": "Accuracy on target test data at the end of the attack.",
     "val_accuracy": "Accuracy on the attacker's validation data at the end of the attack.",
@@ -141,6 +141,6 @@ COVERAGE: dict[str, str] = {
     "attack": RESULTS["attack"],
     "runs": "Cells that ran, failed ones included.",
     "failed": LEADERBOARD["failed"],
-    "not_applicable": "Cells that are n/a, because the attack cannot face the defense on this task.",
+    "not_applicable": "Cells that are inapplicable, because the attack cannot face the defense on this task.",
     "reason": "Why they are.",
 }

@@ -27,7 +27,7 @@ class Bars:
 
     def cell(self, result: Result) -> None:
         """Count a finished cell and whether it failed."""
-        self._failed += result.status not in ("ok", "n/a")
+        self._failed += result.status not in ("ok", "inapplicable")
         task = self._progress.tasks[-1]
         speed = f"{task.speed:.1f} cells/s" if task.speed else ""
         note = f"[red]{self._failed} failed[/red]  {speed}" if self._failed else speed

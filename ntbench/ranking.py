@@ -51,7 +51,7 @@ def leaderboard_table(results: Iterable[Result], suite: Suite, selection: str = 
     `selection` is "val" (the attacker chooses attacks and steps on its own validation data), "last" (attacks alone,
     each where it ends) or "oracle" (both on test data). SLC-AUC is paired by seed. Overheads stand at the largest
     sample ratio alone, since a few samples are learnt in a step or never; where `_censored`, the share of seeds that
-    never got there, is one half or more, the value is a lower bound. Cells that are n/a do not count, and a row of
+    never got there, is one half or more, the value is a lower bound. Inapplicable cells do not count, and a row of
     nothing else does not appear. Raises UserError for an unknown rule and for mixed results.
     """
     rule = checked(selection)

@@ -36,7 +36,7 @@ class Runner:
         start = time.perf_counter()
         bench = Bench(cell, self.device, self.cache)
         if reason := bench.refusal:
-            return Result(cell=cell, status="n/a", error=reason, provenance=bench.provenance())
+            return Result(cell=cell, status="inapplicable", error=reason, provenance=bench.provenance())
         weights, protection = self.protected(cell)
         status, error = protection.status, f"protection failed: {protection.error}"
         rows: list[tuple[float, ...]] = []

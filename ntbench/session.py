@@ -17,7 +17,7 @@ from ntbench.store import Store
 from ntbench.suite import Suite, load_suite
 from ntbench.types import Cell, Result, digest
 
-DONE = ("ok", "n/a")
+DONE = ("ok", "inapplicable")
 
 
 @dataclass(frozen=True)

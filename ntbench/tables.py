@@ -39,7 +39,7 @@ DECIMALS = 6
 
 
 def results_table(results: Iterable[Result]) -> pd.DataFrame:
-    """Return one row per cell, n/a ones too, in the order of the recipes, the same for any order of the results.
+    """Return one row per cell, inapplicable or not, in the order of the recipes, whatever the order of the results.
 
     Accuracies are those of the last scored point and stand on `ok` rows alone: where a diverged run stopped is no
     result. The last columns, TIMING, are in seconds and MiB and are all that may differ between two runs.
@@ -65,17 +65,17 @@ def trajectories_table(results: Iterable[Result]) -> pd.DataFrame:
 
 
 def failures_table(results: Iterable[Result]) -> pd.DataFrame:
-    """Return one row per cell that failed, with the first line of its reason; what is n/a did not fail."""
+    """Return one row per cell that failed, with the first line of its reason; what is inapplicable did not fail."""
     columns = ["task", "defense", "attack", "mask", "ratio", "seed", "status", "error"]
-    table = results_table(r for r in results if r.status not in ("ok", "n/a"))
+    table = results_table(r for r in results if r.status not in ("ok", "inapplicable"))
     return table[columns]
 
 
 def coverage_table(results: Iterable[Result]) -> pd.DataFrame:
-    """Return per task, defense, mask and attack how many cells ran, failed, and are n/a with the first reason."""
+    """Return per task, defense, mask and attack how many cells ran, failed, and do not apply, with the first reason."""
     place = list(COVERAGE[:4])
     cells = results_table(results)
-    na = cells["status"] == "n/a"
+    na = cells["status"] == "inapplicable"
     counted = cells[place].assign(
         runs=~na, failed=~na & (cells["status"] != "ok"), not_applicable=na, reason=cells["error"].where(na, "")
     )

@@ -16,7 +16,7 @@ CONTROLS = frozenset({"none", "scratch", "magnitude", "random_mask"})
 """The rows that a table is read against, whatever is chosen."""
 
 Kind = Literal["defense", "attack"]
-Status = Literal["ok", "error", "timeout", "diverged", "n/a"]
+Status = Literal["ok", "error", "timeout", "diverged", "inapplicable"]
 Precision = Literal["float32", "bfloat16"]
 Mask = Literal["dense", "keep"]
 

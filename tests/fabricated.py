@@ -96,8 +96,8 @@ def trajectory(path: tuple[float, ...], shift: float = 0.0, steps: tuple[int, ..
 
 
 def refused(result: Result, reason: str = "it cannot") -> Result:
-    """Return a cell as n/a."""
-    return Result(cell=result.cell, status="n/a", error=reason, provenance=result.provenance)
+    """Return a cell as inapplicable."""
+    return Result(cell=result.cell, status="inapplicable", error=reason, provenance=result.provenance)
 
 
 def outcome(cell: Cell, path: tuple[float, ...], shift: float = 0.0, **fields: Any) -> Result:

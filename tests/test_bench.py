@@ -137,7 +137,7 @@ def test_weights_that_are_not_finite_are_a_divergence(runner: Runner, cells: Cel
 
 def test_a_cell_that_an_attack_refuses_says_why(runner: Runner, cells: Cells) -> None:
     result = runner.run(cells("none", "finetune", attack_params={"mask": "keep", "batch_size": 8})[0])
-    assert (result.status, result.error) == ("n/a", "none releases no mask to keep")
+    assert (result.status, result.error) == ("inapplicable", "none releases no mask to keep")
     assert not result.trajectory.step and result.protection is None
 
 

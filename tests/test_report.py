@@ -175,7 +175,7 @@ def test_the_page_says_where_the_numbers_come_from_and_what_failed(page: Page) -
 
 
 def test_the_page_says_what_faced_what(report: Path, page: Page) -> None:
-    assert "3 more cells are n/a" in page.text
+    assert "3 more cells are inapplicable" in page.text
     assert "weak (none releases no <mask>)" in page.text
     board, coverage = pd.read_csv(report / "leaderboard.csv"), pd.read_csv(report / "coverage.csv")
     assert not ((board["defense"] == "none") & (board["mask"] == "keep")).any()

@@ -122,7 +122,7 @@ def test_failed_cells_stay_until_they_are_asked_for_again(suite_file: Path, tmp_
     assert run(suite_file, folder, **request)[0] == 0
     computed, session = run(suite_file, folder, retry_failed=True, **request)
     assert computed == 4 and {label for _, label in RAN} == {"frail"}
-    assert {result.status for result in session.results()} == {"ok", "n/a"}
+    assert {result.status for result in session.results()} == {"ok", "inapplicable"}
     assert run(suite_file, folder, retry_failed=True, **request)[0] == 0
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from ntbench.errors import UserError
 from ntbench.plan import plan
@@ -137,3 +138,28 @@ def test_the_paper_setting_is_the_rows_own_or_the_suites() -> None:
     assert suite.paper_setting("ntl").mask == "keep"
     assert suite.paper_setting("none").attack == "momentum 0.01"
     assert suite.protocol == "smoke-1"
+
+
+def test_some_tasks_of_a_suite() -> None:
+    suite = load_suite("embedded")
+    assert [task.name for task in suite.with_tasks(("syn-digits_m", "syn-digits_m")).tasks] == ["syn-digits_m"]
+    with pytest.raises(UserError, match="unknown task of embedded 'syn-digitsm'; did you mean 'syn-digits_m'"):
+        suite.with_tasks(("syn-digitsm",))
+
+
+def test_a_search_stands_in_place_of_the_attacks() -> None:
+    suite = load_suite("quick").searched(250)
+    (search,) = suite.attacks
+    assert (search.name, search.params, search.grid) == ("auto", {"runs": 3}, {"mask": ["dense", "keep"]})
+    assert suite.paper_setting("ntp-fisher").attack == "auto" and suite.protocol == "quick_searched-1"
+    with pytest.raises(UserError, match="--budget 79: a single run of quick takes 80 steps; give more"):
+        load_suite("quick").searched(79)
+
+
+def test_an_attack_is_set_against_rows_that_exist(tiny: Suite) -> None:
+    text = tiny.model_dump(mode="json")
+    text["attacks"][0]["against"] = ["nonne"]
+    with pytest.raises(ValidationError, match="against: unknown row 'nonne'; did you mean 'none'"):
+        Suite.model_validate(text)
+    text["attacks"][0]["against"] = ["none"]
+    assert Suite.model_validate(text).attacks[0].against == ("none",)

@@ -89,7 +89,7 @@ def test_what_is_not_applicable_is_stated_and_did_not_fail() -> None:
     bad = result("ntp", "weak", 1.0, 0, 0.4, status="timeout", error="600 s")
     cells = [bad, good, refused(other, "ntp has no head\nto flip")]
     listed = results_table(cells)[["attack", "status", "error"]].to_numpy().tolist()
-    assert listed == [["strong", "n/a", "ntp has no head"], ["weak", "ok", ""], ["weak", "timeout", "600 s"]]
+    assert listed == [["strong", "inapplicable", "ntp has no head"], ["weak", "ok", ""], ["weak", "timeout", "600 s"]]
     assert failures_table(cells)["status"].tolist() == ["timeout"]
     found = coverage_table(cells)
     assert tuple(found.columns) == COVERAGE

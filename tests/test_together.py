@@ -249,7 +249,7 @@ def assert_alike(found: list[Result], expected: list[Result], images: int = 2) -
     for one, other in zip(found, expected, strict=True):
         assert (one.status, one.samples, one.choice) == (other.status, other.samples, other.choice)
         assert one.error.partition(" is ")[0] == other.error.partition(" is ")[0]
-        assert one.protection or one.status == "n/a"
+        assert one.protection or one.status == "inapplicable"
         a, b = one.trajectory, other.trajectory
         assert (a.step, a.samples, a.flops) == (b.step, b.samples, b.flops)
         assert torch.tensor([*a.val, *a.test]).numpy() == pytest.approx([*b.val, *b.test], abs=images / 200)
@@ -269,7 +269,7 @@ def test_cells_that_run_together_are_those_that_run_alone(
     runner.condemn(many[-1], "no luck")
     found = runner.run_together(many)
     assert_alike(found, [runner.run(cell) for cell in many])
-    assert {result.status for result in found} == {"ok", "n/a", "diverged", "error"}
+    assert {result.status for result in found} == {"ok", "inapplicable", "diverged", "error"}
     assert {result.status for result in found if result.cell.defense.label == "mask 3"} == {"error"}
     # Apart from each other train: those with fewer steps, heads, and those with twice the budget.
     assert sorted(sizes) == [4, 4, 8, 22]
