@@ -24,6 +24,8 @@ from ntbench.types import Cell, Result
 
 # An interruption is told by the command line, in words that fit.
 warnings.filterwarnings("ignore", r"\d+ tasks (which were still being processed|have been successfully)", UserWarning)
+# loky renews workers whose memory grows, as it does when they meet another domain; nothing is lost by that.
+warnings.filterwarnings("ignore", "A worker stopped while some jobs were given to the executor", UserWarning)
 
 DIED = "the worker process died: killed, out of memory, crashed, or stopped for not obeying its time limit"
 _DEATHS = ("TerminatedWorkerError", "BrokenProcessPool", "KilledWorker", "ChildProcessError")

@@ -37,7 +37,8 @@ def test_every_cell_says_what_was_chosen_and_spends_the_budget(searched: Path) -
 def test_other_workers_find_the_same(searched: Path, tmp_path: Path, ntbench: Cli) -> None:
     assert ntbench(*SEARCH, "--jobs", 3, "--out", tmp_path / "run").returncode == 0
     timing = ["seconds", "cell_seconds", "pretrain_seconds", "protect_seconds", "peak_mb"]
-    pd.testing.assert_frame_equal(*(table(f).drop(columns=timing) for f in (searched, tmp_path / "run")))
+    one, three = (table(folder).drop(columns=timing) for folder in (searched, tmp_path / "run"))
+    pd.testing.assert_frame_equal(one, three)
 
 
 def test_the_same_command_goes_on(searched: Path, ntbench: Cli) -> None:
