@@ -48,8 +48,8 @@ LEADERBOARD: dict[str, str] = {
     "ranked": "A defense is ranked by its weaker row: nobody can force an attacker to keep zeros.",
     "control": "A control, in every table: no defense, training from scratch, plain magnitude pruning.",
     "holds": "Worst-case SLC-AUC interval below 0, overhead_steps_90 at least 1, and drop at most 0.02.",
-    "thin": "Fewer than two thirds of the attacks that apply went well on every seed at some sample ratio. What does not "
-    "apply does not count; an attack that diverges has failed.",
+    "thin": "Fewer than two thirds of the attacks that apply went well on every seed at some sample ratio. What "
+    "does not apply does not count; an attack that diverges has failed.",
     "seeds": "Number of seeds.",
     "cells": "Number of finished cells, failed ones included, inapplicable ones not.",
     "failed": "Cells that ended in an error, a timeout or divergence; they never enter a number.",
