@@ -127,6 +127,7 @@ COLUMNS: dict[str, Column] = {
     "worst_attack": _named(WORST, "attack", "worst_attack"),
     "worst_steps": _steps(WORST, "worst_steps"),
     "needs": _named(DEFENDER, "data needed", "needs"),
+    "before": Column(DEFENDER, "source before, %", "source_before", lambda r: percent(r.get("source_before"))),
     "source": Column(DEFENDER, "source accuracy, %", "source_after", lambda r: percent(r.get("source_after"))),
     "drop": Column(DEFENDER, "drop, points", "drop", lambda r: with_interval(r, "drop", percent, signed=False)),
     "cost": Column(
@@ -140,7 +141,8 @@ COLUMNS: dict[str, Column] = {
 # Where room is short, only the number that counts has its interval.
 _SHORT = ("paper", "grid", "auto", "slc", "overhead", "worst_attack", "worst_steps")
 NARROW = ("rank", "defense", "mask", "data", *_SHORT, "drop", "holds")
-NOTED = ("rank", "defense", "mask", *_SHORT, "needs", "drop", "holds", "note")
+_LONG = ("paper_slc", "paper_overhead", "grid", "auto", "slc", "overhead", "worst_attack", "worst_steps")
+NOTED = ("rank", "defense", "mask", *_LONG, "needs", "before", "source", "drop", "zero_shot", "holds", "note")
 WIDE = tuple(name for name in COLUMNS if name not in ("needs", "paper", "grid", "auto", "worst", "note"))
 
 
