@@ -42,6 +42,7 @@ def beside(
                 "published_mean": number(known.slc[task] / known.range, signed=True),
                 "ours": number(mine[0]["paper_slc"], signed=True),
                 "ours_mean": number(mine[0]["paper_slc"] / log_range(ratios), signed=True),
+                "worst_mean": number(mine[0]["slc"] / log_range(ratios), signed=True),
                 "setting": known.setting,
                 "distance": known.distance,
             }

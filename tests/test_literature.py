@@ -9,7 +9,7 @@ from ntbench.leaderboard.literature import beside, numbers
 
 from ntbench.suite import load_suite
 
-ROW = {"defense": "ntl", "paper_attack": "momentum 0.001", "paper_slc": 0.5}
+ROW = {"defense": "ntl", "paper_attack": "momentum 0.001", "paper_slc": 0.5, "slc": 0.1}
 
 
 def test_every_number_belongs_to_a_row_of_a_suite() -> None:
