@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -155,6 +155,11 @@ def heading(name: str) -> str:
     """Return a column's heading with its group, for tables of one header line."""
     column = COLUMNS[name]
     return f"{column.group}: {column.heading}" if column.group else column.heading
+
+
+def filled(rows: Sequence[Record], names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the columns that say something about at least one row."""
+    return tuple(name for name in names if any(COLUMNS[name].text(row) != MISSING for row in rows))
 
 
 def header_groups(names: tuple[str, ...]) -> list[tuple[str, int]]:

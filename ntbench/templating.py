@@ -7,7 +7,19 @@ from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
-from ntbench.display import COLUMNS, MISSING, NARROW, NOTED, WIDE, cells, header_groups, heading, number, ratio
+from ntbench.display import (
+    COLUMNS,
+    MISSING,
+    NARROW,
+    NOTED,
+    WIDE,
+    cells,
+    filled,
+    header_groups,
+    heading,
+    number,
+    ratio,
+)
 from ntbench.glossary import COVERAGE, LEADERBOARD, READING, RESULTS
 
 _TEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\n": " "}
@@ -70,6 +82,7 @@ def _environment(package: str, **options: Any) -> Environment:
         columns=COLUMNS, narrow=NARROW, noted=NOTED, wide=WIDE, glossary=LEADERBOARD, reading=READING
     )
     environment.globals.update(cell_glossary=RESULTS, coverage_glossary=COVERAGE)
+    environment.globals.update(filled=filled)
     environment.globals.update(cells=cells, heading=heading, header_groups=header_groups, number=number, ratio=ratio)
     environment.filters["minus"] = _minus
     return environment

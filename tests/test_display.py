@@ -3,7 +3,7 @@ import math
 import pandas as pd
 import pytest
 
-from ntbench.display import (
+from ntbench.display import filled, (
     COLUMNS,
     cells,
     header_groups,
@@ -83,3 +83,8 @@ def test_header_groups_are_the_runs_of_equal_groups() -> None:
         ("Worst case", 1),
         ("", 1),
     ]
+
+
+def test_columns_that_say_nothing_are_left_out() -> None:
+    rows = [{"defense": "a", "slc": 0.5, "auto_slc": float("nan")}, {"defense": "b", "slc": None, "auto_slc": None}]
+    assert filled(rows, ("defense", "auto", "worst")) == ("defense", "worst")
