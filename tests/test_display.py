@@ -3,9 +3,10 @@ import math
 import pandas as pd
 import pytest
 
-from ntbench.display import filled, (
+from ntbench.display import (
     COLUMNS,
     cells,
+    filled,
     header_groups,
     letters,
     number,
