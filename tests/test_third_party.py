@@ -113,7 +113,8 @@ def test_both_get_a_row(
     assert rows.keys() == {"none", "scratch", "magnitude", "uniform", "damped"}
     assert all(float(rows[name]["slc"]) != 0 for name in ("uniform", "damped"))
     with (tmp_path / "run" / "report" / "results.csv").open(encoding="utf-8") as file:
-        assert {row["status"] for row in csv.DictReader(file) if row["defense"] in ("uniform", "damped")} == {"ok"}
+        mine = [row for row in csv.DictReader(file) if row["defense"] in ("uniform", "damped")]
+    assert {(row["mask"], row["status"]) for row in mine} == {("dense", "ok"), ("keep", "inapplicable")}
 
 
 def test_a_broken_package_is_a_warning(ntbench: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -23,10 +23,7 @@ def check_stays_within_budget(method: Attack) -> None:
 
 
 def check_breaks_undefended_models(method: Attack) -> None:
-    """It adapts a model without any defense: target accuracy rises well above where it starts and above chance.
-
-    An attack without target data starts from a model that noise has damaged.
-    """
+    """It adapts a model without any defense, or repairs a damaged one without target data: target accuracy rises."""
     trial, gain = Trial(damaged=method.access.target is None), GAINS[method.access.target]
     start = pretrained(damaged=trial.damaged)
     before, after = (accuracy(model, world().target_test) for model in (start, observe(method, trial).model))
