@@ -132,7 +132,7 @@ def run(
 @app.command()
 def attack(
     defense: Annotated[str, typer.Argument(help="A row of the suite, or any registered defense.")],
-    budget: Annotated[int, typer.Option(min=1, help="Optimizer steps that the search may spend on one cell.")] = 480,
+    budget: Annotated[int, typer.Option(min=1, help="Optimizer steps that the search may spend on one cell.")] = 640,
     suite: Annotated[
         str, typer.Option(help="The suite whose tasks, network, sample ratios and seeds count.")
     ] = "quick",

@@ -7,6 +7,7 @@ from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
+import optuna
 import pytest
 import torch
 from torch import nn
@@ -30,7 +31,7 @@ def auto(**params: Any) -> Any:
 def granted(runs: int, target_classes: int = 3) -> Context:
     """Return a context with so many runs of 8 steps, in which every image belongs to the class after its own."""
     budget = Budget(steps=8, samples=8 * 32, scored=(8,)).times(runs)
-    ctx = replace(context(target_classes), budget=budget, source=None, source_val=None)
+    ctx = replace(context(target_classes), budget=budget, source_val=None)
     train, val = (domain(target_classes, seed=seed, count=90) for seed in (2, 4))
     return replace(ctx, target=renamed(train, target_classes), target_val=renamed(val, target_classes))
 
@@ -93,9 +94,11 @@ def test_a_planted_attack_is_found_and_bad_ones_are_stopped_early(monkeypatch: p
         return proposed[-1]
 
     monkeypatch.setattr(search, "propose", propose)
-    scores, last, _ = run(auto(runs=6), learnt(), ctx)
+    scores, last, choice = run(auto(runs=6), learnt(), ctx)
     assert same(pack(last), pack(known)) and scores[-1] > scores[0] + 0.2
-    assert [p.steps for p in proposed[:7]] == [8] + 6 * [2], "of seven the best goes on, others stop after a quarter"
+    assert [p.steps for p in proposed[1:7]] == 6 * [2], "the others stop after a quarter"
+    assert proposed[0].steps == 8 + 24, "the best goes on, and gets the second half of the budget"
+    assert "longer" not in choice, "which found nothing better"
 
 
 class Exploding:
@@ -114,7 +117,7 @@ def test_trials_that_diverge_end_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(scores) == 16 and scores[-1] > scores[0] and choice != "as released"
     monkeypatch.setattr(search, "propose", lambda *_: Exploding())
     scores, _, choice = run(auto(runs=2), learnt(), granted(runs=2))
-    assert len(set(scores)) == 1 and choice == "as released"
+    assert len(set(scores)) == 1 and choice == "as released", "and nothing is worth a longer run"
 
 
 def test_kept_zeros_stay() -> None:
@@ -140,8 +143,10 @@ def test_ways_that_lead_nowhere_are_closed() -> None:
 
 def test_every_known_start_is_a_point_of_the_space() -> None:
     for known in space.KNOWN:
-        low, high = space.RATES[known["optimizer"]]
-        assert known["way"] in space.KEEPING and low <= known[f"{known['optimizer']} rate"] <= high
+        trial = optuna.trial.FixedTrial(known)
+        attack = space.propose(trial, [*space.WAYS], {})
+        assert isinstance(attack, space.WAYS[known["way"]][0]) and trial.params == known
+    assert space.KNOWN[0]["way"] in space.KEEPING
 
 
 @pytest.mark.parametrize("target_classes", [3, 5])
