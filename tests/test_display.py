@@ -87,5 +87,8 @@ def test_header_groups_are_the_runs_of_equal_groups() -> None:
 
 
 def test_columns_that_say_nothing_are_left_out() -> None:
-    rows = [{"defense": "a", "slc": 0.5, "auto_slc": float("nan")}, {"defense": "b", "slc": None, "auto_slc": None}]
+    rows: list[dict[str, object]] = [
+        {"defense": "a", "slc": 0.5, "auto_slc": float("nan")},
+        {"defense": "b", "slc": None, "auto_slc": None},
+    ]
     assert filled(rows, ("defense", "auto", "worst")) == ("defense", "worst")
