@@ -71,7 +71,9 @@ def pretrained(ctx: Context, steps: int = 40) -> nn.Module:
 
 
 @functools.cache
+@torch.enable_grad()
 def _learnt(classes: int) -> nn.Module:
+    # Whoever asks first may do so where gradients are off.
     return pretrained(context(classes=classes))
 
 
