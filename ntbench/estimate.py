@@ -9,6 +9,7 @@ import torch
 
 from ntbench.data import Split
 from ntbench.models import build
+from ntbench.registry import registry
 from ntbench.train import accuracy, fit
 from ntbench.types import Arch, Cell, Training
 
@@ -19,7 +20,8 @@ def seconds_per_cell(cell: Cell, device: str) -> float:
     """Return about how many seconds the training and scoring of a cell take in one thread, its protection aside."""
     batch = max(1, cell.budget.samples // cell.budget.steps)
     step, score = _measured(cell.arch.model_dump_json(), cell.task.image_size, batch, device)
-    return cell.budget.steps * step + len(cell.budget.scored) * score
+    steps = cell.budget.steps * int(registry.create(cell.attack).times)
+    return steps * step + len(cell.budget.scored) * score
 
 
 @cache
