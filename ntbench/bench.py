@@ -63,11 +63,22 @@ class Bench:
         """Return how many target samples the attacker has."""
         return len(self.subset)
 
+    @cached_property
+    def attack(self) -> Attack:
+        """Return the attack of the recipe."""
+        method: Attack = registry.create(self.cell.attack)
+        return method
+
+    @cached_property
+    def defense(self) -> Defense:
+        """Return the defense of the recipe."""
+        method: Defense = registry.create(self.cell.defense)
+        return method
+
     @property
     def refusal(self) -> str:
         """Return why the attack cannot face the defense on this task, or an empty string where it can."""
-        attack, defense = registry.create(self.cell.attack), registry.create(self.cell.defense)
-        return str(attack.refuses(defense, self.source.classes, self.target.classes))
+        return self.attack.refuses(self.defense, self.source.classes, self.target.classes)
 
     def pretrained(self) -> Artifact:
         """Train on source and return the weights with what it cost."""
@@ -87,7 +98,7 @@ class Bench:
 
     def protected(self, weights: dict[str, Tensor], facts: Protection) -> Artifact:
         """Protect pretrained weights and return what is released; only weights cross the line."""
-        defense: Defense = registry.create(self.cell.defense)
+        defense = self.defense
         model = unpack(weights, self._fresh(self.source.classes, "load"))
         with _global_seeds(self.cell.protect_key), Meter() as meter, self.numerics():
             released = pack(defense.protect(model, self._defender(defense)))
@@ -135,8 +146,7 @@ class Bench:
 
     def faced(self, weights: dict[str, Tensor]) -> Faced:
         """Return the attack and what it gets to see of released weights."""
-        attack: Attack = registry.create(self.cell.attack)
-        model = unpack(weights, self._fresh(self.source.classes, "load"))
+        attack, model = self.attack, unpack(weights, self._fresh(self.source.classes, "load"))
         splits = [part.to(self.device) for part in (self.subset, self.target.val, self.target.test)]
         with self.numerics():
             view = view_of(attack, model, splits, (self.cell.protect_key, self.cell.ratio))

@@ -115,15 +115,7 @@ def run(
     Everything finished is kept in the run's folder at once: the same command goes on after an interruption, and
     computes nothing twice.
     """
-    from ntbench.session import Request
-
-    request = Request(
-        suite=suite,
-        defenses=tuple(defense or ()),
-        plugins=tuple(plugin or ()),
-        seeds=tuple(dict.fromkeys(seed or ())),
-        tasks=tuple(task or ()),
-    )
+    request = _request(suite, defense, plugin, seed, task)
     _execute(
         request, out or Path("runs") / Path(suite).stem, jobs, device, together, dask, selection, retry_failed, dry_run
     )
@@ -153,18 +145,24 @@ def attack(
     Every sample ratio and seed gets its own search, which chooses on the attacker's validation data. What it chose
     stands in the column `choice` of results.csv. The same command goes on after an interruption.
     """
+    request = _request(suite, [defense], plugin, seed, task, search=budget)
+    folder = out or Path("runs") / f"{Path(suite).stem}-{defense}-{budget}"
+    _execute(request, folder, jobs, device, together, dask, selection, retry_failed, dry_run)
+
+
+def _request(
+    suite: str, defense: list[str] | None, plugin: Plugins, seed: Seeds, task: Tasks, search: int = 0
+) -> Request:
     from ntbench.session import Request
 
-    request = Request(
+    return Request(
         suite=suite,
-        defenses=(defense,),
+        defenses=tuple(defense or ()),
         plugins=tuple(plugin or ()),
         seeds=tuple(dict.fromkeys(seed or ())),
         tasks=tuple(task or ()),
-        search=budget,
+        search=search,
     )
-    folder = out or Path("runs") / f"{Path(suite).stem}-{defense}-{budget}"
-    _execute(request, folder, jobs, device, together, dask, selection, retry_failed, dry_run)
 
 
 def _execute(

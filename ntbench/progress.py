@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from ntbench.types import Result
+from ntbench.types import SETTLED, Result
 
 
 class Bars:
@@ -27,7 +27,7 @@ class Bars:
 
     def cell(self, result: Result) -> None:
         """Count a finished cell and whether it failed."""
-        self._failed += result.status not in ("ok", "inapplicable")
+        self._failed += result.status not in SETTLED
         task = self._progress.tasks[-1]
         speed = f"{task.speed:.1f} cells/s" if task.speed else ""
         note = f"[red]{self._failed} failed[/red]  {speed}" if self._failed else speed

@@ -170,11 +170,12 @@ def _searches(curves: Curves, i: int, rule: Selection) -> Record:
     searches = {"grid": ~curves.auto, "auto": curves.auto}
     # What stands before a colon is the kind of attack; the rest are its hyper-parameters.
     record: Record = {"auto_choice": _commonest(choice.partition(":")[0] for choice in curves.choices[i])}
-    record["grid_attack"] = _commonest(curves.worst(i, rule, searches["grid"])[0])
+    worst = {name: curves.worst(i, rule, among) for name, among in searches.items()}
+    record["grid_attack"] = _commonest(worst["grid"][0])
     for name, among in searches.items():
-        areas = seed_areas(curves, curves.worst(i, rule, among)[1], reference(curves, rule, among))
+        areas = seed_areas(curves, worst[name][1], reference(curves, rule, among))
         record |= _interval(f"{name}_slc", areas) | {f"{name}_steps": curves.searched(i, among)}
-    found, best = (curves.worst(i, rule, searches[name])[1] for name in ("auto", "grid"))
+    found, best = worst["auto"][1], worst["grid"][1]
     both = present(found, best)
     gaps = seed_areas(curves, found, best) / (log_range(curves.samples[both]) if both.sum() > 1 else 1.0)
     return record | _interval("auto_gap", gaps)

@@ -15,9 +15,7 @@ from ntbench.progress import bars
 from ntbench.registry import registry
 from ntbench.store import Store
 from ntbench.suite import Suite, load_suite
-from ntbench.types import Cell, Result, digest
-
-DONE = ("ok", "inapplicable")
+from ntbench.types import SETTLED, Cell, Result, digest
 
 
 @dataclass(frozen=True)
@@ -144,13 +142,13 @@ class Session:
         return cells
 
     def _forget_failed(self, statuses: dict[str, str]) -> dict[str, str]:
-        failed = [result for result in self.store.results() if result.status not in DONE]
+        failed = [result for result in self.store.results() if result.status not in SETTLED]
         for result in failed:
             if result.protection and result.protection.status != "ok":
                 self.store.forget_artifact(result.cell.protect_key)
                 self.store.forget_artifact(result.cell.pretrain_key)
         self.store.forget(result.cell.key for result in failed)
-        return {key: status for key, status in statuses.items() if status in DONE}
+        return {key: status for key, status in statuses.items() if status in SETTLED}
 
     def _execute(self, missing: list[Cell], total: int, jobs: int, device: str, dask: str, together: int) -> None:
         from ntbench.grid import Settings, execute

@@ -10,7 +10,7 @@ import pandas as pd
 from ntbench.curves import Curves, checked, collect
 from ntbench.ranking import leaderboard_table, reference, seed_areas
 from ntbench.suite import Suite
-from ntbench.types import Protection, Result, Trajectory, digest
+from ntbench.types import SETTLED, Protection, Result, Trajectory, digest
 
 __all__ = [
     "TIMING",
@@ -67,7 +67,7 @@ def trajectories_table(results: Iterable[Result]) -> pd.DataFrame:
 def failures_table(results: Iterable[Result]) -> pd.DataFrame:
     """Return one row per cell that failed, with the first line of its reason; what is inapplicable did not fail."""
     columns = ["task", "defense", "attack", "mask", "ratio", "seed", "status", "error"]
-    table = results_table(r for r in results if r.status not in ("ok", "inapplicable"))
+    table = results_table(r for r in results if r.status not in SETTLED)
     return table[columns]
 
 

@@ -17,6 +17,8 @@ CONTROLS = frozenset({"none", "scratch", "magnitude", "random_mask"})
 
 Kind = Literal["defense", "attack"]
 Status = Literal["ok", "error", "timeout", "diverged", "inapplicable"]
+SETTLED: tuple[Status, ...] = ("ok", "inapplicable")
+"""How a cell ends that did not fail."""
 Precision = Literal["float32", "bfloat16"]
 Mask = Literal["dense", "keep"]
 
