@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from typing import Any
 
-from ntbench.display import number
-from ntbench.metrics import log_range
+from ntbench.measure.metrics import log_range
+from ntbench.report.display import number
 from ntbench.types import Recipe
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import Field, ValidationError, field_validator
 
 from ntbench.errors import UserError
-from ntbench.ranking import COLUMNS
+from ntbench.measure.ranking import COLUMNS
 from ntbench.suite import AttackEntry, DefenseEntry, PaperSetting, Suite
 from ntbench.types import (
     Arch,

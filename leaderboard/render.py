@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from ntbench.errors import UserError
-from ntbench.glossary import RULES
-from ntbench.templating import markdown
+from ntbench.report.glossary import RULES
+from ntbench.report.templating import markdown
 
 from .literature import beside
 from .published import Published, read

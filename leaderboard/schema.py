@@ -12,11 +12,11 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 
-from ntbench.curves import so_far
 from ntbench.errors import UserError
-from ntbench.ranking import MAX_DROP
+from ntbench.measure.curves import so_far
+from ntbench.measure.ranking import MAX_DROP
+from ntbench.measure.tables import leaderboard_table
 from ntbench.suite import Suite
-from ntbench.tables import leaderboard_table
 from ntbench.types import MethodSpec, Result
 
 from .published import COUNTS, FLAGS, METRICS, TEXTS, Published, PublishedCell, PublishedRow, read, suite_of

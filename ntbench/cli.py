@@ -14,7 +14,7 @@ from ntbench import __version__
 from ntbench.errors import UserError
 
 if TYPE_CHECKING:
-    from ntbench.session import Request
+    from ntbench.engine.session import Request
 
 console = Console()
 
@@ -153,7 +153,7 @@ def attack(
 def _request(
     suite: str, defense: list[str] | None, plugin: Plugins, seed: Seeds, task: Tasks, search: int = 0
 ) -> Request:
-    from ntbench.session import Request
+    from ntbench.engine.session import Request
 
     return Request(
         suite=suite,
@@ -176,7 +176,7 @@ def _execute(
     retry_failed: bool,
     dry_run: bool,
 ) -> None:
-    from ntbench.session import Session
+    from ntbench.engine.session import Session
 
     session = Session(folder, console)
     if dry_run:
@@ -194,7 +194,7 @@ def _execute(
 @app.command("list")
 def list_all(plugin: Plugins = None) -> None:
     """List the defenses, attacks, domains and suites, with one line each."""
-    from ntbench.catalogue import catalogue
+    from ntbench.report.catalogue import catalogue
 
     for table in catalogue(plugin or []):
         console.print(table)
@@ -214,7 +214,7 @@ def check(
 @app.command()
 def report(folder: Run, selection: Selection = "val") -> None:
     """Write tables, figures and one self-contained HTML page from what a run has finished."""
-    from ntbench.session import open_run
+    from ntbench.engine.session import open_run
 
     session = open_run(folder, console)
     session.report(selection)
@@ -227,8 +227,8 @@ def publish(
     to: Annotated[Path, typer.Option(help="The leaderboard folder.")] = Path("leaderboard"),
 ) -> None:
     """Write a run's rows into a leaderboard folder, one JSON file per defense and task."""
+    from ntbench.engine.session import open_run
     from ntbench.leaderboard.schema import publish as write_rows
-    from ntbench.session import open_run
 
     session = open_run(folder, console)
     for path in write_rows(session.results(), session.suite, to / "results"):

@@ -10,13 +10,13 @@ import torch
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from torch import nn
 
-from ntbench import train
-from ntbench.data import Split
 from ntbench.errors import UserError
-from ntbench.models import features, head, reset_head
+from ntbench.learn import train
+from ntbench.learn.models import features, head, reset_head
+from ntbench.learn.train import Fit, accuracy, create_optimizer, create_schedule, descend, fit
 from ntbench.registry import registry
 from ntbench.sources import code_digest
-from ntbench.train import Fit, accuracy, create_optimizer, create_schedule, descend, fit
+from ntbench.tasks.data import Split
 from ntbench.types import Budget, Kind, Mask, MethodSpec, Training, digest
 
 __all__ = [

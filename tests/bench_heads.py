@@ -16,7 +16,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 from research_code import adam_cells, measured, runner, seconds, threads
 
-from ntbench.runner import Runner
+from ntbench.engine.runner import Runner
 from ntbench.types import Cell
 
 RATES = [1e-3 * 1.25**i for i in range(8)]

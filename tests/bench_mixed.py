@@ -10,7 +10,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 from research_code import STRATEGIES, adam_cells, fastest, measured, runner, seconds
 
-from ntbench.grid import Settings, execute
+from ntbench.engine.grid import Settings, execute
 from ntbench.types import Result
 
 CORES = os.cpu_count() or 1

@@ -19,9 +19,9 @@ from research_code import adam_cells, measured, runner, seconds, threads
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from ntbench.bench import Bench
-from ntbench.models import build
-from ntbench.train import SCORING_BATCH, create_optimizer
+from ntbench.engine.bench import Bench
+from ntbench.learn.models import build
+from ntbench.learn.train import SCORING_BATCH, create_optimizer
 from ntbench.types import Cell
 
 ROUNDS = 15

@@ -27,11 +27,11 @@ from torch.nn.functional import cross_entropy
 from torch.nn.modules.module import register_module_forward_hook
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 
-from ntbench.bench import Bench
+from ntbench.engine.bench import Bench
+from ntbench.learn.models import build, head, unpack
+from ntbench.learn.train import create_optimizer
 from ntbench.method import Context
-from ntbench.models import build, head, unpack
 from ntbench.registry import registry
-from ntbench.train import create_optimizer
 
 GOAL = 1.3
 ROUNDS = 3

@@ -9,10 +9,10 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from research_code import measured, seconds
 
-from ntbench.data import Split
-from ntbench.models import build
-from ntbench.together import fit_together
-from ntbench.train import Fit
+from ntbench.engine.together import fit_together
+from ntbench.learn.models import build
+from ntbench.learn.train import Fit
+from ntbench.tasks.data import Split
 from ntbench.types import Arch, Training
 
 MODELS = 16

@@ -13,10 +13,10 @@ import pytest
 import torch
 from filelock import FileLock
 
-from ntbench.plan import plan
+from ntbench.engine.plan import plan
+from ntbench.engine.runner import Runner
+from ntbench.engine.store import Store
 from ntbench.registry import Registry, registry
-from ntbench.runner import Runner
-from ntbench.store import Store
 from ntbench.suite import AttackEntry, DefenseEntry, Limits, PaperSetting, Suite
 from ntbench.types import Arch, Budget, Cell, MethodSpec, Task, Training
 

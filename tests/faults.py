@@ -19,9 +19,12 @@ __all__ = ["PLANTS"]
 file("check_documented", "no_docstring", "planted", lambda text: text.replace("Returns the model as it came.", "Mine"))
 file("check_named_as_its_file", "other_name", "other", lambda text: text)
 file(
-    "check_imports_only_the_interface", "test_data", "planted", lambda s: s + "\nfrom ntbench.data import load_domain\n"
+    "check_imports_only_the_interface",
+    "test_data",
+    "planted",
+    lambda s: s + "\nfrom ntbench.tasks import data\n",
 )
-file("check_imports_only_the_interface", "package", "planted", lambda s: s + "\nfrom ntbench import data\n")
+file("check_imports_only_the_interface", "package", "planted", lambda s: s + "\nfrom ntbench import tasks\n")
 plant("check_documented", Protecting, "no_paper", paper="")
 plant("check_refuses_unknown_settings", Protecting, "extra", model_config=ConfigDict(frozen=True, extra="ignore"))
 plant("check_refuses_unknown_settings", Protecting, "mutable", model_config=ConfigDict(frozen=False, extra="forbid"))

@@ -19,13 +19,13 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from ntbench.bench import Bench
-from ntbench.data import Split
-from ntbench.plan import plan
-from ntbench.runner import Runner
-from ntbench.session import cache_folder
-from ntbench.store import Store
+from ntbench.engine.bench import Bench
+from ntbench.engine.plan import plan
+from ntbench.engine.runner import Runner
+from ntbench.engine.session import cache_folder
+from ntbench.engine.store import Store
 from ntbench.suite import AttackEntry, DefenseEntry, load_suite
+from ntbench.tasks.data import Split
 from ntbench.types import Arch, Budget, Cell
 
 seconds = partial(timeit, number=1)

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from ntbench.engine.plan import plan
 from ntbench.errors import UserError
-from ntbench.plan import plan
 from ntbench.suite import AttackEntry, Suite, load_suite, parse_suite, suite_names
 
 SMOKE = resources.files("ntbench.protocols").joinpath("smoke.toml").read_text(encoding="utf-8")

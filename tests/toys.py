@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ntbench.data import Split
+from ntbench.learn.models import build, pack
+from ntbench.learn.train import fit
 from ntbench.method import Context
-from ntbench.models import build, pack
 from ntbench.registry import registry
-from ntbench.train import fit
+from ntbench.tasks.data import Split
 from ntbench.types import Arch, Budget, Training
 
 Weights = dict[str, Tensor]

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from toys import context, domain, learnt
 
-from ntbench.data import Split
 from ntbench.method import Attack, Context, accuracy
+from ntbench.tasks.data import Split
 from ntbench.types import Budget
 
 

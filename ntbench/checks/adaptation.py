@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ntbench.checks.laboratory import FEWER, Trial, budget, logits, observe, pretrained, world
+from ntbench.learn.train import accuracy
 from ntbench.method import Attack
-from ntbench.train import accuracy
 
 # What an attack can gain depends on what it learns from; whoever sees no target can only repair.
 GAINS = {"labelled": 0.1, "unlabelled": 0.02, None: 0.1}

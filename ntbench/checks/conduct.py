@@ -6,8 +6,8 @@ import torch
 
 from ntbench.checks.laboratory import Trial, logits, observe, run, world
 from ntbench.checks.reading import fields_read, recorder
+from ntbench.learn.models import pack
 from ntbench.method import Method
-from ntbench.models import pack
 
 FEW = 7
 

@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from ntbench.checks import adaptation, conduct, declaration, protection
+from ntbench.engine.limits import guarded
 from ntbench.errors import unknown
-from ntbench.limits import guarded
 from ntbench.method import Attack, Defense, Method
 from ntbench.registry import registry
 from ntbench.sources import source_file

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from ntbench.checks.watch import Traces, watching
-from ntbench.data import Split, load_domain, nested_subset
+from ntbench.engine.view import view_of
+from ntbench.learn.models import BlackBox, build, features, head, pack, unpack
+from ntbench.learn.train import Meter, fit
 from ntbench.method import Attack, Context, Defense, Method
-from ntbench.models import BlackBox, build, features, head, pack, unpack
-from ntbench.train import Meter, fit
+from ntbench.tasks.data import Split, load_domain, nested_subset
 from ntbench.types import Arch, Budget, Training
-from ntbench.view import view_of
 
 SAMPLES = 400
 FEWER = 7

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 
 from ntbench.checks.laboratory import FEWER, Trial, fresh, logits, observe, pretrained, world
+from ntbench.learn.models import head, pack, unpack
+from ntbench.learn.train import accuracy
 from ntbench.method import Method
-from ntbench.models import head, pack, unpack
-from ntbench.train import accuracy
 
 
 def check_survives_release(method: Method) -> None:

@@ -1,0 +1,215 @@
+"""Cells on all cores, or on a Dask cluster: joblib runs them, results stream back, a dead worker costs one cell."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import joblib
+import torch
+
+from ntbench.engine.limits import limit_memory
+from ntbench.engine.runner import Runner
+from ntbench.engine.store import Store
+from ntbench.engine.together import kinship
+from ntbench.errors import UserError
+from ntbench.registry import registry
+from ntbench.suite import Limits
+from ntbench.types import Cell, Result
+
+# An interruption is told by the command line, in words that fit.
+warnings.filterwarnings("ignore", r"\d+ tasks (which were still being processed|have been successfully)", UserWarning)
+# loky renews workers whose memory grows, as it does when they meet another domain; nothing is lost by that.
+warnings.filterwarnings("ignore", "A worker stopped while some jobs were given to the executor", UserWarning)
+
+DIED = "the worker process died: killed, out of memory, crashed, or stopped for not obeying its time limit"
+_DEATHS = ("TerminatedWorkerError", "BrokenProcessPool", "KilledWorker", "ChildProcessError")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where and how cells run; everything in it is a plain value that travels to workers."""
+
+    folder: Path
+    cache: Path
+    limits: Limits
+    jobs: int = 1
+    together: int = 1
+    """How many cells at most a worker trains at once, where their attacks allow it."""
+    device: str = "cpu"
+    dask: str = ""
+    plugins: tuple[str, ...] = ()
+
+
+class Job(NamedTuple):
+    """One piece of work: protect what a cell attacks, or run the cell."""
+
+    stage: str
+    cell: Cell
+
+    @property
+    def key(self) -> str:
+        """Return what marks this job as running."""
+        return self.cell.protect_key if self.stage == "protect" else self.cell.key
+
+
+def execute(
+    cells: Iterable[Cell], settings: Settings, protected: Callable[[], None] = lambda: None
+) -> Iterator[Result]:
+    """Run cells and yield their results as they finish; `protected` is called after every protection.
+
+    Protections are started first, so that long ones overlap with the attacks on what is ready. When a worker dies, what
+    was running is tried again one by one, and what kills its worker alone becomes a failed result.
+    """
+    waiting = {job.key: job for job in _jobs(list(cells))}
+    running = settings.folder / "running"
+    while waiting:
+        _clear(running)
+        try:
+            for key, result in _stream(list(waiting.values()), settings):
+                del waiting[key]
+                if result:
+                    yield result
+                else:
+                    protected()
+        except UserError:
+            raise
+        except Exception:
+            suspects = _suspects(waiting, {file.name for file in running.iterdir()})
+            if not suspects:
+                raise
+            yield from _one_by_one(suspects, settings)
+            for job in suspects:
+                del waiting[job.key]
+                if job.stage == "protect":
+                    protected()
+
+
+def _jobs(cells: list[Cell]) -> list[Job]:
+    protections = [Job("protect", cell) for cell in {cell.protect_key: cell for cell in cells}.values()]
+    return [*protections, *(Job("attack", cell) for cell in cells)]
+
+
+def _suspects(waiting: dict[str, Job], running: set[str]) -> list[Job]:
+    # An attack that was running may have been protecting for itself, so unfinished protections stand trial before it.
+    attacks = [job for key, job in waiting.items() if key in running and job.stage == "attack"]
+    guilty = running | {job.cell.protect_key for job in attacks}
+    return [*(job for key, job in waiting.items() if key in guilty and job.stage == "protect"), *attacks]
+
+
+def _one_by_one(suspects: list[Job], settings: Settings) -> Iterator[Result]:
+    for job in suspects:
+        (settings.folder / "running" / job.key).unlink(missing_ok=True)
+        try:
+            results = [result for _, result in _stream([job], replace(settings, jobs=1))]
+        except UserError:
+            raise
+        except Exception as error:
+            results = [_condemned(job, error, settings)]
+        yield from (result for result in results if result)
+
+
+def _condemned(job: Job, error: Exception, settings: Settings) -> Result | None:
+    kind = type(error).__name__
+    reason = DIED if kind in _DEATHS else f"{kind}: {error}"
+    if job.stage == "protect":
+        _runner(settings).condemn(job.cell, reason)
+        return None
+    return Result(cell=job.cell, status="error", error=reason)
+
+
+def _stream(jobs: list[Job], settings: Settings) -> Iterator[tuple[str, Result | None]]:
+    with ExitStack() as stack:
+        if settings.dask:
+            stack.enter_context(_cluster(settings.dask))
+        else:
+            stack.enter_context(joblib.parallel_config("loky", inner_max_num_threads=1))
+        # A single job at a time still runs in a process of its own: joblib would run n_jobs=1 in this one.
+        parallel = joblib.Parallel(
+            n_jobs=-1 if settings.dask else max(2, settings.jobs),
+            pre_dispatch=1 if settings.jobs == 1 and not settings.dask else "2*n_jobs",
+            return_as="generator_unordered",
+            batch_size=1,
+        )
+        for done in parallel(joblib.delayed(_work)(group, settings) for group in _groups(jobs, settings.together)):
+            yield from done
+
+
+def _groups(jobs: list[Job], together: int) -> Iterator[list[Job]]:
+    """Yield the jobs that one worker takes at once: attacks likely to train together, everything else alone."""
+    kin: dict[str, list[Job]] = {}
+    for job in jobs:
+        shared = kinship(job.cell) if together > 1 and job.stage == "attack" else ""
+        kin.setdefault(shared or job.key, []).append(job)
+    for alike in kin.values():
+        yield from (alike[start : start + together] for start in range(0, len(alike), together))
+
+
+@contextmanager
+def _cluster(address: str) -> Iterator[None]:
+    try:
+        from distributed import Client
+    except ImportError:
+        raise UserError("--dask needs the package distributed; install ntbench[dask]") from None
+    try:
+        client = Client(address, timeout=10)
+    except (OSError, ValueError) as error:
+        raise UserError(f"no Dask scheduler answers at {address!r}: {error}") from None
+    with client, joblib.parallel_config(_remote_backend()):
+        yield
+
+
+def _remote_backend() -> Any:
+    from joblib._dask import DaskDistributedBackend
+
+    class Remote(DaskDistributedBackend):  # type: ignore[misc]
+        """Work stays out of this process: joblib would run it here while the cluster has a single core."""
+
+        def effective_n_jobs(self, n_jobs: int) -> int:
+            """Return the number of cores, at least 2."""
+            return max(2, int(super().effective_n_jobs(n_jobs)))
+
+    return Remote(wait_for_workers_timeout=60)
+
+
+def _work(jobs: list[Job], settings: Settings) -> list[tuple[str, Result | None]]:
+    torch.set_num_threads(1)
+    for plugin in settings.plugins:
+        registry.load_plugin(plugin)
+    if settings.device == "cpu":
+        limit_memory(settings.limits.memory_mb)
+    marks = [settings.folder / "running" / job.key for job in jobs]
+    if settings.dask and any(mark.exists() for mark in marks):
+        # Dask gives the work of a dead worker to three more; one death is enough to put it on trial.
+        raise ChildProcessError(DIED)
+    with ExitStack() as marked:
+        for mark in marks:
+            marked.enter_context(_marked(mark))
+        if jobs[0].stage == "protect":
+            _runner(settings).protected(jobs[0].cell)
+            return [(jobs[0].key, None)]
+        results = _runner(settings).run_together([job.cell for job in jobs])
+        return [(job.key, result) for job, result in zip(jobs, results, strict=True)]
+
+
+def _runner(settings: Settings) -> Runner:
+    return Runner(Store(settings.folder), torch.device(settings.device), settings.limits, settings.cache)
+
+
+@contextmanager
+def _marked(file: Path) -> Iterator[None]:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(str(os.getpid()), encoding="utf-8")
+    yield
+    file.unlink(missing_ok=True)
+
+
+def _clear(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in folder.iterdir():
+        file.unlink(missing_ok=True)

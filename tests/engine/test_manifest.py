@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ntbench.engine.manifest import Manifest, fingerprints, read_manifest
+from ntbench.errors import UserError
+from ntbench.suite import DefenseEntry, Suite
+
+
+def made(suite: Suite, request: str = "r", **cells: str) -> Manifest:
+    return Manifest(suite=suite, request=request, sources={}, cells=cells, asked=tuple(cells.values()))
+
+
+def test_a_plan_comes_back_as_it_was(tmp_path: Path, tiny: Suite) -> None:
+    assert read_manifest(tmp_path) is None
+    plan = made(tiny, a="1", b="2")
+    plan.write(tmp_path)
+    assert read_manifest(tmp_path) == plan
+    assert [file.name for file in tmp_path.iterdir()] == ["manifest.json"]
+
+
+def test_it_answers_its_own_request_while_the_files_stay(tmp_path: Path, tiny: Suite) -> None:
+    file = tmp_path / "method.py"
+    file.write_text("a")
+    plan = made(tiny).model_copy(update={"sources": fingerprints([str(file)])})
+    assert plan.answers("r") and not plan.answers("s")
+    file.write_text("b")
+    assert not plan.answers("r")
+    file.unlink()
+    assert not plan.answers("r")
+    assert fingerprints([str(file)]) == {str(file): ""}
+
+
+def test_rows_of_an_earlier_plan_of_the_same_grid_stay(tiny: Suite) -> None:
+    earlier = made(
+        tiny.model_copy(update={"defenses": (DefenseEntry(name="none"), DefenseEntry(name="ntl"))}), x="1", y="2"
+    )
+    later = made(
+        tiny.model_copy(update={"defenses": (DefenseEntry(name="sophon"), DefenseEntry(name="none"))}), y="3", z="4"
+    )
+    both = later.after(earlier)
+    assert [entry.row for entry in both.suite.defenses] == ["sophon", "none", "ntl"]
+    assert both.cells == {"x": "1", "y": "3", "z": "4"}
+    assert both.asked == ("3", "4")
+
+
+def test_a_plan_of_another_grid_replaces_the_earlier_one(tiny: Suite) -> None:
+    other = made(tiny.model_copy(update={"seeds": (5,)}), y="3")
+    assert other.after(made(tiny, x="1")) == other
+    assert other.after(None) == other
+
+
+@pytest.mark.parametrize("text", ["", "{}", "not json", '{"suite": 1}', '{"torn": '])
+def test_a_damaged_plan_is_told_with_its_remedy(tmp_path: Path, text: str) -> None:
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(UserError, match=r"manifest.json.* is damaged .*; delete it and run again"):
+        read_manifest(tmp_path)
+
+
+def test_a_full_disk_keeps_the_earlier_plan(tmp_path: Path, tiny: Suite) -> None:
+    plan = made(tiny, a="1")
+    plan.write(tmp_path)
+    code = """
+import resource, sys
+from pathlib import Path
+from ntbench.errors import UserError
+from ntbench.engine.manifest import read_manifest
+held = read_manifest(Path(sys.argv[1]))
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+try:
+    held.model_copy(update={"request": "s"}).write(Path(sys.argv[1]))
+except UserError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
+    assert "cannot be written" in done.stdout and "free space" in done.stdout, done.stderr
+    assert read_manifest(tmp_path) == plan

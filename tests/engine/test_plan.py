@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ntbench.engine.plan import manifest, plan, with_rows
+from ntbench.errors import UserError
+from ntbench.suite import AttackEntry, DefenseEntry, Suite, load_suite
+from ntbench.types import Cell
+
+
+def changed(suite: Suite, key: str, value: Any) -> Suite:
+    content = suite.model_dump()
+    *path, last = key.split(".")
+    place: Any = content
+    for part in path:
+        place = place[int(part) if part.isdecimal() else part]
+    place[last] = value
+    return Suite.model_validate(content)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("defenses.0.name", "nona", "unknown defense 'nona'; did you mean 'none'?"),
+        ("attacks.0.name", "finetun", "unknown attack 'finetun'; did you mean 'finetune'?"),
+        ("defenses.0.params", {"step": 1}, "unknown hyper-parameter of defense 'none': 'step'; known: none"),
+        ("attacks.0.params", {"optimiser": "adam"}, "attack 'finetune': 'optimiser'; did you mean 'optimizer'?"),
+        ("attacks.0.params", {"optimizer": "adamm"}, "unknown optimizer 'adamm'; did you mean 'adam"),
+        ("attacks.0.params", {"schedule": "cosin"}, "unknown schedule 'cosin'; did you mean 'cosine'?"),
+        ("attacks.0.params", {"lr": -1}, "attack 'finetune': lr = -1: Input should be greater than 0"),
+        ("attacks.0.params", {"scope": "some"}, "attack 'finetune': scope = 'some': Input should be 'all' or 'head'"),
+        ("arch.name", "cnn_bm", "arch: unknown architecture 'cnn_bm'; did you mean 'cnn_bn'?"),
+        ("arch.params", {"widht": 3}, "arch: architecture 'cnns_bn' refuses params={'widht': 3}"),
+        ("pretrain.optimizer", "adamm", "pretrain.optimizer: unknown optimizer 'adamm'; did you mean 'adam"),
+        ("pretrain.schedule", "cosin", "pretrain.schedule: unknown schedule 'cosin'; did you mean 'cosine'?"),
+        ("tasks.0.source", "digit", "tasks: unknown domain 'digit'; did you mean 'digits'?"),
+        ("tasks.0.target", "digitsm", "tasks: unknown domain 'digitsm'; did you mean 'digits_m'?"),
+    ],
+)
+def test_names_that_nothing_stands_for(tiny: Suite, key: str, value: Any, message: str) -> None:
+    if key == "attacks.0.name":
+        tiny = changed(tiny, "attacks.0.label", "finetune")
+    with pytest.raises(UserError) as caught:
+        plan(changed(tiny, key, value))
+    assert message in str(caught.value)
+
+
+def test_a_plan_is_the_product_of_seeds_tasks_defenses_attacks_and_ratios(tiny: Suite) -> None:
+    suite = changed(tiny, "seeds", [3, 1])
+    suite = changed(suite, "tasks", [*tiny.tasks, {"source": "digits", "target": "syn", "image_size": 8}])
+    cells = plan(suite)
+    assert [(c.seed, c.task.target, c.ratio) for c in cells] == [
+        (seed, target, ratio) for seed in (3, 1) for target in ("digits_m", "syn") for ratio in (0.2, 1.0)
+    ]
+    assert all(c.protocol == "tiny-1" and c.arch == tiny.arch and c.budget == tiny.budget for c in cells)
+    assert cells[0].attack.params["optimizer"] == "momentum", "defaults are written out"
+
+
+def test_an_attack_faces_the_rows_that_it_is_set_against(tiny: Suite) -> None:
+    keep = AttackEntry(name="finetune", label="keep", params={"mask": "keep"}, against=("magnitude",))
+    rows = (DefenseEntry(name="none"), DefenseEntry(name="magnitude"))
+    cells = plan(tiny.model_copy(update={"attacks": (*tiny.attacks, keep), "defenses": rows}))
+    assert {(c.defense.name, c.mask) for c in cells} == {
+        ("none", "dense"),
+        ("magnitude", "dense"),
+        ("magnitude", "keep"),
+    }
+
+
+def test_chosen_rows_come_with_the_controls() -> None:
+    suite = load_suite("smoke")
+
+    def rows(*arguments: Any) -> list[str]:
+        return [entry.row for entry in with_rows(suite, *arguments).defenses]
+
+    assert rows(()) == ["none", "scratch", "magnitude", "ntl"]
+    assert rows(("ntl",)) == ["none", "scratch", "magnitude", "ntl"]
+    assert rows(("sophon",)) == ["none", "scratch", "magnitude", "sophon"]
+    assert rows((), ("sophon",)) == ["none", "scratch", "magnitude", "ntl", "sophon"]
+    assert rows(("sophon",), ("sophon",)) == ["none", "scratch", "magnitude", "sophon"]
+    with pytest.raises(UserError, match="unknown defense 'sophn'; did you mean 'sophon'"):
+        rows(("sophn",))
+
+
+def test_a_manifest_names_every_cell_and_the_files_of_its_methods(tiny: Suite) -> None:
+    cells = plan(tiny)
+    found = manifest(tiny, "request", cells)
+    assert found.asked == tuple(cell.key for cell in cells)
+    assert set(found.cells.values()) == set(found.asked) and len(found.cells) == 2
+    assert {Path(file).name for file in found.sources} == {"none.py", "finetune.py", "_tuning.py", "_views.py"}
+    assert found.answers("request") and not found.answers("another")
+
+
+def test_a_plan_says_the_same_twice(tiny: Suite) -> None:
+    first: list[Cell] = plan(tiny)
+    assert [cell.key for cell in first] == [cell.key for cell in plan(tiny)]
+    assert plan(changed(tiny, "limits.cell_seconds", 5)) == first, "limits decide no number"

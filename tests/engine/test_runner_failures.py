@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import dataclasses
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from ntbench.engine.runner import Runner
+from ntbench.learn.models import build
+from ntbench.method import Attack, Context, Defense, create_optimizer, descend
+from ntbench.registry import Registry
+from ntbench.suite import Limits
+from ntbench.types import Arch, Cell
+
+CPU = torch.device("cpu")
+Cells = Callable[..., list[Cell]]
+
+
+class Training(Attack):
+    """Trains on whole batches of 8; how it misbehaves is a parameter."""
+
+    name = "training"
+    steps_a_yield: int = 1
+    batch: int = 8
+    end: str = ""
+    after: int = 2
+
+    def attack(self, model: nn.Module, ctx: Context) -> Iterator[nn.Module]:
+        assert ctx.target is not None
+        optimizer = create_optimizer(model.parameters(), "sgd", 0.01)
+        batches = ctx.target.batches(self.batch, ctx.generator("batches"))
+        model.train()
+        for step in range(1, ctx.budget.steps + 1):
+            for _ in range(self.steps_a_yield):
+                x, y = next(batches)
+                descend(optimizer, F.cross_entropy(model(x), y), step)
+            if step > self.after:
+                self._misbehave(step)
+            yield model
+
+    def _misbehave(self, step: int) -> None:
+        if self.end == "diverge":
+            raise FloatingPointError(f"the loss is nan at step {step}")
+        if self.end == "sleep":
+            time.sleep(60)
+        if self.end == "exit":
+            sys.exit(7)
+        if self.end == "raise":
+            raise KeyError("boom")
+
+
+class Short(Attack):
+    name = "short"
+
+    def attack(self, model: nn.Module, ctx: Context) -> Iterator[nn.Module]:
+        yield model
+
+
+class BadDefense(Defense):
+    """Releases what it must not; how is a parameter."""
+
+    name = "bad_defense"
+    how: str
+
+    def protect(self, model: nn.Module, ctx: Context) -> nn.Module:
+        with torch.no_grad():
+            if self.how == "nan":
+                next(model.parameters())[0] = float("nan")
+        if self.how == "arch":
+            return build(Arch(name="cnn_bn"), 10, 0)
+        if self.how == "double":
+            return model.double()
+        if self.how == "raise":
+            raise RuntimeError("no luck")
+        if self.how == "sleep":
+            time.sleep(60)
+        if self.how == "exit":
+            sys.exit(7)
+        if self.how == "nothing":
+            return None  # type: ignore[return-value]
+        return model
+
+
+@pytest.fixture(autouse=True)
+def registered(own_registry: Registry) -> None:
+    for method in (Training, Short, BadDefense):
+        own_registry.register(method)
+
+
+@pytest.mark.parametrize(
+    ("params", "reason"),
+    [
+        ({"steps_a_yield": 2}, "over budget: 2 optimizer steps and 16 training samples at yield 1"),
+        ({"batch": 17}, "over budget: 2 optimizer steps and 34 training samples at yield 2"),
+    ],
+)
+def test_an_attack_over_its_budget_is_an_error(
+    runner: Runner, cells: Cells, params: dict[str, Any], reason: str
+) -> None:
+    result = runner.run(cells(attack="training", attack_params=params)[0])
+    assert result.status == "error" and reason in result.error
+
+
+@pytest.mark.parametrize(
+    ("end", "status", "reason"),
+    [
+        ("diverge", "diverged", "the loss is nan at step 3"),
+        ("sleep", "timeout", "took longer than 2 seconds"),
+        ("exit", "error", "called exit(7)"),
+        ("raise", "error", "KeyError: 'boom'"),
+    ],
+)
+def test_an_attack_that_ends_badly_keeps_its_reason_and_what_was_measured(
+    runner: Runner, cells: Cells, end: str, status: str, reason: str
+) -> None:
+    limited = dataclasses.replace(runner, limits=Limits(cell_seconds=2))
+    result = limited.run(cells(attack="training", attack_params={"end": end})[0])
+    assert (result.status, result.error.splitlines()[0]) == (status, reason)
+    assert result.trajectory.step == (1,) and len(result.trajectory.test) == 1
+    assert result.provenance and result.samples
+
+
+def test_an_attack_may_stop_early(runner: Runner, cells: Cells) -> None:
+    result = runner.run(cells(attack="short")[0])
+    assert result.status == "ok" and result.trajectory.step == (1,)
+
+
+@pytest.mark.parametrize(
+    ("how", "status", "reason"),
+    [
+        ("nan", "diverged", "'blocks.0.0.weight' are not finite"),
+        ("arch", "error", r"'blocks.0.0.weight' are (32, 3, 3, 3)"),
+        ("double", "error", "torch.float64, the architecture has"),
+        ("nothing", "error", "AttributeError"),
+        ("raise", "error", "RuntimeError: no luck"),
+        ("sleep", "timeout", "took longer than 1 seconds"),
+        ("exit", "error", "called exit(7)"),
+    ],
+)
+def test_a_failed_protection_is_the_reason_of_all_its_cells_and_is_not_tried_again(
+    runner: Runner, cells: Cells, how: str, status: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limited = dataclasses.replace(runner, limits=Limits(protect_seconds=1))
+    made: list[str] = []
+    protect: Callable[..., nn.Module] = BadDefense.protect
+
+    def counted(*given: Any) -> nn.Module:
+        made.append("x")
+        return protect(*given)
+
+    monkeypatch.setattr(BadDefense, "protect", counted)
+    results = [limited.run(cell) for cell in cells("bad_defense", defense_params={"how": how})]
+    assert made == ["x"]
+    for result in results:
+        assert result.status == status
+        assert result.error.startswith("protection failed: ") and reason in result.error
+        assert result.protection and result.protection.source_before is not None
+        assert result.protection.source_after is None and result.trajectory.step == ()
+        assert result.provenance and result.samples
+
+
+def test_what_a_failed_pretraining_says(runner: Runner, cells: Cells) -> None:
+    training = cells()[0].pretrain.model_copy(update={"optimizer": "sgd", "lr": 1e30})
+    cell = cells()[0].model_copy(update={"pretrain": training})
+    result = runner.run(Cell.model_validate(cell.model_dump()))
+    assert result.status == "diverged" and "the loss is" in result.error
+    assert result.protection and result.protection.source_before is None
