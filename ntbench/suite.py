@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from ntbench.errors import UserError, unknown
-from ntbench.types import Arch, Budget, Mask, Precision, Recipe, Task, Training
+from ntbench.types import BASELINES, Arch, Mask, Precision, Recipe, Task, Training
 
 
 class PaperSetting(Recipe):
@@ -21,31 +21,16 @@ class PaperSetting(Recipe):
     mask: Mask = "dense"
 
 
-class DefenseEntry(Recipe):
-    """One row of the table: a defense, its hyper-parameters and its paper's attack."""
+class Entry(Recipe):
+    """One method with its hyper-parameters, or the product of the value lists in `grid`.
 
-    name: str
-    label: str = ""
-    params: dict[str, Any] = {}
-    paper: PaperSetting | None = None
-
-    @property
-    def row(self) -> str:
-        """Return the name that stands in the tables."""
-        return self.label or self.name
-
-
-class AttackEntry(Recipe):
-    """One attack, or the product of the value lists in `grid`; the label is a format string over its parameters.
-
-    It faces the defenses that `against` lists by row or by registered name, and all where it lists none.
+    The label is a format string over the parameters.
     """
 
     name: str
     label: str = ""
     params: dict[str, Any] = {}
     grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
-    against: tuple[str, ...] = ()
 
     def variants(self) -> list[tuple[str, dict[str, Any]]]:
         """Return the (label, parameters) pairs that this entry stands for.
@@ -58,9 +43,33 @@ class AttackEntry(Recipe):
             return [((self.label or self.name).format(**params), params) for params in full]
         except (KeyError, IndexError, ValueError) as error:
             raise ValueError(
-                f"attacks: label {self.label!r} cannot be filled ({type(error).__name__}: {error}); "
+                f"label {self.label!r} cannot be filled ({type(error).__name__}: {error}); "
                 f"use {', '.join(f'{{{name}}}' for name in full[0]) or 'plain text'}"
             ) from None
+
+
+class DefenseEntry(Entry):
+    """Rows of the table: a defense, its hyper-parameters and its paper's attack."""
+
+    paper: PaperSetting | None = None
+
+    @property
+    def rows(self) -> list[str]:
+        """Return the names that stand in the tables."""
+        return [label for label, _ in self.variants()]
+
+
+class AttackEntry(Entry):
+    """Attacks; they face the defenses that `against` lists by row or by registered name, and all where it lists none.
+
+    The baselines `scratch` and `public` always count among those that are faced.
+    """
+
+    against: tuple[str, ...] = ()
+
+    def faces(self, row: str, name: str) -> bool:
+        """Return whether these attacks are run on a row, given with its defense's registered name."""
+        return not self.against or bool({row, name} & {*self.against, *BASELINES})
 
 
 class Limits(Recipe):
@@ -72,16 +81,26 @@ class Limits(Recipe):
 
 
 class Suite(Recipe):
-    """A frozen, versioned grid."""
+    """A frozen, versioned grid.
+
+    `horizon` is the largest budget of a run in units of T90, `scored` the ratio between budgets that are scored;
+    attackers of the track `source` own a share of `source_share` of the source's training images. With `own` every
+    attack is run once more as an attacker who chooses by a fifth of its samples; `default` is what it takes where that
+    leaves under two a class. A row whose loss of source accuracy is above `max_drop` is unusable.
+    """
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     version: int = Field(ge=1)
     summary: str
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
-    ratios: tuple[float, ...] = Field(min_length=2)
+    horizon: float = Field(default=8.0, ge=1, le=1024)
+    scored: float = Field(default=2.0, gt=1, le=2)
+    source_share: float = Field(default=0.1, gt=0, le=1)
+    max_drop: float = Field(default=0.02, gt=0, lt=1)
+    own: bool = False
+    default: str = ""
     arch: Arch
     pretrain: Training
-    budget: Budget
     paper: PaperSetting
     tasks: tuple[Task, ...] = Field(min_length=1)
     defenses: tuple[DefenseEntry, ...] = Field(min_length=1)
@@ -102,29 +121,9 @@ class Suite(Recipe):
                 raise unknown(f"task of {self.name}", name, known)
         return self.model_copy(update={"tasks": tuple(known[name] for name in dict.fromkeys(names))})
 
-    def searched(self, steps: int) -> Suite:
-        """Return the suite with the attack `auto` alone, of so many optimizer steps for every cell.
-
-        Raises UserError for less than one plain run.
-        """
-        runs = steps // self.budget.steps
-        if runs < 1:
-            raise UserError(f"--budget {steps}: a single run of {self.name} takes {self.budget.steps} steps; give more")
-        search = AttackEntry(name="auto", params={"runs": runs}, grid={"mask": ["dense", "keep"]})
-        rows = tuple(entry.model_copy(update={"paper": None}) for entry in self.defenses)
-        update = {"name": f"{self.name}_searched", "attacks": (search,), "defenses": rows}
-        return self.model_copy(update=update | {"paper": PaperSetting(attack="auto")})
-
     def paper_setting(self, row: str) -> PaperSetting:
         """Return the paper's attack on one row; the suite's own where the row states none."""
-        return next((d.paper for d in self.defenses if d.row == row and d.paper), self.paper)
-
-    @field_validator("ratios")
-    @classmethod
-    def _rising(cls, ratios: tuple[float, ...]) -> tuple[float, ...]:
-        if list(ratios) != sorted(set(ratios)) or ratios[0] <= 0 or ratios[-1] > 1:
-            raise ValueError("must rise strictly within (0, 1]")
-        return ratios
+        return next((d.paper for d in self.defenses if d.paper and row in d.rows), self.paper)
 
     @field_validator("seeds", "tasks")
     @classmethod
@@ -133,9 +132,17 @@ class Suite(Recipe):
             raise ValueError("holds the same value twice; remove one")
         return values
 
+    @field_validator("tasks")
+    @classmethod
+    def _named_apart(cls, tasks: tuple[Task, ...]) -> tuple[Task, ...]:
+        names = [task.name for task in tasks]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"two tasks are named {min(twice)!r}; give each its own `label`")
+        return tasks
+
     @model_validator(mode="after")
     def _labels(self) -> Suite:
-        rows = [entry.row for entry in self.defenses]
+        rows = [row for entry in self.defenses for row in entry.rows]
         if len(set(rows)) < len(rows):
             raise ValueError(f"defenses: two rows share a label in {rows}; give each its own `label`")
         places = [(label, params.get("mask", "dense")) for entry in self.attacks for label, params in entry.variants()]
@@ -145,9 +152,10 @@ class Suite(Recipe):
         for name in (name for entry in self.attacks for name in entry.against if name not in names):
             raise ValueError(f"attacks: against: {unknown('row', name, names)}")
         labels = {label for label, _ in places}
-        for setting in [self.paper, *(d.paper for d in self.defenses if d.paper)]:
-            if setting.attack not in labels:
-                raise ValueError(f"paper.attack: {unknown('attack label', setting.attack, labels)}")
+        chosen = [("paper.attack", s.attack) for s in [self.paper, *(d.paper for d in self.defenses if d.paper)]]
+        for key, label in [*chosen, *([("default", self.default)] if self.own else [])]:
+            if label not in labels:
+                raise ValueError(f"{key}: {unknown('attack label', label, labels)}")
         return self
 
 

@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import re
 from functools import cached_property
+from math import floor, log
+from pathlib import PurePath
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
-CONTROLS = frozenset({"none", "scratch", "magnitude", "random_mask"})
+CONTROLS = frozenset({"none", "scratch", "public", "magnitude", "random_mask"})
 """The rows that a table is read against, whatever is chosen."""
+BASELINES = ("scratch", "public")
+"""The rows from which an attacker starts without the release."""
 
 Kind = Literal["defense", "attack"]
-Status = Literal["ok", "error", "timeout", "diverged", "inapplicable"]
-SETTLED: tuple[Status, ...] = ("ok", "inapplicable")
-"""How a cell ends that did not fail."""
+Track = Literal["target", "source", "unlabelled", "queries"]
+"""What an attacker holds besides the release."""
+Status = Literal["ok", "error", "timeout", "diverged", "unusable", "inapplicable"]
+SETTLED: tuple[Status, ...] = ("ok", "unusable", "inapplicable")
+"""How a cell ends that did not fail; `unusable` is a defense that lost the source."""
 Precision = Literal["float32", "bfloat16"]
 Mask = Literal["dense", "keep"]
+Knowledge = Literal["others", "own"]
+"""How an attacker chooses: by what others saw, or by a fifth of its own samples that it does not train on."""
 
 
 def digest(value: Any) -> str:
@@ -35,22 +46,69 @@ class Recipe(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Task(Recipe):
-    """One (source, target) pair of domains at one image size in pixels.
+class Level(Recipe):
+    """One sample count, and the baseline there: its plateau (accuracy), and the steps that it takes to 90% of it.
 
-    Of each domain at most so many training samples, and of its validation and its test split so many each, are used.
+    Both are measured once, on other seeds than those they judge, and frozen; None where nobody has measured yet.
+    """
+
+    samples: int = Field(ge=1)
+    t90: float | None = Field(default=None, gt=0)
+    plateau: float | None = Field(default=None, gt=0, le=1)
+
+
+class Task(Recipe):
+    """One (source, target) pair of domains at one image size in pixels, and the sample counts of its attackers.
+
+    Of each domain at most `train_samples` and, of its validation and its test split, `scored_samples` each are used.
+    `defended` are the domains that the defender is given, the target unless it is told otherwise. Of the training
+    images of these and of the target, the defender holds a share of `defender_share`, its attackers the rest; with
+    `shared` both hold all of them.
     """
 
     source: str
     target: str
+    label: str = ""
     image_size: int = Field(default=16, ge=8, le=512)
     train_samples: int | None = Field(default=None, ge=1)
     scored_samples: int | None = Field(default=None, ge=1)
+    defended: tuple[str, ...] | None = None
+    defender_share: float = Field(default=0.5, gt=0, lt=1)
+    shared: bool = False
+    levels: tuple[Level, ...] = Field(min_length=2)
+
+    @property
+    def title(self) -> str:
+        """Return the pair as people read it; no path of a machine is part of it."""
+        return self.label or f"{domain_label(self.source)} to {domain_label(self.target)}"
 
     @property
     def name(self) -> str:
         """Return the pair as it stands in tables and file names."""
-        return re.sub(r"[^A-Za-z0-9_.-]+", "_", f"{self.source}-{self.target}")
+        pair = self.label or f"{domain_label(self.source)}-{domain_label(self.target)}"
+        return re.sub(r"[^A-Za-z0-9_.-]+", "_", pair)
+
+    @property
+    def guarded(self) -> tuple[str, ...]:
+        """Return the domains that the defender is given."""
+        return (self.target,) if self.defended is None else self.defended
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """Return what decides who holds which images."""
+        return self.model_dump(mode="json", exclude={"label", "levels"})
+
+    @model_validator(mode="after")
+    def _rising(self) -> Task:
+        counts = [level.samples for level in self.levels]
+        if counts != sorted(set(counts)):
+            raise ValueError(f"levels: the samples {counts} must rise strictly")
+        return self
+
+
+def domain_label(name: str) -> str:
+    """Return a domain's name without the folder that a path lies in."""
+    return PurePath(name.rpartition(":")[2]).name
 
 
 class Arch(Recipe):
@@ -70,26 +128,30 @@ class Training(Recipe):
     warmup: int = Field(default=0, ge=0)
     steps: int = Field(default=400, ge=1)
     batch_size: int = Field(default=64, ge=1)
+    weights: str = ""
+    """Where the starting weights come from: a file, `timm` for published ones, or a random start where it is empty."""
 
 
 class Budget(Recipe):
-    """What one attack may spend, in optimizer steps and training samples, and the steps at which it is scored."""
+    """What single runs may take in optimizer steps: up to `horizon` times T90, and each smaller budget down to T90 / 8.
 
-    steps: int = Field(ge=1)
-    samples: int = Field(ge=1)
-    scored: tuple[int, ...]
+    Budgets lie a factor of `ratio` apart; each is one number of the run's trajectory.
+    """
 
-    def times(self, factor: int) -> Budget:
-        """Return a budget of so many times the steps and samples, scored as often."""
-        scored = tuple(factor * step for step in self.scored)
-        return Budget(steps=factor * self.steps, samples=factor * self.samples, scored=scored)
+    t90: float = Field(gt=0)
+    horizon: float = Field(default=8.0, gt=0)
+    ratio: float = Field(default=2.0, gt=1, le=2)
 
-    @model_validator(mode="after")
-    def _ordered(self) -> Budget:
-        steps = self.scored
-        if not steps or list(steps) != sorted(set(steps)) or steps[0] < 1 or steps[-1] != self.steps:
-            raise ValueError(f"scored={list(steps)} must rise strictly from 1 or more to steps={self.steps}")
-        return self
+    @property
+    def steps(self) -> int:
+        """Return the largest budget in steps."""
+        return max(1, round(self.horizon * self.t90))
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """Return every budget in steps, rising."""
+        count = floor(log(8 * self.horizon) / log(self.ratio) + 1e-9) if self.horizon > 1 / 8 else 0
+        return tuple(sorted({max(1, round(self.horizon * self.t90 / self.ratio**k)) for k in range(count + 1)}))
 
 
 class MethodSpec(Recipe):
@@ -114,11 +176,13 @@ class Cell(Recipe):
     task: Task
     arch: Arch
     pretrain: Training
-    budget: Budget
     defense: MethodSpec
     attack: MethodSpec
-    ratio: float = Field(gt=0, le=1)
+    budget: Budget
+    samples: int = Field(ge=1)
     seed: int = Field(ge=0)
+    source_share: float = Field(default=0.1, gt=0, le=1)
+    knowledge: Knowledge = "others"
     precision: Precision = "float32"
 
     @property
@@ -127,9 +191,10 @@ class Cell(Recipe):
         return "keep" if self.attack.params.get("mask") == "keep" else "dense"
 
     @property
-    def coordinates(self) -> tuple[str, str, str, Mask, float, int]:
+    def coordinates(self) -> tuple[str, str, str, Mask, int, int, Knowledge]:
         """Return the cell's place in the tables, which stays when a method's code or parameters change."""
-        return (self.task.name, self.defense.label, self.attack.label, self.mask, self.ratio, self.seed)
+        defense, attack = self.defense.label, self.attack.label
+        return (self.task.name, defense, attack, self.mask, self.samples, self.seed, self.knowledge)
 
     @cached_property
     def pretrain_key(self) -> str:
@@ -149,15 +214,8 @@ class Cell(Recipe):
 
     @cached_property
     def protect_key(self) -> str:
-        """Return the hash of what decides the protected weights."""
-        return digest(
-            {
-                "pretrain": self.pretrain_key,
-                "target": self.task.target,
-                "budget": self.budget.model_dump(mode="json"),
-                "defense": self.defense.recipe(),
-            }
-        )
+        """Return the hash of what decides the protected weights; nothing of an attack does."""
+        return digest({"pretrain": self.pretrain_key, "task": self.task.data, "defense": self.defense.recipe()})
 
     @cached_property
     def key(self) -> str:
@@ -168,13 +226,19 @@ class Cell(Recipe):
                 "protect": self.protect_key,
                 "attack": self.attack.recipe(),
                 "budget": self.budget.model_dump(mode="json"),
-                "ratio": self.ratio,
+                "samples": self.samples,
+                "source_share": self.source_share,
+                "knowledge": self.knowledge,
             }
         )
 
 
 class Trajectory(Recipe):
-    """What an attack run measured on its way, as columns of equal length; seconds exclude scoring."""
+    """What single runs of rising budgets took and reached, as columns of equal length; seconds exclude scoring.
+
+    `step` is the budget. `val` and `test` are scores; `correct` says of every test image whether it was right, packed
+    by `pack_bits`; `own` is the score on the samples that an attacker put aside, where it chooses by them.
+    """
 
     step: tuple[int, ...] = ()
     samples: tuple[int, ...] = ()
@@ -182,6 +246,8 @@ class Trajectory(Recipe):
     seconds: tuple[float, ...] = ()
     val: tuple[float, ...] = ()
     test: tuple[float, ...] = ()
+    correct: tuple[str, ...] = ()
+    own: tuple[float | None, ...] = ()
 
     @model_validator(mode="after")
     def _rectangular(self) -> Trajectory:
@@ -190,20 +256,37 @@ class Trajectory(Recipe):
         return self
 
 
+def pack_bits(right: NDArray[np.bool_]) -> str:
+    """Return booleans [n] as base64 of their bits, eight a byte."""
+    return base64.b64encode(np.packbits(right).tobytes()).decode()
+
+
+def unpack_bits(text: str, count: int) -> NDArray[np.bool_]:
+    """Return the first `count` of the booleans that `pack_bits` packed."""
+    held = np.frombuffer(base64.b64decode(text), dtype=np.uint8)
+    return np.unpackbits(held, count=count).astype(bool)
+
+
 class Protection(Recipe):
-    """What pretraining and protecting cost and did; accuracies are on test data, seconds are wall time."""
+    """What pretraining and protecting cost and did; accuracies are on test data, seconds are wall time.
+
+    `clean` and `kept` say of every source test image whether it was right before and after, packed by `pack_bits`.
+    """
 
     status: Status = "ok"
     error: str = ""
     needs: str = ""
     source_before: float | None = None
     source_after: float | None = None
+    clean: str = ""
+    kept: str = ""
     zero_shot: float | None = None
     sparsity: float | None = None
     pretrain_seconds: float | None = None
     pretrain_flops: int | None = None
     protect_seconds: float | None = None
     protect_flops: int | None = None
+    protect_steps: int | None = None
 
 
 class Provenance(Recipe):
@@ -215,15 +298,24 @@ class Provenance(Recipe):
 
 
 class Result(Recipe):
-    """A finished cell, whether it went well or not."""
+    """A finished cell, whether it went well or not; a run that failed keeps what it reached before.
 
-    schema_version: Literal[1] = 1
+    `images` is how many target test images were scored and `originals` how many of them are independent: image i of
+    the test set shows original i modulo `originals`. `source_images` is the number of source test images. `paid` is
+    what the run cost in steps with everything that it tried before.
+    """
+
+    schema_version: Literal[2] = 2
     cell: Cell
     status: Status
     error: str = ""
     choice: str = ""
     """What an attack that chooses for itself says that it chose."""
-    samples: int | None = None
+    track: Track = "target"
+    images: int = 0
+    originals: int = 0
+    source_images: int = 0
+    paid: int = 0
     protection: Protection | None = None
     trajectory: Trajectory = Trajectory()
     provenance: Provenance | None = None
