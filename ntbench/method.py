@@ -11,18 +11,19 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from torch import nn
 
 from ntbench.errors import UserError
-from ntbench.learn import train
+from ntbench.learn import optim
+from ntbench.learn.fit import Fit, descend, fit
 from ntbench.learn.models import features, head, reset_head
-from ntbench.learn.train import Fit, accuracy, create_optimizer, create_schedule, descend, fit
+from ntbench.learn.optim import create_optimizer, create_schedule
+from ntbench.learn.scoring import accuracy, correct
 from ntbench.registry import registry
 from ntbench.sources import code_digest
 from ntbench.tasks.data import Split
-from ntbench.types import Budget, Kind, Mask, MethodSpec, Training, digest
+from ntbench.types import Kind, Mask, MethodSpec, Track, Training, digest
 
 __all__ = [
     "Access",
     "Attack",
-    "Budget",
     "Context",
     "Defense",
     "Field",
@@ -33,6 +34,7 @@ __all__ = [
     "Split",
     "Training",
     "accuracy",
+    "correct",
     "create_optimizer",
     "create_schedule",
     "descend",
@@ -57,29 +59,39 @@ def _known(check: Callable[[str], None]) -> Callable[[str], str]:
     return validate
 
 
-Optimizer = Annotated[str, AfterValidator(_known(train.check_optimizer))]
-Schedule = Annotated[str, AfterValidator(_known(train.check_schedule))]
+Optimizer = Annotated[str, AfterValidator(_known(optim.check_optimizer))]
+Schedule = Annotated[str, AfterValidator(_known(optim.check_schedule))]
 
 
 @dataclass(frozen=True)
 class Access:
-    """What an attack asks for: source images with labels, and target images with labels, without, or none.
+    """What an attack asks for: a share of the labelled source images, and target images with labels, without, or none.
 
     Without `weights` the protected model comes as a black box, which answers images with logits and holds no weights.
-    With `validation` the attacker's own labelled target validation data come along.
     """
 
     source: bool = False
     target: Literal["labelled", "unlabelled"] | None = "labelled"
     weights: bool = True
-    validation: bool = False
+
+    @property
+    def track(self) -> Track:
+        """Return the track that the attack belongs to."""
+        if not self.weights:
+            return "queries"
+        if self.source:
+            return "source"
+        return "target" if self.target == "labelled" else "unlabelled"
 
 
 @dataclass(frozen=True)
 class Context:
-    """What the threat model grants a method, and nothing else: never test data.
+    """What the threat model grants a method, and nothing else: no test data, and to a defender no attacker's images.
 
-    A split that is not granted is None; where labels are not granted they are all -1.
+    A split that is not granted is None; where labels are not granted they are all -1. A defender's target images are
+    its own share of the domains that it guards, and `target_val` is a part of that share which `target` lacks; an
+    attacker's `source` is the share of its track. `steps` is the budget of an attack's run in optimizer steps, and 0
+    for a defender, whom nobody counts.
     """
 
     source: Split | None
@@ -87,7 +99,7 @@ class Context:
     source_val: Split | None
     target_val: Split | None
     target_classes: int
-    budget: Budget
+    steps: int
     seed: int
     device: torch.device
     fresh: Callable[[int], nn.Module]
@@ -150,6 +162,8 @@ class Attack(Method):
 
     kind: ClassVar[Kind] = "attack"
     access: ClassVar[Access] = Access()
+    at_horizon_alone: ClassVar[bool] = False
+    """Whether an attack with a loop of its own is run for the largest budget alone."""
 
     @classmethod
     def needs(cls) -> str:
@@ -172,11 +186,6 @@ class Attack(Method):
         """Return whether the attack touches the head alone: it then gets features for images, and the head as model."""
         return False
 
-    @property
-    def times(self) -> int:
-        """Return how many times the budget of a suite the attack takes, in steps and samples."""
-        return 1
-
     def refuses(self, defense: Defense, source_classes: int, target_classes: int) -> str:
         """Return why the attack cannot face a defense on a task, or an empty string where it can."""
         if self.respects_mask and not defense.masked:
@@ -186,9 +195,10 @@ class Attack(Method):
         return ""
 
     def attack(self, model: nn.Module, ctx: Context) -> Iterator[nn.Module]:
-        """Yield the adapted model after every optimizer step, within the budget; the runner scores it.
+        """Yield the adapted model after every optimizer step, up to `ctx.steps` of them; the last one is scored.
 
-        A string that the generator returns stands in the result as what the attack chose.
+        It is run anew for every budget that is scored, or for the largest alone with `at_horizon_alone`. A string that
+        the generator returns stands in the result as what the attack chose.
         """
         if type(self).fit_of is Attack.fit_of:
             raise NotImplementedError(f"{type(self).__name__}.attack")
@@ -197,7 +207,8 @@ class Attack(Method):
     def fit_of(self, model: nn.Module, ctx: Context) -> Fit | None:
         """Prepare the model and return the training that is all there is to the attack.
 
-        An attack of one plain training has this in place of `attack`, so that the engine may train several at once.
+        An attack of one plain training has this in place of `attack`: the engine then climbs through all budgets in
+        one run, and may train several attacks at once.
         """
         return None
 

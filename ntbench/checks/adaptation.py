@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ntbench.checks.laboratory import FEWER, Trial, budget, logits, observe, pretrained, world
-from ntbench.learn.train import accuracy
+from ntbench.learn.scoring import accuracy
 from ntbench.method import Attack
 
 # What an attack can gain depends on what it learns from; whoever sees no target can only repair.

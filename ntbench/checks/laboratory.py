@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from ntbench.checks.watch import Traces, watching
 from ntbench.engine.view import view_of
 from ntbench.learn.models import BlackBox, build, features, head, pack, unpack
-from ntbench.learn.train import Meter, fit
+from ntbench.learn.fit import fit
+from ntbench.learn.meter import Meter
 from ntbench.method import Attack, Context, Defense, Method
 from ntbench.tasks.data import Split, load_domain, nested_subset
 from ntbench.types import Arch, Budget, Training

@@ -6,7 +6,7 @@ import torch
 
 from ntbench.checks.laboratory import FEWER, Trial, fresh, logits, observe, pretrained, world
 from ntbench.learn.models import head, pack, unpack
-from ntbench.learn.train import accuracy
+from ntbench.learn.scoring import accuracy
 from ntbench.method import Method
 
 

@@ -1,0 +1,144 @@
+"""One fit loop: plain supervised training, up to each of some budgets."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim.optimizer import Optimizer
+
+from ntbench.learn.meter import Meter
+from ntbench.learn.optim import Parameters, create_optimizer, create_schedule
+from ntbench.tasks.data import Split
+from ntbench.types import Training
+
+Batches = Iterator[tuple[Tensor, Tensor]]
+EXPLODED = 1e4
+"""A loss in nats from which no training returns."""
+COOLDOWN = 0.2
+"""The share of a budget over which the rate of the schedule `cooldown` falls to 0."""
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """A training that is about to begin; `parameters` may be some of the model's, or groups with their own rates.
+
+    `after_step` must not remember anything from one step to the next, since training may go back to an earlier step.
+    """
+
+    model: nn.Module
+    data: Split
+    training: Training
+    generator: torch.Generator
+    parameters: Parameters | None = None
+    loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy
+    after_step: Callable[[], None] = lambda: None
+
+    @property
+    def batch_size(self) -> int:
+        """Return how many samples every batch has."""
+        return min(self.training.batch_size, len(self.data))
+
+    def begin(self) -> tuple[Optimizer, Callable[[int], None], Batches]:
+        """Put the model in train mode and return its optimizer, what sets the rates after a step, and its batches."""
+        trained = self.model.parameters() if self.parameters is None else self.parameters
+        optimizer = create_optimizer(trained, self.training.optimizer, self.training.lr, self.training.weight_decay)
+        set_rates = create_schedule(optimizer, self.training.schedule, self.training.steps, self.training.warmup)
+        self.model.train()
+        return optimizer, set_rates, self.data.batches(self.training.batch_size, self.generator)
+
+    def run(self) -> Iterator[int]:
+        """Train and yield the number of optimizer steps after each of them.
+
+        Raises FloatingPointError with the step and the value where the loss is not finite or explodes.
+        """
+        optimizer, set_rates, batches = self.begin()
+        for step in range(1, self.training.steps + 1):
+            self._advance(optimizer, batches, step)
+            set_rates(step)
+            yield step
+
+    def climb(self, ends: Sequence[int], meter: Meter) -> Iterator[int]:
+        """Train up to each of some rising budgets and yield them; the model is then what a run of that budget leaves.
+
+        The schedule `cooldown` keeps its rate until the last fifth before a budget, falls to 0 on a branch, and goes on
+        from the fork; the meter goes back with it. `constant` needs no branch. Any other schedule is tied to the end of
+        one budget, so that the last one alone is yielded. Raises FloatingPointError as `run` does.
+        """
+        optimizer, set_rates, batches = self.begin()
+        cooling = self.training.schedule == "cooldown"
+        done = 0
+        for end in ends if cooling or self.training.schedule == "constant" else ends[-1:]:
+            fork = end - max(1, round(COOLDOWN * end)) if cooling else end
+            for step in range(done + 1, fork + 1):
+                self._advance(optimizer, batches, step)
+                set_rates(step)
+            done = fork
+            if not cooling:
+                yield end
+                continue
+            held = None if end == ends[-1] else copy.deepcopy((self.model.state_dict(), optimizer.state_dict()))
+            mark = meter.cost
+            self._cool(optimizer, fork, end)
+            yield end
+            if held:
+                self.model.load_state_dict(held[0])
+                optimizer.load_state_dict(held[1])
+                self.model.train()
+                meter.rewind(mark)
+
+    def _cool(self, optimizer: Optimizer, fork: int, end: int) -> None:
+        """Train from the fork to the end of a budget while all rates fall linearly to 0, on batches of its own."""
+        batches = self.data.batches(
+            self.training.batch_size, torch.Generator().manual_seed((self.generator.initial_seed() + end) % 2**63)
+        )
+        rates = [group["lr"] for group in optimizer.param_groups]
+        for step in range(fork + 1, end + 1):
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * (end + 1 - step) / (end + 1 - fork)
+            self._advance(optimizer, batches, step)
+
+    def _advance(self, optimizer: Optimizer, batches: Batches, step: int) -> None:
+        x, y = next(batches)
+        descend(optimizer, self.loss(self.model(x), y), step, highest=EXPLODED)
+        self.after_step()
+
+
+def fit(
+    model: nn.Module,
+    data: Split,
+    training: Training,
+    generator: torch.Generator,
+    parameters: Parameters | None = None,
+    loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
+    after_step: Callable[[], None] = lambda: None,
+) -> Iterator[int]:
+    """Run a `Fit`: train in train mode and yield the number of optimizer steps after each of them.
+
+    Raises FloatingPointError with the step and the value where the loss is not finite or explodes.
+    """
+    return Fit(model, data, training, generator, parameters, loss, after_step).run()
+
+
+def check_loss(value: float, step: int, highest: float) -> None:
+    """Raise FloatingPointError with the step and the value where a loss is not finite or above the highest."""
+    if not math.isfinite(value) or value > highest:
+        raise FloatingPointError(f"the loss is {value} at step {step}")
+
+
+def descend(optimizer: Optimizer, loss: Tensor, step: int, clip: float = math.inf, highest: float = math.inf) -> None:
+    """Take one optimizer step down a loss, with the norm of the gradient clipped.
+
+    Raises FloatingPointError with the step and the value where the loss is not finite or above the highest.
+    """
+    check_loss(loss.item(), step, highest)
+    optimizer.zero_grad()
+    loss.backward()
+    if clip < math.inf:
+        nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], clip)
+    optimizer.step()
