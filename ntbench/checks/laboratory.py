@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from ntbench.checks.watch import Traces, watching
 from ntbench.engine.view import view_of
-from ntbench.learn.models import BlackBox, build, features, head, pack, unpack
 from ntbench.learn.fit import fit
 from ntbench.learn.meter import Meter
+from ntbench.learn.models import BlackBox, build, features, head, pack, unpack
 from ntbench.method import Attack, Context, Defense, Method
 from ntbench.tasks.data import Split, load_domain, nested_subset
 from ntbench.types import Arch, Budget, Training

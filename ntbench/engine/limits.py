@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ntbench.errors import UnusableError
 from ntbench.types import Status
 
 GRACE_SECONDS = 20.0
@@ -58,6 +59,8 @@ def guarded(seconds: float, work: Callable[[], None]) -> tuple[Status, str]:
         return "timeout", f"took longer than {seconds:g} seconds"
     except FloatingPointError as error:
         return "diverged", str(error)
+    except UnusableError as error:
+        return "unusable", str(error)
     except KeyboardInterrupt:
         raise
     except BaseException as error:
