@@ -15,7 +15,7 @@ from ntbench.engine.store import Store
 from ntbench.errors import UserError
 from ntbench.registry import registry
 from ntbench.suite import Limits, Suite, load_suite
-from ntbench.types import SETTLED, Cell, Result, digest
+from ntbench.types import SETTLED, Cell, Level, Result, digest
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,15 @@ class Session:
             return [result for result in store.results() if result.cell.key in keys]
 
         return calibrated(suite, compute, lambda line: self.console.print(line, highlight=False))
+
+    def measured(self, request: Request, workers: Workers) -> Suite:
+        """Return a request's suite with every T90 and plateau measured anew."""
+        suite = request.resolved
+        bare = tuple(
+            task.model_copy(update={"levels": tuple(Level(samples=level.samples) for level in task.levels)})
+            for task in suite.tasks
+        )
+        return self.calibrated(suite.model_copy(update={"tasks": bare}), workers)
 
     def estimate(self, request: Request, workers: Workers) -> None:
         """Print how many cells of a request are left and about how long they take."""
