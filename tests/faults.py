@@ -218,11 +218,6 @@ def yields_every_other_step(self: Any, model: nn.Module, ctx: Context) -> Iterat
     return (adapted for step, adapted in enumerate(self.tuned(model, ctx)) if step % 2)
 
 
-@attack("check_runs")
-def takes_large_batches(self: Any, model: nn.Module, ctx: Context) -> Any:
-    return self.tuned(model, ctx, batch_size=2 * 2560 // STEPS)
-
-
 @attack("check_breaks_undefended_models")
 def barely_moves(self: Any, model: nn.Module, ctx: Context) -> Any:
     return self.tuned(model, ctx, lr=1e-7)
