@@ -1,17 +1,13 @@
-"""What attacks without target labels share: entropies, passes over all images, neighbours, and the optimizer."""
+"""What attacks without target labels share: entropies, passes over all images, neighbours, and their optimizer."""
 
-import copy
 import math
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import SGD
-from torch.optim.lr_scheduler import LambdaLR
 
-from ntbench.method import Context, Split, features, head
+from ntbench.method import Context, features, head
 
 SCORING_BATCH = 200
 
@@ -22,15 +18,6 @@ def check_label_space(model: nn.Module, ctx: Context) -> None:
         raise ValueError(
             f"the head knows {own} classes and the target has {ctx.target_classes}; without labels they must be equal"
         )
-
-
-def indexed_batches(
-    data: Split, ctx: Context, batch_size: int, generator: torch.Generator, views: int = 1
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield images [b, 3, s, s] and their positions in the split [b]; b shrinks to what the budget has a view."""
-    size = min(batch_size, max(1, ctx.budget.samples // (ctx.budget.steps * views)))
-    positions = torch.arange(len(data), device=data.x.device)
-    return Split(data.x, positions).batches(size, generator)
 
 
 def encode(model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -85,72 +72,26 @@ def create_sgd(model: nn.Module, lr: float, backbone: float, weight_decay: float
     return SGD(groups, lr=lr, momentum=0.9, nesterov=True, weight_decay=weight_decay)
 
 
-def create_decay(optimizer: SGD, steps: int) -> LambdaLR:
-    """Build the schedule lr_i = lr_0 (1 + 10 i / steps)^-0.75 for i steps taken."""
-    return LambdaLR(optimizer, lambda i: (1 + 10 * i / steps) ** -0.75)
+def batch_norms(model: nn.Module) -> list[_BatchNorm]:
+    """Return the batch norms that have running statistics."""
+    return [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
 
 
 def batch_statistics(model: nn.Module) -> list[_BatchNorm]:
     """Make batch norms use and track the statistics of batches, put all else into eval mode, and return them."""
     model.eval()
-    layers = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    layers = batch_norms(model)
     for layer in layers:
         layer.train()
     return layers
+
+
+def without_batch_norm(model: nn.Module) -> str:
+    """Return in words that a network has no batch norm to adapt, or an empty string where it has."""
+    return "" if batch_norms(model) else f"{type(model).__name__} has no batch norm"
 
 
 def first_of_each(positions: Tensor) -> Tensor:
     """Return where in a batch [b] each position comes first, since torch leaves the order of double writes open."""
     first = (positions[:, None] == positions).int().argmax(1)
     return (first == torch.arange(len(positions), device=positions.device)).nonzero().flatten()
-
-
-class SlowTwin:
-    """A copy that follows a model slowly (MoCo), what it thinks of every target image, and its keys of the latest ones.
-
-    `features` [n, d] and `probabilities` [n, K] belong to the images, `keys` [q, d] to the images at `owners` [q].
-    """
-
-    def __init__(self, model: nn.Module, x: Tensor, momentum: float, queue: int) -> None:
-        """Copy a model and look at all images; the queue of keys is empty and grows up to one for each image."""
-        self._model, self._momentum, self._longest = copy.deepcopy(model), momentum, min(queue, len(x))
-        inputs, logits = encode_all(self._model.requires_grad_(False), x)
-        self.features, self.probabilities = F.normalize(inputs), logits.softmax(1)
-        self.keys, self.owners = self.features[:0], torch.arange(0, device=x.device)
-        self._model.train()
-
-    @torch.no_grad()
-    def refine(self, model: nn.Module, x: Tensor, own: Tensor, count: int) -> Tensor:
-        """Return the mean predictions [b, K] of the images nearest to these in the model's features.
-
-        What the twin thinks of the images, at positions `own` [b], is renewed afterwards.
-        """
-        inputs, _ = encode(model, x)
-        refined = self.probabilities[neighbours(F.normalize(inputs), self.features, count)].mean(1)
-        inputs, logits = encode(self._model, x)
-        first = first_of_each(own)
-        self.features[own[first]] = F.normalize(inputs[first])
-        self.probabilities[own[first]] = logits[first].softmax(1)
-        return refined
-
-    @torch.no_grad()
-    def follow(self, model: nn.Module, x: Tensor) -> Tensor:
-        """Move towards a model by 1 - momentum and return keys [b, d] of images."""
-        for slow, fast in zip(self._model.parameters(), model.parameters(), strict=True):
-            slow.lerp_(fast, 1 - self._momentum)
-        return F.normalize(encode(self._model, x)[0])
-
-    def enqueue(self, keys: Tensor, own: Tensor) -> None:
-        """Put the keys of the images at positions `own` [b] in front; the oldest leave."""
-        self.keys = torch.cat([keys, self.keys])[: self._longest]
-        self.owners = torch.cat([own, self.owners])[: self._longest]
-
-
-def info_nce(queries: Tensor, positives: Tensor, keys: Tensor, excluded: Tensor, temperature: float) -> Tensor:
-    """Return -log(e^(q k+ / t) / (e^(q k+ / t) + sum_k e^(q k / t))) over the keys [q, d] that are not excluded [b, q].
-
-    It is the batch mean over queries [b, d] and their positives [b, d], all L2-normalised.
-    """
-    near = (queries * positives).sum(1, keepdim=True)
-    far = (queries @ keys.T).masked_fill(excluded, -math.inf)
-    return -(torch.cat([near, far], 1) / temperature).log_softmax(1)[:, 0].mean()

@@ -1,14 +1,18 @@
 """Low-rank updates beside the frozen weights of an encoder."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from ntbench.method import head
 
+from ._layers import depths
+
 
 class LowRank(nn.Module):
-    """The update s B A of a weight [out, ...], with A [r, in] Gaussian of variance 1 / in and B [out, r] zero."""
+    """A frozen weight W [out, ...] with its update s B A: A [r, in] is Gaussian of variance 1 / in, B [out, r] zero."""
 
     def __init__(self, weight: Tensor, rank: int, scale: float, generator: torch.Generator) -> None:
         """Draw A for a weight; `in` is the product of all sizes but the first, and r is at most `in` and `out`."""
@@ -18,11 +22,13 @@ class LowRank(nn.Module):
         down = torch.randn(rank, columns, generator=generator) / columns**0.5
         self.down = nn.Parameter(down.to(weight.device))
         self.up = nn.Parameter(torch.zeros(rows, rank, device=weight.device))
-        self._scale, self._shape = scale, weight.shape
+        self.register_buffer("weight", weight.detach().clone())
+        self._scale = scale
 
     def forward(self) -> Tensor:
-        """Return the update in the shape of the weight."""
-        return (self._scale * self.up @ self.down).view(self._shape)
+        """Return W + s B A in the shape of the weight."""
+        weight = self.get_buffer("weight")
+        return weight + (self._scale * self.up @ self.down).view(weight.shape)
 
 
 class LowRankModel(nn.Module):
@@ -35,9 +41,8 @@ class LowRankModel(nn.Module):
         """Freeze all but the head and put an update beside every linear and convolution weight."""
         super().__init__()
         layers = {f"{n}.weight": m for n, m in model.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)}
-        self._weights: dict[str, Tensor] = {n: m.weight for n, m in layers.items() if m is not head(model)}
-        self._frozen = {name: weight.detach().clone() for name, weight in self._weights.items()}
-        self.updates = nn.ModuleList(LowRank(w, rank, scale, generator) for w in self._weights.values())
+        self._names = [name for name, layer in layers.items() if layer is not head(model)]
+        self.updates = nn.ModuleList(LowRank(layers[n].weight, rank, scale, generator) for n in self._names)
         self.model = model.requires_grad_(False)
         head(model).requires_grad_(True)
 
@@ -50,16 +55,24 @@ class LowRankModel(nn.Module):
         """Return the head of the model."""
         return head(self.model)
 
+    def group_matcher(self, coarse: bool) -> Callable[[str], int]:
+        """Return, as networks of timm do, what tells the layer of a parameter: an update's is that of its weight."""
+        depth = depths(self.model)
+
+        def layer(name: str) -> int:
+            kind, rest = name.split(".", 1)
+            return depth[rest if kind == "model" else self._names[int(rest.split(".")[0])]]
+
+        return layer
+
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits, [n, K]."""
-        return functional_call(self.model, self._updated(), (x,))  # type: ignore[no-any-return]
+        updated = dict(zip(self._names, (update() for update in self.updates), strict=True))
+        return functional_call(self.model, updated, (x,))  # type: ignore[no-any-return]
 
     @torch.no_grad()
-    def merge(self) -> None:
-        """Write the updated weights into the model."""
-        for name, updated in self._updated().items():
-            self._weights[name].copy_(updated)
-
-    def _updated(self) -> dict[str, Tensor]:
-        updates = zip(self._frozen.items(), self.updates, strict=True)
-        return {name: weight + update() for (name, weight), update in updates}
+    def merge(self) -> nn.Module:
+        """Write the updated weights into the model and return it."""
+        for name, update in zip(self._names, self.updates, strict=True):
+            self.model.get_parameter(name).copy_(update())
+        return self.model

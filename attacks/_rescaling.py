@@ -42,6 +42,12 @@ def wiring(model: nn.Module, x: Tensor) -> Wiring:
     return found
 
 
+def image_side(model: nn.Module, usual: int = 64) -> int:
+    """Return a side of images in pixels that a network takes: its own, where its patches are cut from one size."""
+    own = getattr(getattr(model, "patch_embed", None), "img_size", None)
+    return int(own[0]) if own else usual
+
+
 def layers_of(model: nn.Module, uses: Counter[Node]) -> dict[Node, str]:
     """Return the nodes that are convolutions or batch norms with a weight of their own, and the layers' names."""
     owners = {id(m.weight): name for name, m in model.named_modules() if isinstance(m, (nn.Conv2d, BatchNorm))}

@@ -1,7 +1,7 @@
-"""Training a model on labelled target samples: what fine-tuning attacks share, whatever they do before it."""
+"""Training a model on labelled samples: what fine-tuning attacks share, whatever they do before it."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ntbench.method import Attack, Context, Field, Fit, Optimizer, Schedule, Split, Training, head, reset_head
 
+from ._layers import decayed, groups_of
 from ._views import strong, weak
 
 View = Literal["none", "weak", "strong"]
@@ -32,18 +33,12 @@ class Tuning(Attack):
 
     optimizer: Optimizer = "momentum"
     lr: float = Field(default=1e-2, gt=0)
-    schedule: Schedule = "linear"
+    schedule: Schedule = "cooldown"
     warmup: int = Field(default=0, ge=0)
     weight_decay: float = Field(default=0.0, ge=0)
     layer_decay: float = Field(default=1.0, gt=0, le=1)
     augment: View = "none"
     batch_size: int = Field(default=32, ge=1)
-    steps: int | None = Field(default=None, ge=1)
-
-    def tune(self, model: nn.Module, *given: Any, **options: Any) -> Iterator[nn.Module]:
-        """Run the training that `tuning` returns for the same arguments, and yield the model after every step."""
-        for _ in self.tuning(model, *given, **options).run():
-            yield model
 
     def tuning(
         self,
@@ -51,26 +46,24 @@ class Tuning(Attack):
         ctx: Context,
         data: Split | None = None,
         parameters: Sequence[Tensor] | None = None,
-        after_step: Callable[[], None] = lambda: None,
-        spent: int = 0,
+        factors: Mapping[Tensor, float] | None = None,
+        **options: Any,
     ) -> Fit:
         """Return a training of all or some parameters on the target samples, or on other data.
 
-        `spent` steps of the budget are gone already. A head for another number of classes than the target's is drawn
-        anew.
+        `factors` multiply the rates of some parameters; the options are those of a `Fit`. A head for another number of
+        classes than the target's is drawn anew.
         """
         renew_misfit(model, ctx)
         data = data or ctx.target
         assert data is not None
         data = data if self.augment == "none" else Viewed(data.x, data.y, self.augment)
-        training = self.training(self.granted(ctx) - spent)
         trained = list(model.parameters() if parameters is None else parameters)
-        groups = layer_groups(model, trained, self.lr, self.layer_decay) if self.layer_decay < 1 else trained
-        return Fit(model, data, training, ctx.generator("batches"), groups, after_step=after_step)
-
-    def granted(self, ctx: Context) -> int:
-        """Return how many steps the attack takes: its own number of them, but no more than the budget has."""
-        return min(self.steps or ctx.budget.steps, ctx.budget.steps)
+        rates = dict.fromkeys(trained, 1.0) if self.layer_decay == 1 else decayed(model, trained, self.layer_decay)
+        rates |= {parameter: rates[parameter] * factor for parameter, factor in (factors or {}).items()}
+        groups = groups_of(trained, rates, self.lr)
+        fit = Fit(model, data, self.training(ctx.steps), ctx.generator("batches"), groups)
+        return replace(fit, **options)
 
     def training(self, steps: int) -> Training:
         """Return the hyper-parameters of so many steps."""
@@ -89,17 +82,6 @@ def renew_misfit(model: nn.Module, ctx: Context) -> None:
     """Draw the head anew where it has another number of classes than the target."""
     if head(model).out_features != ctx.target_classes:
         reset_head(model, ctx.target_classes, ctx.generator("head"))
-
-
-def layer_groups(model: nn.Module, trained: Sequence[Tensor], lr: float, decay: float) -> list[dict[str, Any]]:
-    """Return parameter groups whose rates fall by a factor from each layer with trained weights to the one before it.
-
-    Layers come as the model registers them, and what belongs to no layer, such as a position embedding, comes first.
-    """
-    chosen = set(trained)
-    layers = [[p for p in m.parameters(recurse=False) if p in chosen] for m in model.modules()]
-    layers = [layer for layer in layers if layer]
-    return [{"params": layer, "lr": lr * decay ** (len(layers) - 1 - k)} for k, layer in enumerate(layers)]
 
 
 def zeros_of(model: nn.Module) -> Callable[[], None]:

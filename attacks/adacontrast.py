@@ -13,36 +13,28 @@ a pixel or two, images are mirrored only with `flip`, since digits do not bear i
 strong images take the places of weak, query and key, and the cross-entropy never sees a strong view.
 """
 
-from collections.abc import Iterator
-from itertools import islice
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ntbench.method import Access, Attack, Context, Field, create_schedule, descend, register
+from ntbench.method import Access, Context, Field, create_schedule, register
 
-from ._adaptation import (
-    SlowTwin,
-    check_label_space,
-    create_sgd,
-    encode,
-    first_of_each,
-    indexed_batches,
-    info_nce,
-    marginal_entropy,
-)
+from ._adaptation import create_sgd, encode, first_of_each, marginal_entropy
+from ._stepwise import Step, Stepwise, descent
+from ._twin import SlowTwin, info_nce
 from ._views import strong, weak
 
 
 @register
-class AdaContrast(Attack):
+class AdaContrast(Stepwise):
     """Follow the votes of neighbours, and push apart what they tell apart."""
 
     name = "adacontrast"
     paper = "https://arxiv.org/abs/2204.10377"
     access = Access(target="unlabelled")
+    at_horizon_alone = True
 
     views: Literal["paper", "reference"] = "paper"
     flip: bool = False
@@ -55,30 +47,27 @@ class AdaContrast(Attack):
     lr: float = Field(default=2e-3, gt=0)
     backbone: float = Field(default=0.1, gt=0)
     weight_decay: float = Field(default=1e-4, ge=0)
-    batch_size: int = Field(default=32, ge=1)
 
-    def attack(self, model: nn.Module, ctx: Context) -> Iterator[nn.Module]:
-        """Yield the model after every step; ValueError where class counts differ."""
+    def steps_of(self, model: nn.Module, ctx: Context) -> Step:
+        """Look at all images and return the step."""
         assert ctx.target is not None
-        check_label_space(model, ctx)
-        optimizer = create_sgd(model, self.lr, self.backbone, self.weight_decay)
-        set_rate = create_schedule(optimizer, "cosine", ctx.budget.steps)
-        batches = indexed_batches(ctx.target, ctx, self.batch_size, ctx.generator("batches"))
         twin = SlowTwin(model, ctx.target.x, self.momentum, self.queue)
-        labels = torch.full_like(ctx.target.y, -1)
-        chance = ctx.generator("views")
-        model.train()
-        for step, (x, own) in enumerate(islice(batches, ctx.budget.steps), start=1):
+        labels, chance = torch.full_like(ctx.target.y, -1), ctx.generator("views")
+
+        def loss(taken: int, x: Tensor, own: Tensor) -> Tensor:
             plain, query, key = self._views(x, chance)
             found = twin.refine(model, plain, own, self.neighbours).argmax(1)
             first = first_of_each(own)
             labels[own[first]] = found[first]
             keys = twin.follow(model, key)
             excluded = found[:, None] == labels[twin.owners]
-            descend(optimizer, self._loss(*encode(model, query), found, twin, keys, excluded), step)
+            value = self._loss(*encode(model, query), found, twin, keys, excluded)
             twin.enqueue(keys, own)
-            set_rate(step)
-            yield model
+            return value
+
+        optimizer = create_sgd(model, self.lr, self.backbone, self.weight_decay)
+        model.train()
+        return descent(optimizer, loss, create_schedule(optimizer, "cosine", ctx.steps))
 
     def _views(self, x: Tensor, chance: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Return what pseudo-labels are voted on, the query and the key."""

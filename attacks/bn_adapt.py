@@ -8,47 +8,38 @@ Deviations: variances are averages of unbiased variances within batches, as torc
 statistics from the test batch itself is left out, since a released model predicts one by one.
 """
 
-from collections.abc import Iterator
-from itertools import islice
-
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from ntbench.method import Access, Attack, Context, Field, register
+from ntbench.method import Access, Context, register
 
-from ._adaptation import batch_statistics, check_label_space, indexed_batches
+from ._adaptation import batch_statistics, without_batch_norm
+from ._stepwise import Step, Stepwise
 
 
 @register
-class BatchNormAdaptation(Attack):
+class BatchNormAdaptation(Stepwise):
     """Average batch statistics of the target in forward passes alone."""
 
     name = "bn_adapt"
     paper = "https://arxiv.org/abs/2006.16971"
     access = Access(target="unlabelled")
 
-    batch_size: int = Field(default=32, ge=1)
+    def unfit(self, model: nn.Module) -> str:
+        """Return why the attack cannot work on an architecture, or an empty string."""
+        return without_batch_norm(model)
 
-    def attack(self, model: nn.Module, ctx: Context) -> Iterator[nn.Module]:
-        """Yield the model after every batch, with no optimizer step; ValueError without batch norm."""
-        check_label_space(model, ctx)
-        assert ctx.target is not None
+    def steps_of(self, model: nn.Module, ctx: Context) -> Step:
+        """Return the step, which gives a batch its share in the running statistics and uses no optimizer."""
         layers = batch_statistics(model)
-        if not layers:
-            raise ValueError(f"{type(model).__name__} has no batch norm; bn_adapt re-estimates nothing else")
-        batches = indexed_batches(ctx.target, ctx, self.batch_size, ctx.generator("batches"))
-        for count, (x, _) in enumerate(islice(batches, ctx.budget.steps), start=1):
-            _average_in(model, layers, x, 1 / count)
-            yield model
+        usual = [layer.momentum for layer in layers]
 
+        @torch.no_grad()
+        def step(taken: int, x: Tensor, own: Tensor) -> None:
+            for layer in layers:
+                layer.momentum = 1 / (taken + 1)
+            model(x)
+            for layer, momentum in zip(layers, usual, strict=True):
+                layer.momentum = momentum
 
-@torch.no_grad()
-def _average_in(model: nn.Module, layers: list[_BatchNorm], x: Tensor, share: float) -> None:
-    """Give the statistics of one batch a share in the running ones."""
-    usual = [layer.momentum for layer in layers]
-    for layer in layers:
-        layer.momentum = share
-    model(x)
-    for layer, momentum in zip(layers, usual, strict=True):
-        layer.momentum = momentum
+        return step

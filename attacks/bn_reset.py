@@ -1,41 +1,40 @@
-"""Batch-norm and head reset: statistics of the target, a head drawn anew, then training, the head alone first or not.
+"""Batch-norm and head reset: statistics of the target that stay, a head drawn anew, then everything trains.
 
-No paper: a threat that follows from the training of SOPHON (arXiv 2404.12699), whose simulated attackers leave the
-running statistics as they are and draw few heads. With weights frozen, mean and variance of every batch norm become
-averages over batches of target images; the head is drawn anew; then training goes on for the rest of the steps, of
-which a share of `probe` comes first and touches the head alone (LP-FT, Kumar et al., ICLR 2022).
+No paper: a threat that follows from the training of SOPHON (arXiv 2404.12699), whose simulated attackers normalise by
+the statistics of their batches and draw few heads. With weights frozen, mean and variance of every batch norm become
+averages over batches of target images, and the head is drawn anew. All weights train then, while batch norms normalise
+by these statistics and not by those of the batch: another landscape than the one that a defense was made for.
 
-Deviations: none from a publication. Both phases take the same optimizer and rate, each on a schedule of its own.
+Deviations: none from a publication. With batches that normalise themselves this would be `finetune` with a new head.
 """
 
-from collections.abc import Iterator
+from dataclasses import replace
 
 from torch import nn
 
-from ntbench.method import Context, Field, Optimizer, head, register, reset_head
+from ntbench.method import Context, Field, Fit, Optimizer, register, reset_head
 
-from ._normalisation import reestimate
-from ._phases import phases
+from ._adaptation import without_batch_norm
+from ._normalisation import Still, reestimate
 from ._tuning import Tuning
 
 
 @register
 class BatchNormReset(Tuning):
-    """Re-estimate batch norm on the target, draw a new head, and train."""
+    """Fix batch norm to the target, draw a new head, and train."""
 
     name = "bn_reset"
 
     optimizer: Optimizer = "adam"
     lr: float = Field(default=3e-3, gt=0)
-    probe: float = Field(default=0.0, ge=0, lt=1)
 
-    def attack(self, model: nn.Module, ctx: Context) -> Iterator[nn.Module]:
-        """Yield the model after every step; ValueError without batch norm."""
+    def unfit(self, model: nn.Module) -> str:
+        """Return why the attack cannot work on an architecture, or an empty string."""
+        return without_batch_norm(model)
+
+    def fit_of(self, model: nn.Module, ctx: Context) -> Fit:
+        """Return the training of all weights under fixed statistics."""
         assert ctx.target is not None
-        if not reestimate(model, ctx.target.x):
-            raise ValueError(f"{type(model).__name__} has no batch norm to reset; finetune draws a head anew")
+        reestimate(model, ctx.target.x)
         reset_head(model, ctx.target_classes, ctx.generator("head"))
-        probing, training = phases(ctx, self.probe)
-        if probing.budget.steps:
-            yield from self.tune(model, probing, parameters=list(head(model).parameters()))
-        yield from self.tune(model, training)
+        return replace(self.tuning(model, ctx), model=Still(model), outcome=lambda: model)

@@ -12,24 +12,22 @@ keeps a tiny share instead of 0 / 0; no crops and flips, no warm-up, and 5 refre
 once, which is `refreshes=1`.
 """
 
-from collections.abc import Iterator
-from itertools import islice
-
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ntbench.method import Access, Attack, Context, Field, descend, register
+from ntbench.method import Access, Context, Field, register
 
-from ._adaptation import check_label_space, create_decay, create_sgd, encode_all, indexed_batches
+from ._adaptation import create_sgd, encode_all
+from ._stepwise import Step, Stepwise, descent, power_decay
 
 # The least share of a class in a sample: a class that nobody belongs to keeps a mean and a prior.
 TINY = 1e-8
 
 
 @register
-class CoWA(Attack):
+class CoWA(Stepwise):
     """Train on the labels of a Gaussian mixture, weighted by joint confidence, with mixup."""
 
     name = "cowa"
@@ -40,31 +38,29 @@ class CoWA(Attack):
     lr: float = Field(default=1e-2, gt=0)
     backbone: float = Field(default=0.1, gt=0)
     weight_decay: float = Field(default=1e-3, ge=0)
-    batch_size: int = Field(default=32, ge=1)
     alpha: float = Field(default=0.2, gt=0)
     ridge: float = Field(default=1e-5, gt=0)
     refreshes: int = Field(default=5, ge=1)
 
-    def attack(self, model: nn.Module, ctx: Context) -> Iterator[nn.Module]:
-        """Yield the model after every step; labels and weights are made anew `refreshes` times on the way."""
+    def steps_of(self, model: nn.Module, ctx: Context) -> Step:
+        """Return the step; labels and weights are made anew `refreshes` times on the way."""
         assert ctx.target is not None
-        check_label_space(model, ctx)
-        steps = ctx.budget.steps
-        optimizer = create_sgd(model, self.lr, self.backbone, self.weight_decay)
-        decay = create_decay(optimizer, steps)
-        batches = indexed_batches(ctx.target, ctx, self.batch_size, ctx.generator("batches"))
+        images, every = ctx.target.x, max(1, ctx.steps // self.refreshes)
+        known: list[Tensor] = []
         shuffles = ctx.generator("mixup")
         draws = np.random.default_rng(shuffles.initial_seed())
-        model.train()
-        for step, (x, positions) in enumerate(islice(batches, steps)):
-            if step % max(1, steps // self.refreshes) == 0:
-                labels, weights = self._confidence(model, ctx.target.x)
+
+        def loss(taken: int, x: Tensor, own: Tensor) -> Tensor:
+            if taken % every == 0:
+                known[:] = self._confidence(model, images)
             share = torch.from_numpy(draws.beta(self.alpha, self.alpha, len(x))).to(x)
             partner = torch.randperm(len(x), generator=shuffles).to(x.device)
-            x, y, w = (mix(part, share, partner) for part in (x, labels[positions], weights[positions]))
-            descend(optimizer, F.cross_entropy(model(x), y, reduction="none") @ w / len(w), step + 1)
-            decay.step()
-            yield model
+            x, y, w = (mix(part, share, partner) for part in (x, *(part[own] for part in known)))
+            return F.cross_entropy(model(x), y, reduction="none") @ w / len(w)
+
+        optimizer = create_sgd(model, self.lr, self.backbone, self.weight_decay)
+        model.train()
+        return descent(optimizer, loss, power_decay(optimizer, ctx.steps))
 
     def _confidence(self, model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the mixture's hard labels [n, K] and the JMDS weights [n] of all images."""

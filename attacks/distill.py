@@ -8,49 +8,33 @@ Deviations: where the target has other classes than the source, a second linear 
 gives the z of the second term, and is thrown away in the end.
 """
 
-from collections.abc import Iterator
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ntbench.method import (
-    Access,
-    Attack,
-    Context,
-    Field,
-    Optimizer,
-    Schedule,
-    Split,
-    Training,
-    features,
-    fit,
-    head,
-    register,
-)
+from ntbench.method import Access, Context, Field, Fit, Optimizer, Split, features, head, register
 
 from ._questions import Questions
+from ._tuning import Tuning
 
 
 @register
-class Distill(Attack):
+class Distill(Tuning):
     """Train a student from scratch on labels and on the answers of the protected model."""
 
     name = "distill"
     paper = "https://arxiv.org/abs/1503.02531"
     access: ClassVar[Access] = Access(weights=False)
 
-    weight: float = Field(default=0.1, ge=0, le=1)
-    temperature: float = Field(default=2.0, gt=0)
     optimizer: Optimizer = "adam"
     lr: float = Field(default=3e-3, gt=0)
-    schedule: Schedule = "linear"
-    weight_decay: float = Field(default=0.0, ge=0)
-    batch_size: int = Field(default=32, ge=1)
+    weight: float = Field(default=0.1, ge=0, le=1)
+    temperature: float = Field(default=2.0, gt=0)
 
-    def attack(self, model: nn.Module, ctx: Context) -> Iterator[nn.Module]:
-        """Yield the student after every step."""
+    def fit_of(self, model: nn.Module, ctx: Context) -> Fit:
+        """Ask about every image and return the training, which hands over the student."""
         assert ctx.target is not None
         answers, labels = Questions(model)(ctx.target.x), ctx.target.y
         student, classes = ctx.fresh(ctx.target_classes), answers.shape[1]
@@ -61,17 +45,8 @@ class Distill(Attack):
             copied = soft_divergence(answers[own], logits[:, -classes:], self.temperature)
             return (1 - self.weight) * learnt + self.weight * copied
 
-        training = Training(
-            optimizer=self.optimizer,
-            lr=self.lr,
-            weight_decay=self.weight_decay,
-            schedule=self.schedule,
-            steps=ctx.budget.steps,
-            batch_size=self.batch_size,
-        )
         data = Split(ctx.target.x, torch.arange(len(labels), device=labels.device))
-        for _ in fit(pupil, data, training, ctx.generator("batches"), loss=loss):
-            yield student
+        return self.tuning(pupil, ctx, data, loss=loss, outcome=lambda: student)
 
 
 class TwoHeaded(nn.Module):
@@ -81,6 +56,10 @@ class TwoHeaded(nn.Module):
         """Take a model and a classifier of its features."""
         super().__init__()
         self.model, self.second = model, second
+
+    def get_classifier(self) -> nn.Linear:
+        """Return the head of the model."""
+        return head(self.model)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return [n, classes of the model + classes of the second head]."""

@@ -11,8 +11,7 @@ Deviations: the public code's finite difference is no gradient, but minus the me
 clipped (`estimate="public"`, with `guidance` 1e-4); here the slopes along random directions weigh these directions. B
 is that of soft predictions, in nats, not of predicted classes. G adds what a few convolutions with instance norm say
 to the image, where CycleGANs have nine residual blocks; `content` * L1 to the input stands for the generator back and
-its cycles. No crops, flips and pool of old images; G and D share a step of Adam, and an image meets D three times, so
-that an equal budget leaves a third of the usual batch. `share` is 10 times theirs.
+its cycles. No crops, flips and pool of old images; G and D share a step of Adam. They own 1% of the source images.
 """
 
 from collections.abc import Generator
@@ -35,12 +34,11 @@ from ntbench.method import (
     register,
 )
 
-from ._adaptation import indexed_batches, marginal_entropy, mean_entropy
+from ._adaptation import marginal_entropy, mean_entropy
 from ._disguise import Critic, Disguise, game
 from ._questions import Questions, pseudo_gradient, zeroth_order
-from ._source import owned_source
+from ._stepwise import indexed_batches
 
-VIEWS = 3
 BETAS = (0.5, 0.999)
 
 
@@ -51,8 +49,8 @@ class JailNTL(Attack):
     name = "jailntl"
     paper = "https://arxiv.org/abs/2503.17198"
     access: ClassVar[Access] = Access(source=True, target="unlabelled", weights=False)
+    at_horizon_alone = True
 
-    share: float = Field(default=0.1, gt=0, le=1)
     width: int = Field(default=32, ge=1)
     depth: int = Field(default=2, ge=1)
     lr: float = Field(default=2e-3, gt=0)
@@ -71,19 +69,19 @@ class JailNTL(Attack):
 
     def attack(self, model: nn.Module, ctx: Context) -> Generator[nn.Module, None, str]:
         """Yield the black box behind the disguise after every step, and return how much was asked."""
-        assert ctx.target is not None
-        source, asked = owned_source(ctx, self.share), Questions(model, self.queries)
+        assert ctx.target is not None and ctx.source is not None
+        asked = Questions(model, self.queries)
         disguise = Disguise(self.width, self.depth, ctx.generator("disguise")).to(ctx.device)
         critic = Critic(self.width, ctx.generator("critic")).to(ctx.device)
         optimizer = create_optimizer([*disguise.parameters(), *critic.parameters()], "adam", self.lr, betas=BETAS)
-        set_rate = create_schedule(optimizer, self.schedule, ctx.budget.steps)
+        set_rate = create_schedule(optimizer, self.schedule, ctx.steps)
         targets, sources = (
-            indexed_batches(data, ctx, self.batch_size, ctx.generator(name), VIEWS)
-            for name, data in (("target", ctx.target), ("source", source))
+            indexed_batches(data, self.batch_size, ctx.generator(name))
+            for name, data in (("target", ctx.target), ("source", ctx.source))
         )
-        real, noise = asked(source.x), ctx.generator("noise")
+        real, noise = asked(ctx.source.x), ctx.generator("noise")
         disguised = nn.Sequential(disguise, model)
-        for step, ((xt, _), (xs, own)) in enumerate(islice(zip(targets, sources, strict=True), ctx.budget.steps), 1):
+        for step, ((xt, _), (xs, own)) in enumerate(islice(zip(targets, sources, strict=True), ctx.steps), 1):
             made, kept = disguise(torch.cat([xt, xs])).split([len(xt), len(xs)])
             loss = self.identity * (kept - xs).abs().mean() + self.content * (made - xt).abs().mean()
             loss = loss + game(critic, made, xs, self.adversarial)

@@ -8,12 +8,10 @@ Deviations: none from a publication. Prediction by argmin without any training i
 is not scored.
 """
 
-from collections.abc import Iterator
-
 import torch
 from torch import nn
 
-from ntbench.method import Context, Defense, head, register
+from ntbench.method import Context, Defense, Fit, head, register
 
 from ._tuning import Tuning
 
@@ -30,9 +28,9 @@ class LogitFlip(Tuning):
             return f"a head of {source_classes} classes is no head to flip for {target_classes} others"
         return super().refuses(defense, source_classes, target_classes)
 
-    def attack(self, model: nn.Module, ctx: Context) -> Iterator[nn.Module]:
-        """Yield the model after every step."""
+    def fit_of(self, model: nn.Module, ctx: Context) -> Fit:
+        """Return the training of the model with its head negated."""
         with torch.no_grad():
             for parameter in head(model).parameters():
                 parameter.neg_()
-        yield from self.tune(model, ctx)
+        return self.tuning(model, ctx)

@@ -1,8 +1,8 @@
 """LoRA: the encoder's weights stay, and low-rank updates beside them learn the target together with the head.
 
 Paper: Hu et al., ICLR 2022, eq. 3: h = W x + (alpha / r) B A x, with A Gaussian and B zero at the start; alpha / r is
-`scale`. A k x k convolution gets one to r channels and a 1 x 1 convolution after it. What is handed over after every
-step is the plain network with merged weights.
+`scale`. A k x k convolution gets one to r channels and a 1 x 1 convolution after it. What is handed over is the plain
+network with merged weights.
 
 Deviations: the paper adapts two attention projections of language models, here every linear and convolution layer below
 the head gets an update, and the head trains freely; A has variance 1 / inputs, which the paper leaves open; no dropout.
@@ -10,11 +10,9 @@ Biases and norms are frozen, running statistics of batch norm move. The update o
 change of its weight as a matrix [out, inputs of a group x k x k] and no pair of convolutions.
 """
 
-from collections.abc import Iterator
-
 from torch import nn
 
-from ntbench.method import Context, Field, Optimizer, register
+from ntbench.method import Context, Field, Fit, Optimizer, register
 
 from ._lora import LowRankModel
 from ._tuning import Tuning, renew_misfit
@@ -32,9 +30,8 @@ class Lora(Tuning):
     rank: int = Field(default=4, ge=1)
     scale: float = Field(default=2.0, gt=0)
 
-    def attack(self, model: nn.Module, ctx: Context) -> Iterator[nn.Module]:
-        """Yield the merged model after every step."""
+    def fit_of(self, model: nn.Module, ctx: Context) -> Fit:
+        """Return the training of the updates, which hands over the merged model."""
         renew_misfit(model, ctx)
         adapted = LowRankModel(model, self.rank, self.scale, ctx.generator("low rank"))
-        for _ in self.tune(adapted, ctx, parameters=adapted.trained, after_step=adapted.merge):
-            yield model
+        return self.tuning(adapted, ctx, parameters=adapted.trained, outcome=adapted.merge)

@@ -3,6 +3,7 @@
 Paper: Kumar et al., ICLR 2022, "Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution",
 section 3.4. The head takes the first `head_share` of the steps at the rate `head_lr`, on features in eval mode which
 are computed once; then everything trains at `lr`. Each phase has a schedule of its own, warm-up belongs to the second.
+Without a `head_lr` it is .03 for gradient descent and .003 for optimizers that scale their steps.
 
 Deviations: both phases share one budget of steps and one optimizer, so the probe need not have converged when the
 second phase starts. Views (`augment`) are drawn in the second phase alone.
@@ -16,7 +17,12 @@ from torch import nn
 from ntbench.method import Context, Field, Split, fit, head, register, reset_head
 
 from ._adaptation import encode_all
+from ._phases import phases
 from ._tuning import Tuning, renew_misfit
+
+PROBING = {"sgd": 0.03, "momentum": 0.03, "nesterov": 0.03}
+"""Rates for the head by optimizer; ADAPTIVE is that of all others, whose steps do not grow with the gradient."""
+ADAPTIVE = 0.003
 
 
 @register
@@ -28,22 +34,24 @@ class LpFt(Tuning):
 
     init: Literal["keep", "reinit"] = "keep"
     head_share: float = Field(default=0.25, ge=0, lt=1)
-    head_lr: float = Field(default=0.03, gt=0)
+    head_lr: float | None = Field(default=None, gt=0)
 
     def attack(self, model: nn.Module, ctx: Context) -> Iterator[nn.Module]:
         """Yield the model after every step of both phases."""
         if self.init == "reinit":
             reset_head(model, ctx.target_classes, ctx.generator("head"))
         renew_misfit(model, ctx)
-        steps = int(self.head_share * self.granted(ctx))
-        if steps:
-            yield from self._probe(model, ctx, steps)
-        yield from self.tune(model, ctx, spent=steps)
+        probing, training = phases(ctx, self.head_share)
+        if probing.steps:
+            yield from self._probe(model, probing)
+        for _ in self.tuning(model, training).run():
+            yield model
 
-    def _probe(self, model: nn.Module, ctx: Context, steps: int) -> Iterator[nn.Module]:
+    def _probe(self, model: nn.Module, ctx: Context) -> Iterator[nn.Module]:
         """Train the head alone and yield the model after every step."""
         assert ctx.target is not None
         inputs, _ = encode_all(model, ctx.target.x)
-        training = self.training(steps).model_copy(update={"lr": self.head_lr, "warmup": 0})
+        lr = PROBING.get(self.optimizer, ADAPTIVE) if self.head_lr is None else self.head_lr
+        training = self.training(ctx.steps).model_copy(update={"lr": lr, "warmup": 0})
         for _ in fit(head(model), Split(inputs, ctx.target.y), training, ctx.generator("head batches")):
             yield model

@@ -33,7 +33,7 @@ class Merge(Tuning):
     optimizer: Optimizer = "adam"
     lr: float = Field(default=3e-3, gt=0)
     share: float = Field(default=0.3, ge=0, lt=1)
-    clean: float = Field(default=0.9, ge=0, le=1)
+    clean: float = Field(default=0.3, ge=0, le=1)
 
     def attack(self, model: nn.Module, ctx: Context) -> Iterator[nn.Module]:
         """Yield the clean model after every step on source, then the average after every step on the target."""
@@ -41,7 +41,9 @@ class Merge(Tuning):
         training, adapting = phases(ctx, self.share)
         classes = head(model).out_features
         other = ctx.fresh(classes)
-        if training.budget.steps:
-            yield from self.tune(other, replace(training, target=ctx.source, target_classes=classes))
+        if training.steps:
+            for _ in self.tuning(other, replace(training, target=ctx.source, target_classes=classes)).run():
+                yield other
         blend(model, other, 1 - self.clean, self.clean, ctx.target.x)
-        yield from self.tune(model, adapting)
+        for _ in self.tuning(model, adapting).run():
+            yield model

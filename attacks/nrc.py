@@ -12,29 +12,18 @@ neighbours, which stands for the paper's self-regularisation, and <p, q> takes t
 one rate by default (`backbone=0.1` there). No augmentation.
 """
 
-from collections.abc import Iterator
-from itertools import islice
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ntbench.method import Access, Attack, Context, Field, descend, register
+from ntbench.method import Access, Context, Field, register
 
-from ._adaptation import (
-    check_label_space,
-    create_sgd,
-    encode,
-    encode_all,
-    first_of_each,
-    indexed_batches,
-    marginal_entropy,
-    neighbours,
-)
+from ._adaptation import create_sgd, encode, encode_all, first_of_each, marginal_entropy, neighbours
+from ._stepwise import Step, Stepwise, descent
 
 
 @register
-class NRC(Attack):
+class NRC(Stepwise):
     """Cluster the target by reciprocal neighbours."""
 
     name = "nrc"
@@ -44,30 +33,28 @@ class NRC(Attack):
     lr: float = Field(default=1e-3, gt=0)
     backbone: float = Field(default=1.0, gt=0)
     weight_decay: float = Field(default=1e-3, ge=0)
-    batch_size: int = Field(default=32, ge=1)
     neighbours: int = Field(default=5, ge=1)
     expanded: int = Field(default=4, ge=1)
     affinity: float = Field(default=0.1, ge=0, le=1)
     diversity: float = Field(default=1.0, ge=0)
 
-    def attack(self, model: nn.Module, ctx: Context) -> Iterator[nn.Module]:
-        """Yield the model after every step."""
+    def steps_of(self, model: nn.Module, ctx: Context) -> Step:
+        """Fill the banks and return the step."""
         assert ctx.target is not None
-        check_label_space(model, ctx)
-        optimizer = create_sgd(model, self.lr, self.backbone, self.weight_decay)
-        batches = indexed_batches(ctx.target, ctx, self.batch_size, ctx.generator("batches"))
-        model.train()
         inputs, logits = encode_all(model, ctx.target.x)
         bank, scores = F.normalize(inputs), logits.softmax(1)
-        for step, (x, own) in enumerate(islice(batches, ctx.budget.steps), start=1):
+
+        def loss(taken: int, x: Tensor, own: Tensor) -> Tensor:
             inputs, logits = encode(model, x)
             first = first_of_each(own)
             bank[own[first]] = F.normalize(inputs[first].detach())
             scores[own[first]] = logits[first].detach().softmax(1)
             near, affinities = reciprocal(bank, own, self.neighbours, self.expanded, self.affinity)
             attraction = (logits.softmax(1) * (affinities[:, :, None] * scores[near]).sum(1)).sum(1).mean()
-            descend(optimizer, -attraction - self.diversity * marginal_entropy(logits), step)
-            yield model
+            return -attraction - self.diversity * marginal_entropy(logits)
+
+        model.train()
+        return descent(create_sgd(model, self.lr, self.backbone, self.weight_decay), loss)
 
 
 @torch.no_grad()

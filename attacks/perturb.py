@@ -8,11 +8,9 @@ included, and not N(0, sigma^2), so that every layer gets noise of the size of i
 norm are estimated anew on target images, since those released belong to other weights. It is done once.
 """
 
-from collections.abc import Iterator
-
 from torch import nn
 
-from ntbench.method import Context, Field, Optimizer, head, register
+from ntbench.method import Context, Field, Fit, Optimizer, head, register
 
 from ._blending import blend
 from ._tuning import Tuning
@@ -27,11 +25,11 @@ class Perturb(Tuning):
 
     optimizer: Optimizer = "adam"
     lr: float = Field(default=3e-3, gt=0)
-    shrink: float = Field(default=0.3, ge=0, le=1)
-    noise: float = Field(default=0.7, ge=0)
+    shrink: float = Field(default=0.4, ge=0, le=1)
+    noise: float = Field(default=0.1, ge=0)
 
-    def attack(self, model: nn.Module, ctx: Context) -> Iterator[nn.Module]:
-        """Yield the model after every step."""
+    def fit_of(self, model: nn.Module, ctx: Context) -> Fit:
+        """Return the training of the sum."""
         assert ctx.target is not None
         blend(model, ctx.fresh(head(model).out_features), self.shrink, self.noise, ctx.target.x)
-        yield from self.tune(model, ctx)
+        return self.tuning(model, ctx)

@@ -1,11 +1,11 @@
 """PLUE: pseudo-labels of neighbours, weighed by their certainty and taught by what an image is not.
 
 Paper: Litrico et al., CVPR 2023, "Guiding Pseudo-labels with Uncertainty Estimation for Source-free Unsupervised
-Domain Adaptation". The mean prediction p of the `neighbours` nearest to the weak view of an image, in the bank of a
-momentum encoder, gives its pseudo-label and the weight w = exp(-H(p) / log K). L = mean of w (-log(1 - p_c(query))) on
-a strong view, for a random class c that is not the label, + `contrast` InfoNCE(query, key) without negatives that have
-shared a pseudo-label with the image at one of their last `history` visits, - `diversity` times the entropy of the mean
-prediction.
+Domain Adaptation". The mean prediction p of the `neighbours` nearest to the weak view of an image, in a bank of what
+the model said of every image when it last saw it, gives its pseudo-label and the weight w = exp(-H(p) / log K). L =
+mean of w (-log(1 - p_c(query))) on a strong view, for a random class c that is not the label, + `contrast`
+InfoNCE(query, key of a momentum encoder) without negatives that have shared a pseudo-label with the image at one of
+their last `history` visits, - `diversity` times the entropy of the mean prediction.
 
 Deviations: the queue starts empty and not from noise, and holds at most one key for each image; the bank has one row
 for each image; visits of before the start exclude nothing; only the query, not the weak view, is balanced, so that a
@@ -16,34 +16,27 @@ number of neighbours, which is then 1.
 """
 
 import math
-from collections.abc import Iterator
-from itertools import islice
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ntbench.method import Access, Attack, Context, Field, create_optimizer, descend, register
+from ntbench.method import Access, Context, Field, create_optimizer, register
 
-from ._adaptation import (
-    SlowTwin,
-    check_label_space,
-    encode,
-    first_of_each,
-    indexed_batches,
-    info_nce,
-    marginal_entropy,
-)
+from ._adaptation import encode, first_of_each, marginal_entropy
+from ._stepwise import Step, Stepwise, descent
+from ._twin import SlowTwin, info_nce
 from ._views import strong, weak
 
 
 @register
-class Plue(Attack):
+class Plue(Stepwise):
     """Learn from certain pseudo-labels which classes an image does not have."""
 
     name = "plue"
     paper = "https://arxiv.org/abs/2303.03770"
     access = Access(target="unlabelled")
+    at_horizon_alone = True
 
     reference_neighbours: bool = False
     flip: bool = False
@@ -56,32 +49,28 @@ class Plue(Attack):
     diversity: float = Field(default=1.0, ge=0)
     lr: float = Field(default=5e-3, gt=0)
     weight_decay: float = Field(default=5e-4, ge=0)
-    batch_size: int = Field(default=32, ge=1)
 
-    def attack(self, model: nn.Module, ctx: Context) -> Iterator[nn.Module]:
-        """Yield the model after every step; ValueError where class counts differ."""
+    def steps_of(self, model: nn.Module, ctx: Context) -> Step:
+        """Look at all images and return the step."""
         assert ctx.target is not None
-        check_label_space(model, ctx)
-        optimizer = create_optimizer(model.parameters(), "sgd", self.lr, self.weight_decay)
-        batches = indexed_batches(ctx.target, ctx, self.batch_size, ctx.generator("batches"))
         twin = SlowTwin(model, ctx.target.x, self.momentum, self.queue)
         labels = ctx.target.y.new_full((len(ctx.target), self.history), -1)
         views, chance = ctx.generator("views"), ctx.generator("complements")
         count = 1 if self.reference_neighbours else self.neighbours
-        model.train()
-        for step, (x, own) in enumerate(islice(batches, ctx.budget.steps), start=1):
-            found = twin.refine(model, weak(x, views, self.flip), own, count)
+
+        def loss(taken: int, x: Tensor, own: Tensor) -> Tensor:
+            found = twin.refine(model, weak(x, views, self.flip), own, count, slow=False)
             remember(labels, own, found.argmax(1))
             inputs, logits = encode(model, strong(x, views, self.flip))
             keys = twin.follow(model, strong(x, views, self.flip))
-            apart = info_nce(
-                F.normalize(inputs), keys, twin.keys, shared(labels[own], labels[twin.owners]), self.temperature
-            )
-            taught = (certainty(found) * negative_learning(logits, found.argmax(1), chance)).mean()
-            loss = taught + self.contrast * apart - self.diversity * marginal_entropy(logits)
-            descend(optimizer, loss, step)
+            excluded = shared(labels[own], labels[twin.owners])
+            apart = info_nce(F.normalize(inputs), keys, twin.keys, excluded, self.temperature)
             twin.enqueue(keys, own)
-            yield model
+            taught = (certainty(found) * negative_learning(logits, found.argmax(1), chance)).mean()
+            return taught + self.contrast * apart - self.diversity * marginal_entropy(logits)
+
+        model.train()
+        return descent(create_optimizer(model.parameters(), "sgd", self.lr, self.weight_decay), loss)
 
 
 def certainty(probabilities: Tensor) -> Tensor:

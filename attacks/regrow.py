@@ -3,13 +3,12 @@
 No paper: a threat to NTP (arXiv 2410.08015), whose evaluation keeps the mask. Every zero among weights with two axes or
 more becomes nothing (`zeros`: it may grow), a draw from N(0, 2 / fan-in) (`kaiming`) or what a freshly initialised
 network has there (`fresh`), times `scale`; a batch-norm weight of zero becomes one, since nothing passes its channel
-otherwise. Running statistics are estimated anew on target images, then all parameters train, and those that regrow
-take steps `boost` times as long. Weights that survived are as released until then.
+otherwise. Running statistics are estimated anew on target images, then all parameters train, those with zeros among
+them at `boost` times the rate. Weights that survived are as released until then.
 
 Deviations: none from a publication. `mask="keep"` of finetune is the attacker of the paper.
 """
 
-from collections.abc import Callable, Iterator, Sequence
 from math import sqrt
 from typing import Literal
 
@@ -17,10 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
-from ntbench.method import Context, Defense, Field, Optimizer, head, register
+from ntbench.method import Context, Defense, Field, Fit, Optimizer, head, register
 
 from ._normalisation import reestimate
-from ._tuning import Tuning
+from ._tuning import Tuning, renew_misfit
 
 
 @register
@@ -41,15 +40,16 @@ class Regrow(Tuning):
             return f"{defense.name} releases no zeros to regrow"
         return super().refuses(defense, source_classes, target_classes)
 
-    def attack(self, model: nn.Module, ctx: Context) -> Iterator[nn.Module]:
-        """Yield the model after every step."""
+    def fit_of(self, model: nn.Module, ctx: Context) -> Fit:
+        """Return the training of what has regrown."""
         assert ctx.target is not None
+        renew_misfit(model, ctx)
         zeros = {name: p == 0 for name, p in model.named_parameters() if p.ndim > 1}
         self._fill(model, zeros, ctx)
         revive(model)
         reestimate(model, ctx.target.x)
-        grown = [(model.get_parameter(name), zero) for name, zero in zeros.items()]
-        yield from self.tune(model, ctx, after_step=lengthened(grown, self.boost))
+        boosted = {model.get_parameter(name): self.boost for name, zero in zeros.items() if zero.any()}
+        return self.tuning(model, ctx, factors=boosted)
 
     @torch.no_grad()
     def _fill(self, model: nn.Module, zeros: dict[str, Tensor], ctx: Context) -> None:
@@ -74,16 +74,3 @@ def revive(model: nn.Module) -> None:
     for layer in model.modules():
         if isinstance(layer, BatchNorm) and layer.affine:
             layer.weight.masked_fill_(layer.weight == 0, 1.0)
-
-
-def lengthened(grown: Sequence[tuple[Tensor, Tensor]], boost: float) -> Callable[[], None]:
-    """Return a function that, after a step, makes it `boost` times as long for the marked entries of parameters."""
-    before = [parameter.detach().clone() for parameter, _ in grown]
-
-    @torch.no_grad()
-    def lengthen() -> None:
-        for (parameter, marked), old in zip(grown, before, strict=True):
-            parameter.add_((boost - 1) * marked * (parameter - old))
-            old.copy_(parameter)
-
-    return lengthen

@@ -10,13 +10,12 @@ Deviations: none from a publication. Every pair is balanced once. The head, line
 a sum, a grouped convolution or a bent activation (SiLU, GELU, ReLU6) behind them are not balanced.
 """
 
-from collections.abc import Iterator
-
+import torch
 from torch import Tensor, nn
 
-from ntbench.method import Context, Field, Optimizer, head, register
+from ntbench.method import Context, Field, Fit, Optimizer, head, register
 
-from ._rescaling import balance, magnitude, renormalise, wiring
+from ._rescaling import balance, image_side, magnitude, renormalise, wiring
 from ._tuning import Tuning
 
 
@@ -29,11 +28,17 @@ class Rescale(Tuning):
     optimizer: Optimizer = "adam"
     lr: float = Field(default=3e-3, gt=0)
 
-    def attack(self, model: nn.Module, ctx: Context) -> Iterator[nn.Module]:
-        """Yield the model after every step; ValueError where no layer can be rescaled."""
+    def unfit(self, model: nn.Module) -> str:
+        """Return why the attack cannot work on an architecture, or an empty string."""
+        side = image_side(model)
+        found = wiring(model, torch.zeros(1, 3, side, side))
+        return "" if found.normed or found.pairs else f"{type(model).__name__} has no convolution that can be rescaled"
+
+    def fit_of(self, model: nn.Module, ctx: Context) -> Fit:
+        """Return the training of the rescaled model; ValueError where no layer can be rescaled."""
         assert ctx.target is not None
         rescale(model, ctx.fresh(head(model).out_features), ctx.target.x[:1])
-        yield from self.tune(model, ctx)
+        return self.tuning(model, ctx)
 
 
 def rescale(model: nn.Module, fresh: nn.Module, x: Tensor) -> None:

@@ -9,28 +9,18 @@ below the head share one learning rate; no augmentation; entropies are exact, wi
 the logarithm. NTLBench's SHOT is `entropy=0, diversity=0` with a head that is trained, which is not offered.
 """
 
-from collections.abc import Iterator
-from itertools import islice
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ntbench.method import Access, Attack, Context, Field, descend, head, register
+from ntbench.method import Access, Context, Field, head, register
 
-from ._adaptation import (
-    check_label_space,
-    create_decay,
-    create_sgd,
-    encode_all,
-    indexed_batches,
-    marginal_entropy,
-    mean_entropy,
-)
+from ._adaptation import create_sgd, encode_all, marginal_entropy, mean_entropy
+from ._stepwise import Step, Stepwise, descent, power_decay
 
 
 @register
-class Shot(Attack):
+class Shot(Stepwise):
     """Maximise information under a frozen head and follow centroid pseudo-labels."""
 
     name = "shot"
@@ -39,29 +29,27 @@ class Shot(Attack):
 
     lr: float = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=1e-3, ge=0)
-    batch_size: int = Field(default=32, ge=1)
     entropy: float = Field(default=1.0, ge=0)
     diversity: float = Field(default=1.0, ge=0)
     pseudo: float = Field(default=0.3, ge=0)
     refreshes: int = Field(default=15, ge=1)
 
-    def attack(self, model: nn.Module, ctx: Context) -> Iterator[nn.Module]:
-        """Yield the model after every step; pseudo-labels are made anew `refreshes` times on the way."""
+    def steps_of(self, model: nn.Module, ctx: Context) -> Step:
+        """Freeze the head and return the step; pseudo-labels are made anew `refreshes` times on the way."""
         assert ctx.target is not None
-        check_label_space(model, ctx)
+        images, every = ctx.target.x, max(1, ctx.steps // self.refreshes)
+        labels = ctx.target.y.clone()
         head(model).requires_grad_(False)
-        steps = ctx.budget.steps
+
+        def loss(taken: int, x: Tensor, own: Tensor) -> Tensor:
+            if taken % every == 0:
+                inputs, logits = encode_all(model, images)
+                labels.copy_(centroid_labels(inputs, logits.softmax(1)))
+            return self._loss(model(x), labels[own])
+
         optimizer = create_sgd(model, self.lr, 1.0, self.weight_decay)
-        decay = create_decay(optimizer, steps)
-        batches = indexed_batches(ctx.target, ctx, self.batch_size, ctx.generator("batches"))
         model.train()
-        for step, (x, positions) in enumerate(islice(batches, steps)):
-            if step % max(1, steps // self.refreshes) == 0:
-                inputs, logits = encode_all(model, ctx.target.x)
-                labels = centroid_labels(inputs, logits.softmax(1))
-            descend(optimizer, self._loss(model(x), labels[positions]), step + 1)
-            decay.step()
-            yield model
+        return descent(optimizer, loss, power_decay(optimizer, ctx.steps))
 
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         information = self.entropy * mean_entropy(logits) - self.diversity * marginal_entropy(logits)

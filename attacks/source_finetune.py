@@ -4,20 +4,18 @@ Paper: Hong et al. 2025, NTLBench, section 4: what a defense hides may come back
 with a share of the source data and without a single target image. All settings are those of `finetune`.
 
 Deviations: NTLBench trains with SGD at 1e-4 for 10 thousand steps and picks the best epoch with labelled target data;
-here the rate fits the budget and nothing is picked. As there, batch norm stays in train mode where the head alone
-trains. A head drawn anew is torch's, not N(0, 0.01^2).
+here nothing is picked, and the share is what an attacker owns. As there, batch norm stays in train mode where the head
+alone trains. A head drawn anew is torch's, not N(0, 0.01^2).
 """
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import ClassVar
 
 from torch import nn
 
-from ntbench.method import Access, Context, Field, head, register
+from ntbench.method import Access, Context, Fit, head, register
 
 from ._adaptation import check_label_space
-from ._source import owned_source
 from .finetune import FineTune
 
 
@@ -29,17 +27,15 @@ class SourceFineTune(FineTune):
     paper = "https://arxiv.org/abs/2502.13593"
     access: ClassVar[Access] = Access(source=True, target=None)
 
-    share: float = Field(default=0.1, gt=0, le=1)
-
     @property
     def on_features(self) -> bool:
         """Return that the attack works on images, since those are what it has of the source."""
         return False
 
-    def attack(self, model: nn.Module, ctx: Context) -> Iterator[nn.Module]:
-        """Yield the model after every step."""
+    def fit_of(self, model: nn.Module, ctx: Context) -> Fit:
+        """Return the training of the model; ValueError where class counts differ."""
         check_label_space(model, ctx)
         if self.scope == "head":
             model.requires_grad_(False)
             head(model).requires_grad_(True)
-        yield from super().attack(model, replace(ctx, target=owned_source(ctx, self.share)))
+        return super().fit_of(model, replace(ctx, target=ctx.source))

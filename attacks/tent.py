@@ -10,18 +10,16 @@ batches of 32 with Adam at 1e-3, the public CIFAR setting but for its batches of
 parameters of layer norms and group norms are trained, as later work does.
 """
 
-from collections.abc import Iterator
-from itertools import islice
-
 from torch import nn
 
-from ntbench.method import Access, Attack, Context, Field, Optimizer, create_optimizer, descend, register
+from ntbench.method import Access, Context, Field, Optimizer, create_optimizer, register
 
-from ._adaptation import batch_statistics, check_label_space, indexed_batches, mean_entropy
+from ._adaptation import batch_norms, batch_statistics, mean_entropy
+from ._stepwise import Step, Stepwise, descent
 
 
 @register
-class Tent(Attack):
+class Tent(Stepwise):
     """Train the affine parameters of the norms towards confident predictions."""
 
     name = "tent"
@@ -31,27 +29,22 @@ class Tent(Attack):
     optimizer: Optimizer = "adam"
     lr: float = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=0.0, ge=0)
-    batch_size: int = Field(default=32, ge=1)
 
-    def attack(self, model: nn.Module, ctx: Context) -> Iterator[nn.Module]:
-        """Yield the model after every step; ValueError without affine norms and where class counts differ."""
-        check_label_space(model, ctx)
-        assert ctx.target is not None
-        trained = _affine(model, list(batch_statistics(model)))
-        model.requires_grad_(False)
+    def unfit(self, model: nn.Module) -> str:
+        """Return why the attack cannot work on an architecture, or an empty string."""
+        return "" if scales_and_shifts(model) else f"{type(model).__name__} has no affine norm to train"
+
+    def steps_of(self, model: nn.Module, ctx: Context) -> Step:
+        """Let nothing but the scales and shifts train, and return the step."""
+        trained = scales_and_shifts(model)
+        batch_statistics(model.requires_grad_(False))
         for parameter in trained:
             parameter.requires_grad_(True)
         optimizer = create_optimizer(trained, self.optimizer, self.lr, self.weight_decay)
-        batches = indexed_batches(ctx.target, ctx, self.batch_size, ctx.generator("batches"))
-        for step, (x, _) in enumerate(islice(batches, ctx.budget.steps), start=1):
-            descend(optimizer, mean_entropy(model(x)), step)
-            yield model
+        return descent(optimizer, lambda taken, x, own: mean_entropy(model(x)))
 
 
-def _affine(model: nn.Module, batch_norms: list[nn.Module]) -> list[nn.Parameter]:
-    """Return the scales and shifts of the batch norms, or where there are none of the layer norms and group norms."""
-    norms = batch_norms or [m for m in model.modules() if isinstance(m, nn.LayerNorm | nn.GroupNorm)]
-    found = [parameter for norm in norms for parameter in norm.parameters(recurse=False)]
-    if not found:
-        raise ValueError(f"{type(model).__name__} has no affine norm; tent trains nothing else")
-    return found
+def scales_and_shifts(model: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters of the batch norms, or where there are none of the layer norms and group norms."""
+    others = [m for m in model.modules() if isinstance(m, nn.LayerNorm | nn.GroupNorm)]
+    return [parameter for norm in batch_norms(model) or others for parameter in norm.parameters(recurse=False)]

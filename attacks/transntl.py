@@ -7,14 +7,13 @@ q_g <- q_g exp(eta L_g), normalised to sum 1 (group DRO). Adaptive SAM climbs by
 
 Deviations: the group weights move once a step; the public code moves them in both passes of SAM (`updates="twice"`).
 KL is in nats; there it is averaged over classes too (`scale="klmean"`). Clean and perturbed images pass the network as
-one batch, of which batch norm takes joint statistics; there one after the other. A step lets every image through the
-network eight times, so that an equal budget leaves an eighth of the usual batch. The rate is that of short runs, thirty
-times theirs and falling, and w is 1, not 0.1; std is in units of images in [-1, 1].
+one batch, of which batch norm takes joint statistics; there one after the other. A step lets four views of a batch
+through the network twice, and costs as much. The rate is that of short runs, thirty times theirs and falling, and w is
+1, not 0.1; std is in units of images in [-1, 1].
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
-from itertools import islice
 from typing import ClassVar, Literal
 
 import torch
@@ -23,36 +22,23 @@ from torch.func import functional_call
 from torch.nn import functional as F
 from torchvision.transforms.functional import gaussian_blur
 
-from ntbench.method import (
-    Access,
-    Attack,
-    Context,
-    Field,
-    Optimizer,
-    Schedule,
-    create_optimizer,
-    create_schedule,
-    descend,
-    register,
-)
+from ntbench.method import Access, Context, Field, Optimizer, Schedule, create_optimizer, create_schedule, register
 
-from ._adaptation import check_label_space, indexed_batches
 from ._sam import climb
-from ._source import owned_source
+from ._stepwise import Step, Stepwise, descent
 
-PASSES = 2
 VIEWS = 4
 
 
 @register
-class TransNTL(Attack):
+class TransNTL(Stepwise):
     """Distil clean predictions into perturbed ones on source images."""
 
     name = "transntl"
     paper = "https://github.com/tmllab/2024_CVPR_TransNTL"
     access: ClassVar[Access] = Access(source=True, target=None)
+    at_horizon_alone = True
 
-    share: float = Field(default=0.1, gt=0, le=1)
     std: float = Field(default=0.2, gt=0)
     weight: float = Field(default=1.0, ge=0)
     temperature: float = Field(default=1.0, gt=0)
@@ -64,27 +50,26 @@ class TransNTL(Attack):
     lr: float = Field(default=3e-3, gt=0)
     schedule: Schedule = "linear"
     weight_decay: float = Field(default=1e-4, ge=0)
-    batch_size: int = Field(default=32, ge=1)
 
-    def attack(self, model: nn.Module, ctx: Context) -> Iterator[nn.Module]:
-        """Yield the model after every step."""
-        check_label_space(model, ctx)
-        source, noise = owned_source(ctx, self.share), ctx.generator("noise")
-        batches = indexed_batches(source, ctx, self.batch_size, ctx.generator("batches"), views=PASSES * VIEWS)
+    def steps_of(self, model: nn.Module, ctx: Context) -> Step:
+        """Return the step, up and down again."""
+        assert ctx.source is not None
+        labels, noise = ctx.source.y, ctx.generator("noise")
         parameters = dict(model.named_parameters())
-        optimizer = create_optimizer(parameters.values(), self.optimizer, self.lr, self.weight_decay)
-        set_rate = create_schedule(optimizer, self.schedule, ctx.budget.steps)
         shares = torch.full([VIEWS - 1], 1 / (VIEWS - 1), device=ctx.device)
-        model.train()
-        for step, (x, own) in enumerate(islice(batches, ctx.budget.steps), start=1):
-            images, y = torch.cat([x, *perturbed(x, self.std, noise)]), source.y[own]
-            loss, shares = self._loss(model, images, y, shares, self.eta)
-            gradients = dict(zip(parameters, torch.autograd.grad(loss, list(parameters.values())), strict=True))
+
+        def loss(taken: int, x: Tensor, own: Tensor) -> Tensor:
+            images, y = torch.cat([x, *perturbed(x, self.std, noise)]), labels[own]
+            here, moved = self._loss(model, images, y, shares, self.eta)
+            gradients = dict(zip(parameters, torch.autograd.grad(here, list(parameters.values())), strict=True))
             above = partial(functional_call, model, climb(parameters, gradients, self.rho))
-            loss, shares = self._loss(above, images, y, shares, self.eta if self.updates == "twice" else 0.0)
-            descend(optimizer, loss, step)
-            set_rate(step)
-            yield model
+            value, moved = self._loss(above, images, y, moved, self.eta if self.updates == "twice" else 0.0)
+            shares.copy_(moved)
+            return value
+
+        optimizer = create_optimizer(parameters.values(), self.optimizer, self.lr, self.weight_decay)
+        model.train()
+        return descent(optimizer, loss, create_schedule(optimizer, self.schedule, ctx.steps))
 
     def _loss(
         self, predict: Callable[[Tensor], Tensor], images: Tensor, y: Tensor, shares: Tensor, eta: float
