@@ -73,11 +73,13 @@ def _said(rows: Sequence[Record]) -> str:
 def _judged(judged: Sequence[Record], rows: Sequence[Record]) -> str:
     least, others = judged[0], judged[1:]
     holding = [row_name(row) for row in others if row["verdict"] == "holds"]
-    close = [row_name(row) for row in others if not pd.isna(row["rank_low"]) and row["rank_low"] <= 1]
+    close = [
+        row for row in others if row["verdict"] != "holds" and not pd.isna(row["rank_low"]) and row["rank_low"] <= 1
+    ]
     lower = [r for r in rows if yes(r, "control") and yes(r, "ranked") and r["leak"] < least["leak"]]
     said = [f"{_least(least)}: {_verdict(least)}."]
     said += [f"{listed(holding, 3)} {'holds' if len(holding) == 1 else 'hold'} as well."] if holding else []
-    said += [f"By rank {listed(close, 3)} may be as good."] if close else []
+    said += [f"{listed(map(row_name, close), 3)} may leak as little."] if close else []
     said += [f"The control {row_name(lower[0])} leaks less, {number(lower[0]['leak'])}."] if lower else []
     return " ".join(said)
 
