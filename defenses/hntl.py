@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from ntbench.method import Context, Defense, Field, create_optimizer, create_schedule, descend, head, register
 
 from ._factors import Factors, kl_to_standard, sample
-from ._guard import SourceGuard
+from ._guard import TOLERANCE, SourceGuard
 
 CHECKS = 10
 
@@ -33,6 +33,7 @@ class HNTL(Defense):
     """Disentangle content from style, then teach content on source and style on target."""
 
     name = "hntl"
+    version = 2
     paper = "https://openreview.net/forum?id=FYKVPOHCpE"
     needs_target = True
     needs_target_labels = True
@@ -52,7 +53,7 @@ class HNTL(Defense):
     distil_lr: float = Field(default=2e-3, gt=0)
     batch_size: int = Field(default=32, ge=1)
     clip: float = Field(default=5.0, gt=0)
-    tolerance: float = Field(default=0.02, ge=0, le=1)
+    tolerance: float = Field(default=TOLERANCE, ge=0, le=1)
 
     def protect(self, model: nn.Module, ctx: Context) -> nn.Module:
         """Return the last student within tolerance."""

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from ntbench.method import Context, Defense, Field, create_optimizer, descend, features, head, register
 
 from ._condition import Gram, gram, ill_conditioned, well_conditioned
-from ._guard import SourceGuard
+from ._guard import TOLERANCE, SourceGuard
 
 
 @register
@@ -31,6 +31,7 @@ class Immunize(Defense):
     """Train with the two condition-number regularisers."""
 
     name = "immunize"
+    version = 2
     paper = "https://arxiv.org/abs/2505.23760"
     needs_target = True
 
@@ -42,7 +43,7 @@ class Immunize(Defense):
     clip: float = Field(default=5.0, gt=0)
     rounds: int = Field(default=10, ge=1)
     steps: int = Field(default=25, ge=1)
-    tolerance: float = Field(default=0.02, ge=0, le=1)
+    tolerance: float = Field(default=TOLERANCE, ge=0, le=1)
     batch_size: int = Field(default=64, ge=1)
 
     def protect(self, model: nn.Module, ctx: Context) -> nn.Module:

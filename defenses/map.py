@@ -31,7 +31,7 @@ from ntbench.method import (
     register,
 )
 
-from ._guard import SourceGuard
+from ._guard import TOLERANCE, SourceGuard
 from ._heads import target_head
 from ._pruning import encoder_weights
 from ._straight_through import binary, features_with
@@ -55,7 +55,7 @@ class MAP(Defense):
     rounds: int = Field(default=15, ge=1)
     steps: int = Field(default=20, ge=1)
     head_steps: int = Field(default=100, ge=1)
-    tolerance: float = Field(default=0.02, ge=0, le=1)
+    tolerance: float = Field(default=TOLERANCE, ge=0, le=1)
     batch_size: int = Field(default=32, ge=1)
 
     def protect(self, model: nn.Module, ctx: Context) -> nn.Module:

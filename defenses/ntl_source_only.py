@@ -22,7 +22,7 @@ from ntbench.method import Context, Defense, Field, Split, create_optimizer, des
 
 from ._bounded import Batch, Batches, Scale, bounded_loss
 from ._generator import Discriminator, Generator, initialise
-from ._guard import SourceGuard
+from ._guard import TOLERANCE, SourceGuard
 from ._neighbours import Pair, learn, neighbours
 
 CHECKS = 10
@@ -33,6 +33,7 @@ class NTLSourceOnly(Defense):
     """Make a target out of the source, then train with the bounded non-transferability loss."""
 
     name = "ntl_source_only"
+    version = 2
     paper = "https://arxiv.org/abs/2106.06916"
     quick = {"gan_steps": 30, "rounds": 1, "augment_steps": 3, "images_per_direction": 32, "steps": 60}
 
@@ -53,7 +54,7 @@ class NTLSourceOnly(Defense):
     lr: float = Field(default=5e-4, gt=0)
     batch_size: int = Field(default=32, ge=2)
     clip: float = Field(default=5.0, gt=0)
-    tolerance: float = Field(default=0.02, ge=0, le=1)
+    tolerance: float = Field(default=TOLERANCE, ge=0, le=1)
 
     def protect(self, model: nn.Module, ctx: Context) -> nn.Module:
         """Return the last model within tolerance on the way down NTL's loss against generated images."""

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from ntbench.method import Context, Defense, Field, Training, fit, head, register
 
-from ._guard import SourceGuard
+from ._guard import TOLERANCE, SourceGuard
 from ._pruning import encoder_weights, largest
 
 Masks = list[Tensor]
@@ -33,6 +33,7 @@ class PMP(Defense):
     """Train a private ticket from scratch on source."""
 
     name = "pmp"
+    version = 2
     paper = "https://arxiv.org/abs/2602.00446"
 
     sparsity: float = Field(default=0.9, gt=0, lt=1)
@@ -44,7 +45,7 @@ class PMP(Defense):
     lr: float = Field(default=5e-3, gt=0)
     steps: int = Field(default=400, ge=1)
     rounds: int = Field(default=3, ge=1)
-    tolerance: float = Field(default=0.02, ge=0, le=1)
+    tolerance: float = Field(default=TOLERANCE, ge=0, le=1)
     batch_size: int = Field(default=64, ge=1)
 
     def protect(self, model: nn.Module, ctx: Context) -> nn.Module:
