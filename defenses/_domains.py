@@ -48,25 +48,31 @@ def pairs(source: Split, target: Split, size: int, ctx: Context) -> Iterator[tup
     )
 
 
-def train_both(
+def descend_both(
     batches: Iterator[tuple[Batch, Batch]],
     loss: Loss,
     optimizer: Optimizer,
     steps: int,
-    guard: SourceGuard,
-    checks: int,
     clip: float = math.inf,
     schedule: str = "constant",
-) -> None:
-    """Take steps down a loss of a source and a target batch; the last state within the guard's tolerance stays.
+) -> Iterator[int]:
+    """Take steps down a loss of a source and a target batch, and yield their number after each of them.
 
-    The guard looks about `checks` times in even steps, the last of which ends with the training. Modes are the
-    caller's: nothing here switches the model to train or to eval mode.
+    Modes are the caller's: nothing here switches a model to train or to eval mode.
     """
     set_rate = create_schedule(optimizer, schedule, steps)
     for step in range(1, steps + 1):
         descend(optimizer, loss(*next(batches)), step, clip)
         set_rate(step)
+        yield step
+
+
+def watched(guard: SourceGuard, training: Iterator[int], steps: int, checks: int) -> None:
+    """Run a training of some steps and leave its last state within the guard's tolerance.
+
+    The guard looks about `checks` times in even steps, the last of which ends with the training.
+    """
+    for step in training:
         if (steps - step) % max(1, steps // checks) == 0:
             guard.holds()
     guard.restore()

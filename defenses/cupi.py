@@ -32,7 +32,7 @@ from ntbench.method import (
 )
 
 from ._bounded import Scale, label_loss
-from ._domains import Batch, pairs, passing, train_both
+from ._domains import Batch, descend_both, pairs, passing, watched
 from ._guard import TOLERANCE, SourceGuard
 from ._heads import target_judge
 from ._memory import ClassMemory, numbered
@@ -95,7 +95,8 @@ class CUPI(Defense):
 
         batches = pairs(numbered(ctx.source), numbered(ctx.target), self.batch_size, ctx)
         model.train()
-        train_both(batches, loss, optimizer, self.steps, guard, self.checks, self.clip, self.schedule)
+        training = descend_both(batches, loss, optimizer, self.steps, self.clip, self.schedule)
+        watched(guard, training, self.steps, self.checks)
         return model
 
 

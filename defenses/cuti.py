@@ -31,7 +31,7 @@ from ntbench.method import (
 )
 
 from ._bounded import Scale, label_loss
-from ._domains import Batch, pairs, passing, train_both
+from ._domains import Batch, descend_both, pairs, passing, watched
 from ._guard import TOLERANCE, SourceGuard
 from ._heads import target_judge
 from ._style import Kind, StyleTransfer
@@ -79,7 +79,8 @@ class CUTI(Defense):
 
         batches = pairs(ctx.source, ctx.target, self.batch_size, ctx)
         model.train()
-        train_both(batches, loss, optimizer, self.steps, guard, self.checks, self.clip, self.schedule)
+        training = descend_both(batches, loss, optimizer, self.steps, self.clip, self.schedule)
+        watched(guard, training, self.steps, self.checks)
         return model
 
     def _loss(self, source: Tensor, ys: Tensor, target: Tensor, yt: Tensor) -> Tensor:

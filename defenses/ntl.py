@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ntbench.method import Context, Defense, Field, create_optimizer, register
 
 from ._bounded import Batches, Scale, bounded_loss
-from ._domains import Batch, pairs, train_both
+from ._domains import Batch, descend_both, pairs, watched
 from ._guard import TOLERANCE, SourceGuard
 from ._heads import Judge, target_judge
 
@@ -57,7 +57,8 @@ class NTL(Defense):
         judge = target_judge(model, ctx, self.head_steps, self.refits)
         optimizer = create_optimizer(model.parameters(), "adam", self.lr)
         model.train()
-        train_both(batches, partial(self._loss, model, judge), optimizer, self.steps, guard, self.checks, self.clip)
+        training = descend_both(batches, partial(self._loss, model, judge), optimizer, self.steps, self.clip)
+        watched(guard, training, self.steps, self.checks)
         return model
 
     def _loss(self, model: nn.Module, judge: Judge, source: Batch, target: Batch) -> Tensor:

@@ -13,9 +13,9 @@ and log_softmax; twelve source steps a loop with their own Adam; clip 5. All buf
 public code stops for good below 80% source test accuracy; here extra source steps follow a loop that ends more than
 `tolerance` below the start on validation data, and the last state within tolerance is released.
 
-The public code's settings, under the names used here: attackers=[["sgd", 1e-4, 1e-4]], redraw=0, inner_steps=50, loops=1000, lr=1e-4,
-clip=0.5, batch_size=150 and repair_steps=0; for ICE reinit=1, alpha=3, beta=5, source_steps=1, with the public formula
-loss="ice_reference"; for KLU reinit=0, alpha=1, beta=1, source_steps=5, as its README says.
+The public code's settings, under the names used here: attackers=[["sgd", 1e-4, 1e-4]], redraw=0, inner_steps=50,
+loops=1000, lr=1e-4, clip=0.5, batch_size=150 and repair_steps=0; for ICE reinit=1, alpha=3, beta=5, source_steps=1,
+with the public formula loss="ice_reference"; for KLU reinit=0, alpha=1, beta=1, source_steps=5, as its README says.
 """
 
 from collections.abc import Callable

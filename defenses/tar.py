@@ -2,9 +2,10 @@
 
 Paper: Tamirisa et al. 2024, "Tamper-Resistant Safeguards for Open-Weight LLMs". Each outer loop draws an attacker and
 lets it fine-tune a copy, theta_0 = theta, ..., theta_K. One Adam step follows along the gradient of the retain loss
-CE_S + `retain` * mean |f(x) - f_0(x)|_2 / mean |f_0(x)|_2 (features against those of the original, source data) plus `scale` times
-sum_i w_i grad L(theta_i), i = `every`, 2 `every`, ..., first order: the tamper resistance. L is the negative entropy of
-predictions on target data held out from the attackers, and w_i ~ exp(`growth` * (i - K) / K) favours late steps.
+CE_S + `retain` * mean |f(x) - f_0(x)|_2 / mean |f_0(x)|_2 (features against the original's, source data) plus `scale`
+times sum_i w_i grad L(theta_i), i = `every`, 2 `every`, ..., first order: the tamper resistance. L is the negative
+entropy of predictions on target data held out from the attackers, and w_i ~ exp(`growth` * (i - K) / K) favours late
+steps.
 
 Deviations: ported from language models to images: an attacker is a fine-tuning on target labels whose optimizer, rate
 (log-uniform) and steps are drawn (paper: AdamW, one of three rates, 64 steps). Mixtures of attack data, benign data
