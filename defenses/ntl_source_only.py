@@ -101,7 +101,7 @@ class NTLSourceOnly(Defense):
         carried = accuracy(model, draw(pair.made, labels, pair.noise))
         if carried < self.carried:
             raise Unusable(
-                f"of the images that the generator draws {carried:.2f} carry their label to the source model, where chance "
-                f"is {1 / classes:.2f} and carried={self.carried:g} is asked for; train it longer "
+                f"of the images that the generator draws {carried:.2f} carry their label to the source model, where "
+                f"chance is {1 / classes:.2f} and carried={self.carried:g} is asked for; train it longer "
                 f"(gan_steps={self.gan_steps}) or make it wider (width={self.width})"
             )
