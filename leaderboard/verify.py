@@ -61,7 +61,7 @@ def verify(place: Path, run: Run, key: str = "", seed: int | None = None) -> Che
 
 
 def today(cell: Cell) -> tuple[Cell, list[str]]:
-    """Return a cell with the code of its methods that is installed, and what changed; raises UserError on unknown ones."""
+    """Return a cell with the code of its methods that is installed, and what changed; UserError on unknown ones."""
     changes: list[str] = []
     specs: dict[str, MethodSpec] = {}
     for spec in (cell.defense, cell.attack):
