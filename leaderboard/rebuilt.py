@@ -120,6 +120,8 @@ def _bits(cell: PublishedCell, score: float, images: int) -> str:
 def _score(value: Score, of: int) -> float:
     if value is None:
         return nan
+    if isinstance(value, int) != bool(of):
+        raise ValueError(f"the score {value} is no count of images" if of else f"the score {value} is no fraction")
     return value / of if of else float(value)
 
 

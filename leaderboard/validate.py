@@ -87,7 +87,8 @@ def _file_problems(path: Path, file: Published, suite: Suite) -> Iterator[str]:
         yield str(error)
         return
     yield from _cells(file, results)
-    yield from _lacking(file, suite)
+    yield from _marks(file, results)
+    yield from _lacking(file, suite, results)
 
 
 def _origin(file: Published) -> Iterator[str]:
@@ -145,6 +146,12 @@ def _cells(file: Published, results: Sequence[Result]) -> Iterator[str]:
         yield from (f"cells.{k}.test ({_words(result)}) = {problem}" for problem in _images(result))
 
 
+def _marks(file: Published, results: Sequence[Result]) -> Iterator[str]:
+    keys = {result.cell.key for result in results}
+    for key in (key for mark in file.verified for key in mark.cells if key not in keys):
+        yield f"verified = {key!r}: no cell of the file has this key; remove it, or verify again"
+
+
 def _images(result: Result) -> Iterator[str]:
     run = result.trajectory
     for step, score, bits in zip(run.step, run.test, run.correct, strict=True):
@@ -158,12 +165,12 @@ def _words(result: Result) -> str:
     return f"{cell.attack.label}, {cell.mask}, {cell.samples} samples, seed {cell.seed}, {cell.knowledge}"
 
 
-def _lacking(file: Published, suite: Suite) -> Iterator[str]:
+def _lacking(file: Published, suite: Suite, results: Sequence[Result]) -> Iterator[str]:
     asked = [place for place in planned(suite, file.task) if place[1] == file.defense.label]
     held = [(cell.attack, cell.samples, cell.seed, cell.knowledge) for cell in file.cells]
     if len(set(held)) < len(held):
         yield f"cells = {len(held)}: a cell stands there twice; {EDITED}"
-    there = {result.cell.coordinates: result for result in results_of(file)}
+    there = {result.cell.coordinates: result for result in results}
     by_attack: dict[tuple[str, str], list[str]] = {}
     for place in asked:
         result = there.get(place)

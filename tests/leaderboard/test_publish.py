@@ -118,7 +118,7 @@ def test_another_suite_does_not_join_a_board(copy: Path) -> None:
 def test_a_run_that_is_not_finished_is_not_published(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no results of tiny-1 to publish; run `ntbench run tiny` first"):
         publish([], small_suite(), tmp_path)
-    with pytest.raises(UserError, match=r"1 cells of tiny-1 have not run, first 'weak' \(dense, others\) on none, a-b, at"):
+    with pytest.raises(UserError, match=r"1 cells of tiny-1 have not run, first 'weak' \(dense, others\) on none"):
         publish(small_results()[1:], small_suite(), tmp_path)
     assert not list(tmp_path.iterdir())
 
