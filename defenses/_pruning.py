@@ -32,7 +32,7 @@ def release_strongest(
 ) -> None:
     """Leave the last stage, tuned inside its masks, that the guard lets pass, found by halving the way to it.
 
-    What is released is then sparser than any other stage that was tried and passed. Unusable where none passes.
+    What is released is then sparser than any other stage that was tried and passed. UnusableError where none passes.
     """
     way = list(stages)
     passed, failed = -1, len(way)

@@ -18,12 +18,12 @@ accuracy at the start, on validation data, are released.
 import torch
 from torch import nn
 
-from ntbench.method import Context, Defense, Field, Split, accuracy, create_optimizer, head, register
+from ntbench.method import Context, Defense, Field, Split, UnusableError, accuracy, create_optimizer, head, register
 
 from ._bounded import Batches, Scale, bounded_loss
 from ._domains import descend_both, pairs, watched
 from ._generator import Discriminator, Generator, initialise
-from ._guard import TOLERANCE, SourceGuard, Unusable
+from ._guard import TOLERANCE, SourceGuard
 from ._neighbours import Pair, draw, learn, neighbours
 
 CHECKS = 10
@@ -79,7 +79,7 @@ class NTLSourceOnly(Defense):
         return model
 
     def _neighbourhood(self, model: nn.Module, ctx: Context) -> Split:
-        """Return generated images, each with the label that it was drawn for; Unusable where they don't carry it."""
+        """Return generated images, each with the label that it was drawn for; UnusableError where they don't carry it."""
         assert ctx.source is not None
         classes = head(model).out_features
         size, noise = ctx.source.x.shape[-1], ctx.generator("noise")
@@ -96,11 +96,11 @@ class NTLSourceOnly(Defense):
         )
 
     def _check(self, model: nn.Module, pair: Pair, classes: int) -> None:
-        """Raise Unusable where the source model does not see in drawn images the labels that they were drawn for."""
+        """Raise UnusableError where the source model does not see in drawn images the labels that they were drawn for."""
         labels = torch.arange(classes).repeat_interleave(-(-DRAWN // classes)).to(head(model).weight.device)
         carried = accuracy(model, draw(pair.made, labels, pair.noise))
         if carried < self.carried:
-            raise Unusable(
+            raise UnusableError(
                 f"of the images that the generator draws {carried:.2f} carry their label to the source model, where "
                 f"chance is {1 / classes:.2f} and carried={self.carried:g} is asked for; train it longer "
                 f"(gan_steps={self.gan_steps}) or make it wider (width={self.width})"

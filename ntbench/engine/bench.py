@@ -16,7 +16,7 @@ from ntbench.engine.subject import Grant, Snapshot, Weights, attacked, protected
 from ntbench.engine.view import View, view_of
 from ntbench.learn.fit import fit
 from ntbench.learn.meter import Meter
-from ntbench.learn.models import build, pack, start, unpack
+from ntbench.learn.models import build, pack, reset_head, start, unpack
 from ntbench.learn.scoring import accuracy, correct
 from ntbench.method import Attack, Defense
 from ntbench.registry import registry
@@ -64,7 +64,7 @@ class Bench:
     def pretrained(self) -> Artifact:
         """Train on source and return the weights with what it cost."""
         # Tasks of one source share these weights, so nothing of the target may decide them.
-        cell, source = self.cell, self.shares.source
+        cell, source = self.cell, self.shares.origin
         seed = int(cell.pretrain_key, 16) % 2**63
         model = start(cell.arch, source.classes, seed, cell.pretrain.weights).to(self.device)
         generator, data = torch.Generator().manual_seed(seed), source.train.to(self.device)
@@ -82,7 +82,7 @@ class Bench:
 
     def protected(self, weights: Weights, facts: Protection) -> Artifact:
         """Protect pretrained weights and return what is released; only weights cross the line."""
-        released, meter = protected(self.defense, self._defenders(weights))
+        released, meter = protected(self.defense, self._defenders(self._headed(weights)))
         model = unpack(released, self._fresh(self.shares.source.classes))
         right = correct(model, self.shares.source.test.to(self.device))
         comparable = self.shares.source.classes == self.shares.target.classes
@@ -97,6 +97,14 @@ class Bench:
             "protect_steps": meter.cost.steps,
         }
         return released, facts.model_copy(update=update)
+
+    def _headed(self, weights: Weights) -> Weights:
+        """Return weights whose head fits the source; what was trained on other classes gets a fresh one."""
+        if self.shares.origin.classes == self.shares.source.classes:
+            return weights
+        model = unpack(weights, self._fresh(self.shares.origin.classes))
+        reset_head(model, self.shares.source.classes, torch.Generator().manual_seed(self.shares.seed("head")))
+        return pack(model)
 
     def attacked(self, weights: Weights) -> Iterator[Row]:
         """Attack released weights and yield a row of the trajectory at every budget."""

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ntbench.measure.areas import Array
-from ntbench.measure.curves import Curves, Grid
+from ntbench.measure.curves import Curves
 from ntbench.measure.tracks import Run
 
 TOLERANCE = 1e-9
