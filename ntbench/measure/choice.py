@@ -97,7 +97,7 @@ def with_default(curves: Curves, choice: Choice, default: str) -> Choice:
 
 
 def _taken(array: Array, runs: Sequence[Run]) -> Array:
-    return array[tuple(np.array(runs, dtype=np.intp).T)]
+    return np.asarray(array[tuple(np.array(runs, dtype=np.intp).T)])
 
 
 def latest(test: Array) -> NDArray[np.intp]:
