@@ -183,8 +183,7 @@ def _note(standing: Standing) -> str:
     if away := len(standing.curves.seeds) - len(standing.gain.seeds):
         notes.append(f"{away} seeds lack a run that counts")
     if standing.field.track != "unlabelled":
-        left_out = [n for n in standing.curves.counts if n not in standing.speedup().counts]
-        if left_out:
-            counts = ", ".join(map(str, left_out))
+        held = standing.speedup(*HEADLINE).counts
+        if counts := ", ".join(str(n) for n in standing.curves.counts if n not in held):
             notes.append(f"speed-up without {counts} samples, where nobody knows that the baseline reaches the goal")
     return "; ".join(notes)

@@ -85,7 +85,7 @@ def compute_table(results: Iterable[Result], suite: Suite) -> pd.DataFrame:
 def restricted_uplift(curves: Curves, runs: Sequence[Run], pool: Pool) -> float:
     """Return the uplift of an attacker who has some of a row's runs and all of the baseline's."""
     ours = choose(curves, tuple(dict.fromkeys((*runs, *pool.baseline)))).score
-    return _mean_uplift(curves, ours[None], choose(curves, pool.baseline).score)[0]
+    return float(_mean_uplift(curves, ours[None], choose(curves, pool.baseline).score)[0])
 
 
 def _searches(curves: Curves, run: Run) -> bool:

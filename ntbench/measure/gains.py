@@ -55,10 +55,8 @@ def gain(curves: Curves, pool: Pool, by: By = "others", default: str = "") -> Ga
     seeds = [int(s) for s in np.flatnonzero(np.isfinite(scores).all(axis=(0, 1)))]
     ours, alone, base = (contributions(curves, choice, grid, seeds) for choice in choices)
     released = np.array([run in pool.release for run in choices[0].runs] + [False])
-    taken = ~released[choices[0].run[:, seeds]]
-    return Gain(
-        curves.counts, tuple(seeds), ours - base, alone - base, taken.any(axis=1), choices[0], choices[2], choices[1]
-    )
+    taken = np.asarray(np.logical_not(released[choices[0].run[:, seeds]]).any(axis=1))
+    return Gain(curves.counts, tuple(seeds), ours - base, alone - base, taken, choices[0], choices[2], choices[1])
 
 
 def _chosen(curves: Curves, runs: Sequence[tuple[int, int]], by: By, default: str) -> Choice:
@@ -148,7 +146,7 @@ def compute_gains(curves: Curves, pool: Pool) -> list[tuple[Array, Array]] | Non
     """
     ends = range(curves.grid.val.shape[-1])
     pairs = [(choose(curves, pool.all, last=e), choose(curves, pool.baseline, last=e)) for e in ends]
-    whole = np.array([[np.isfinite(c.score) for c in pair] for pair in pairs]).all(axis=1)
+    whole = np.asarray(np.isfinite([[c.score for c in pair] for pair in pairs]).all(axis=1))
     seeds = [int(s) for s in np.flatnonzero(whole[-1].all(axis=0))]
     if not seeds:
         return None

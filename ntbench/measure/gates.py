@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ntbench.measure.areas import Array
 from ntbench.measure.choice import TOLERANCE, choose
 from ntbench.measure.curves import ABSENT, STATES, Curves
 from ntbench.measure.intervals import Interval
@@ -46,11 +47,14 @@ def converged(curves: Curves, track: Track) -> Iterator[Failure]:
             continue
         half = int(np.nanargmin(np.abs(np.log(2 * steps / steps[-1]))))
         whole, part = (choose(curves, runs, last=e).score[n] for e in (len(steps) - 1, half))
-        gained = (
-            float(np.mean((whole - part)[np.isfinite(whole - part)])) if np.isfinite(whole - part).any() else np.nan
-        )
+        gained = _mean(whole - part)
         if not gained < GAINED - TOLERANCE:
             yield _unconverged(gained, count, curves.horizons[n])
+
+
+def _mean(values: Array) -> float:
+    there = values[np.isfinite(values)]
+    return float(there.mean()) if there.size else np.nan
 
 
 def _unconverged(gained: float, count: int, horizon: float) -> Failure:
@@ -80,10 +84,8 @@ def transfers(unprotected: Interval) -> Iterator[Failure]:
         yield Failure("transfers", "the unprotected release has no uplift here; run `none` and `scratch`")
     elif not unprotected.above_zero:
         ends = f"{100 * unprotected.low:.1f} to {100 * unprotected.high:.1f}"
-        said = (
-            f"the unprotected release adds {100 * unprotected.point:.1f} points ({ends}): there is nothing to protect"
-        )
-        yield Failure("transfers", f"{said}; take a closer source or more seeds")
+        said = f"the unprotected release adds {100 * unprotected.point:.1f} points ({ends})"
+        yield Failure("transfers", f"{said}: there is nothing to protect; take a closer source or more seeds")
 
 
 def inside(curves: Curves, runs: Sequence[Run], suite: Suite) -> Iterator[Failure]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -69,6 +68,7 @@ class Standing:
         """Keep the row and its track; everything is worked out once, when it is asked for."""
         self.field, self.row, self.curves = field, row, field.curves
         self.pool = pool(field.curves, row, field.track)
+        self._ratios: dict[tuple[str, int, bool], Ratio] = {}
 
     @property
     def release(self) -> Release:
@@ -118,13 +118,19 @@ class Standing:
 
     def speedup(self, cost: str = "steps", quantile: int = 90) -> Ratio:
         """Return the baseline's cost to a goal over the rational attacker's."""
-        return self._compared(cost, quantile, alone=False)
+        return self._ratio(cost, quantile, False)
 
     def overhead(self, cost: str = "steps", quantile: int = 90) -> Ratio:
         """Return the cost to a goal from the release alone over the baseline's."""
-        return self._compared(cost, quantile, alone=True)
+        return self._ratio(cost, quantile, True)
 
-    def _compared(self, cost: str, quantile: int, *, alone: bool) -> Ratio:
+    def _ratio(self, cost: str, quantile: int, alone: bool) -> Ratio:
+        key = (cost, quantile, alone)
+        if key not in self._ratios:
+            self._ratios[key] = self._compared(cost, quantile, alone)
+        return self._ratios[key]
+
+    def _compared(self, cost: str, quantile: int, alone: bool) -> Ratio:
         spent = self.field.crossings.spent
         base = spent(self.pool.baseline, cost, quantile)
         if alone:
