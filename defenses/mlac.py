@@ -18,7 +18,7 @@ within it is released. Buffers stay out of the simulation.
 
 import copy
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -69,11 +69,8 @@ class MLAC(Defense):
         first, _, _ = attackers_copy(model, ctx.target_classes, 1.0, chance)
         classifier = copy.deepcopy(head(first))
         log_rate = nn.Parameter(torch.tensor(math.log(self.inner_lr), device=ctx.device))
-        learn = create_optimizer(
-            [{"params": [*classifier.parameters()]}, {"params": [log_rate], "lr": self.rate_lr}],
-            "adam",
-            self.adversary_lr,
-        )
+        rate: dict[str, Any] = {"params": [log_rate], "lr": self.rate_lr}
+        learn = create_optimizer([{"params": [*classifier.parameters()]}, rate], "adam", self.adversary_lr)
         censor = create_optimizer(model.parameters(), "adam", self.lr)
         train = create_optimizer(model.parameters(), "adam", self.source_lr)
         guard, steps = SourceGuard(model, ctx, self.tolerance), (self.source_steps, self.repair_steps)
