@@ -11,7 +11,8 @@ Deviations: first order (public code: second order through all steps); then dC/d
 theta_0>, and by the envelope theorem W counts as a constant, found by projected gradient descent (public code: a
 differentiable convex solver). With probability `own_head`, where class counts agree, the copy starts from the model's
 own head in place of w. C is taken on fresh batches, never before the first step; the adversary lowers C and not CE; the
-norm of its gradient is not penalised; its rate is not clamped. Each loop ends with `source_steps` on CE_S, and
+norm of its gradient is not penalised; its rate has an Adam step of its own (`rate_lr`, in the logarithm) and is not
+clamped. Each loop ends with `source_steps` on CE_S, and
 `repair_steps` more where source accuracy on validation data is more than `tolerance` below the start; the last state
 within it is released. Buffers stay out of the simulation.
 """

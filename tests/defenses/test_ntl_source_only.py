@@ -143,9 +143,7 @@ def test_the_way_is_measured_from_where_it_starts() -> None:
 def test_images_that_do_not_carry_their_labels_are_told_before_any_training() -> None:
     ctx = source_only()
     ours = method(**CHEAP | {"carried": 0.9, "gan_steps": 1})
-    with pytest.raises(
-        ValueError, match=r"generator draws 0\.\d\d carry their label .* chance is 0\.33 .* gan_steps=1"
-    ):
+    with pytest.raises(ValueError, match=r"0\.\d\d carry their label .* chance is 0\.33 .* gan_steps=1"):
         ours.protect(pretrained(ctx, steps=30), ctx)
 
 
