@@ -9,10 +9,12 @@ for, are the target of NTL's loss CE_S - min(1, alpha * CE_T) * min(1, beta * MM
 Deviations: the public code gives most images of two of its sets a wrong label, since their file names ignore d, and it
 freezes transposed convolutions along their input channels; here a label never leaves its image, and output channels are
 frozen. One step teaches G realness and class together; D learns classes from real images alone and has no dropout.
-Losses are in nats (`scale="klmean"` is the public NTL loss). The blur spans the public share of the image's side, which
+Distances count from where a copy of G starts, since the MMD of two batches of one domain is not 0 but as large as the
+public bounds. CE is CE / K as in the public NTL loss (`scale="nats"`: CE). The blur spans the public share of the image's side, which
 is nothing at 16 pixels; images stay floats. Widths, rates and steps are for small images. As in `ntl`, features are the
-classifier's input, gradients are clipped and domains share a batch. The last weights within `tolerance` of the source
-accuracy at the start, on validation data, are released.
+classifier's input, gradients are clipped and each domain has batch statistics of its own. Where less than `carried` of what G draws is
+classified by the source model as it was asked for, nothing is released: G then has not learnt the domain. The last
+weights within `tolerance` of the source, on validation data, are released.
 """
 
 import torch
