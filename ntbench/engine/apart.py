@@ -28,10 +28,6 @@ TALK_SECONDS = 60.0
 SLACK = 2**20
 
 
-class TimeoutExceededError(RuntimeError):
-    """A child took longer than it may."""
-
-
 @dataclass(frozen=True)
 class Bounds:
     """What a child may take."""
@@ -79,7 +75,7 @@ class Line:
 
     def _watch(self) -> None:
         if time.monotonic() > self._deadline:
-            raise TimeoutExceededError(f"took longer than {self.bounds.seconds:g} seconds")
+            raise TimeoutError(f"took longer than {self.bounds.seconds:g} seconds")
         if _resident_mb(self.child) > self.bounds.memory_mb + _shared_mb():
             raise MemoryError(f"out of memory: more than {self.bounds.memory_mb} MB")
 

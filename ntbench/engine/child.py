@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from ntbench.engine.frames import Message, send, split_of
+from ntbench.engine.declared import described, traits
+from ntbench.engine.frames import Message, receive, send, split_of
 from ntbench.engine.subject import Grant, attacked, protected
 from ntbench.errors import UnusableError, UserError
 from ntbench.learn.models import pack
@@ -26,8 +27,6 @@ MOST = 2**34
 
 def serve(line: socket.socket) -> None:
     """Answer the one request on a line; whatever the code prints goes nowhere."""
-    from ntbench.engine.frames import receive
-
     quiet = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(quiet, stream)
@@ -66,14 +65,14 @@ def _method(request: dict[str, Any]) -> Method:
 
 def _describe(line: socket.socket, message: Message) -> None:
     request, _ = message
-    found = registry.load_plugin(request["file"]) if request["file"] else registry.foreign_classes()
-    send(line, {"status": "ok", "methods": [registry.described(cls) for cls in found]})
+    found = registry.load_plugin(request["file"]) if request["file"] else registry.foreign()
+    send(line, {"status": "ok", "methods": [described(cls) for cls in found]})
 
 
 def _spec(line: socket.socket, message: Message) -> None:
     request, _ = message
     method = _method(request)
-    facts = {"spec": method.spec(request["label"]).model_dump(mode="json"), "traits": registry.traits(method)}
+    facts = {"spec": method.spec(request["label"]).model_dump(mode="json"), "traits": traits(method)}
     send(line, {"status": "ok", **facts})
 
 
@@ -81,9 +80,7 @@ def _refuses(line: socket.socket, message: Message) -> None:
     request, _ = message
     attack: Any = _method(request)
     stub = type("Faced", (Defense,), {"name": request["defense"], "masked": request["masked"]})()
-    from ntbench.learn.models import build
-
-    reason = attack.refuses(stub, *request["classes"]) or attack.unfit(build(Arch(**request["arch"]), 2, seed=0))
+    reason = attack.refuses(stub, *request["classes"])
     send(line, {"status": "ok", "reason": str(reason)[:2000]})
 
 

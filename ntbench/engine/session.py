@@ -178,8 +178,10 @@ class Session:
         return held
 
     def _plan(self, request: Request, held: Manifest | None, workers: Workers) -> list[Cell]:
+        from ntbench.engine.foreign import open_door
         from ntbench.engine.plan import manifest
 
+        open_door()
         suite = self.calibrated(request.resolved, workers)
         with self.console.status("planning"):
             cells, suite = planned(request, suite)
