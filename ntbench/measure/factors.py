@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,20 +10,18 @@ import pandas as pd
 
 from ntbench.measure.areas import mean_weights
 from ntbench.measure.choice import choose
-from ntbench.measure.collect import collect
 from ntbench.measure.compute import restricted_uplift
 from ntbench.measure.curves import Attacker
-from ntbench.measure.standing import Standing, fields
+from ntbench.measure.standing import Results, Standing, studied
 from ntbench.measure.tracks import Run
 from ntbench.suite import Suite
-from ntbench.types import Result
 
 FACTORS = {"optimizer": "optimizer", "rate": "lr", "schedule": "schedule", "batch size": "batch_size"}
 """Factors as papers name them, by the parameter that holds them."""
 METHOD = "method"
 
 
-def factors_table(results: Iterable[Result], suite: Suite) -> pd.DataFrame:
+def factors_table(results: Results, suite: Suite) -> pd.DataFrame:
     """Return accuracy and leak of the best attack of each value of each factor, the others at their best.
 
     One row per task, track, factor, value, defense and mask. Accuracy is that of the release alone, a mean over the
@@ -31,9 +29,9 @@ def factors_table(results: Iterable[Result], suite: Suite) -> pd.DataFrame:
     value on every row of a task is left out.
     """
     rows: list[tuple[Any, ...]] = []
-    for curves in collect(results, suite):
-        if len(curves.counts) > 1:
-            rows += [row for field in fields(curves, suite) for s in field.standings for row in _rows(s)]
+    for standing in studied(results, suite).standings:
+        if len(standing.curves.counts) > 1:
+            rows += _rows(standing)
     names = ["task", "track", "factor", "value", "defense", "mask", "accuracy", "leak"]
     table = pd.DataFrame(rows, columns=names)
     several = table.groupby(["task", "track", "factor"])["value"].transform("nunique") > 1

@@ -130,17 +130,20 @@ def _widened(plain: Interval, others: Sequence[Interval]) -> Interval:
     return plain._replace(high=max([plain.high, *(o.high for o in others if np.isfinite(o.high))]))
 
 
-def compute_uplift(curves: Curves, pool: Pool) -> Interval:
+ComputeGains = list[tuple[Array, Array]]
+"""Per sample count, budgets in steps and gains [budget, seed, image] at them."""
+
+
+def compute_uplift(found: ComputeGains | None) -> Interval:
     """Return the uplift over the log range of budgets, averaged over sample counts, at the budgets that all have."""
-    found = compute_gains(curves, pool)
     if found is None:
         return UNKNOWN
     per_count = [np.tensordot(mean_weights(steps), gains, axes=1) for steps, gains in found]
     return mean_interval(np.mean(per_count, axis=0))
 
 
-def compute_gains(curves: Curves, pool: Pool) -> list[tuple[Array, Array]] | None:
-    """Return per sample count the budgets in steps and the attacker's gains [budget, seed, image] at them.
+def compute_gains(curves: Curves, pool: Pool) -> ComputeGains | None:
+    """Return per sample count the budgets and the attacker's gains at them.
 
     Budgets begin where attacker and baseline have a score at every seed that has any; None with fewer than two.
     """
@@ -151,7 +154,7 @@ def compute_gains(curves: Curves, pool: Pool) -> list[tuple[Array, Array]] | Non
     if not seeds:
         return None
     parts = [_differences(curves, pair, seeds) for pair in pairs]
-    found: list[tuple[Array, Array]] = []
+    found: ComputeGains = []
     for n in range(len(curves.counts)):
         able = whole[:, n][:, seeds].all(axis=1) & np.isfinite(curves.end_steps[n])
         if able.sum() < 2:

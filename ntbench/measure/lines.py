@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -10,32 +9,23 @@ import pandas as pd
 
 from ntbench.measure.areas import mean_weights, trapezoid_weights
 from ntbench.measure.choice import choose
-from ntbench.measure.collect import collect
-from ntbench.measure.gains import area_alone, compute_gains, weighted
+from ntbench.measure.gains import area_alone, weighted
 from ntbench.measure.intervals import SEEDS_FOR_AN_INTERVAL
 from ntbench.measure.paper import claim
-from ntbench.measure.standing import NONE, Standing, fields
+from ntbench.measure.standing import NONE, Results, Standing, studied
 from ntbench.suite import Suite
-from ntbench.types import Result
 
 ROW = ["task", "track", "defense", "mask"]
 
 
-def standings(results: Iterable[Result], suite: Suite) -> Iterator[Standing]:
-    """Yield every row of every track of every task."""
-    for curves in collect(results, suite):
-        for field in fields(curves, suite):
-            yield from field.standings
-
-
-def learning_curves(results: Iterable[Result], suite: Suite) -> pd.DataFrame:
+def learning_curves(results: Results, suite: Suite) -> pd.DataFrame:
     """Return test scores at the horizon per row, sample count and seed, NaN where there is none.
 
     `worst` is what the attacker of the release alone reaches, `rational` the one who may take the baseline's runs,
     `baseline` the one without the release; `paper` is the paper's attack and `paper_scratch` the same from scratch.
     """
     rows: list[tuple[Any, ...]] = []
-    for standing in standings(results, suite):
+    for standing in studied(results, suite).standings:
         curves, found = standing.curves, standing.gain
         told = claim(curves, standing.row.release, suite)
         choices = (found.own, found.choice, found.baseline, told.ours, told.theirs)
@@ -47,14 +37,14 @@ def learning_curves(results: Iterable[Result], suite: Suite) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*ROW, *names])
 
 
-def budgets_table(results: Iterable[Result], suite: Suite) -> pd.DataFrame:
+def budgets_table(results: Results, suite: Suite) -> pd.DataFrame:
     """Return per row and budget, in units of T90, what a release adds, averaged over sample counts, with its ends.
 
     `accuracy` is the rational attacker's test score and `baseline` that without the release.
     """
     rows: list[tuple[Any, ...]] = []
-    for standing in standings(results, suite):
-        found = compute_gains(standing.curves, standing.pool)
+    for standing in studied(results, suite).standings:
+        found = standing.compute_gains
         if found is None:
             continue
         least = min(len(steps) for steps, _ in found)
@@ -73,13 +63,13 @@ def budgets_table(results: Iterable[Result], suite: Suite) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*ROW, *names])
 
 
-def heatmap_table(results: Iterable[Result], suite: Suite) -> pd.DataFrame:
+def heatmap_table(results: Results, suite: Suite) -> pd.DataFrame:
     """Return per row and single attack SLC-AUC against the tuned baseline, and test accuracy over the log range.
 
     The attacker has one attack and all of its budgets; NaN where no seed has every sample count.
     """
     rows: list[tuple[Any, ...]] = []
-    for standing in standings(results, suite):
+    for standing in studied(results, suite).standings:
         curves = standing.curves
         for run in standing.pool.release if len(curves.counts) > 1 else ():
             score, base = choose(curves, [run]).score, standing.gain.baseline.score
@@ -91,17 +81,17 @@ def heatmap_table(results: Iterable[Result], suite: Suite) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*ROW, "attack", "attack_mask", "slc", "accuracy"])
 
 
-def map_table(results: Iterable[Result], suite: Suite) -> pd.DataFrame:
+def map_table(results: Results, suite: Suite) -> pd.DataFrame:
     """Return SLC-AUC of the release alone and leak per source, target, track, defense and mask."""
     rows = []
-    for standing in standings(results, suite):
+    for standing in studied(results, suite).standings:
         task = standing.curves.task
         numbers = (area_alone(standing.gain).point, standing.leak.point)
         rows.append((task.source, task.target, *_place(standing), *numbers))
     return pd.DataFrame(rows, columns=["source", "target", *ROW, "slc", "leak"])
 
 
-def detectable(results: Iterable[Result], suite: Suite) -> float:
+def detectable(results: Results, suite: Suite) -> float:
     """Return the smallest leak that a suite tells from 0: a row that leaks less has an interval that reaches 0.
 
     It is the larger half of each ranked row's interval, the median over the rows that are protected and have one; NaN
@@ -109,7 +99,7 @@ def detectable(results: Iterable[Result], suite: Suite) -> float:
     """
     halves = [
         max(s.leak.point - s.leak.low, s.leak.high - s.leak.point)
-        for s in standings(results, suite)
+        for s in studied(results, suite).standings
         if s.ranked and s.release.name != NONE and len(s.gain.seeds) >= SEEDS_FOR_AN_INTERVAL
     ]
     known = [half for half in halves if np.isfinite(half)]

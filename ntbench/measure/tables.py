@@ -13,7 +13,7 @@ PLACE = ("protocol", "task", "arch", "track", "defense", "attack", "mask", "know
 TIMING = ("seconds", "cell_seconds", "pretrain_seconds", "protect_seconds", "peak_mb")
 """All that may differ between two runs of one cell, in seconds and MiB."""
 COUNTS = ("steps", "budget", "shown", "flops", "paid", "pretrain_flops", "protect_flops", "protect_steps")
-COUNTS += ("images", "originals", "source_images")
+IMAGES = ("images", "originals", "source_images")
 FRACTIONS = ("test", "val", "own", "source_before", "source_after", "zero_shot", "sparsity")
 COLUMNS = (
     *PLACE,
@@ -23,7 +23,8 @@ COLUMNS = (
     *("data", "version", "key"),
     *TIMING,
 )
-PATH = ("key", *PLACE[1:2], *PLACE[3:], "step", "shown", "flops", "seconds", "val", "test", "own", "correct")
+RUN = tuple(name for name in PLACE if name not in ("protocol", "arch"))
+PATH = ("key", *RUN, "step", "shown", "flops", "seconds", "val", "test", "own", "correct")
 COVERAGE = ("task", "track", "defense", "mask", "attack", "runs", "failed", "not_applicable", "reason")
 DECIMALS = 6
 
@@ -34,7 +35,9 @@ def results_table(results: Iterable[Result]) -> pd.DataFrame:
     `test`, `val`, `own` and the costs are those of the largest budget in `steps` that the cell has a number for.
     """
     table = pd.DataFrame([_cell(result) for result in results], columns=list(COLUMNS))
-    table = table.astype(dict.fromkeys(COUNTS, "Int64") | dict.fromkeys(FRACTIONS + TIMING, "float64")).round(DECIMALS)
+    table = table.astype(dict.fromkeys(COUNTS + IMAGES, "Int64") | dict.fromkeys(FRACTIONS + TIMING, "float64")).round(
+        DECIMALS
+    )
     return table.sort_values([*PLACE, "key"], ignore_index=True)
 
 
@@ -44,10 +47,10 @@ def trajectories_table(results: Iterable[Result]) -> pd.DataFrame:
     for result in results:
         run, place = result.trajectory, _place(result)
         columns = (run.step, run.samples, run.flops, run.seconds, run.val, run.test, run.own, run.correct)
-        start = (result.cell.key, *(place[name] for name in PATH[1:10]))
+        start = (result.cell.key, *(place[name] for name in RUN))
         rows += [(*start, *point) for point in zip(*columns, strict=True)]
     table = pd.DataFrame(rows, columns=list(PATH)).astype({"own": "float64"})
-    return table.round(DECIMALS).sort_values([*PATH[1:10], "key", "step"], ignore_index=True)
+    return table.round(DECIMALS).sort_values([*RUN, "key", "step"], ignore_index=True)
 
 
 def failures_table(results: Iterable[Result]) -> pd.DataFrame:

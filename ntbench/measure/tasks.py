@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,12 +10,10 @@ import pandas as pd
 from scipy.stats import trim_mean
 
 from ntbench.measure.areas import Array, mean_weights
-from ntbench.measure.collect import collect
 from ntbench.measure.gains import Gain
 from ntbench.measure.intervals import LEVEL, SEEDS_FOR_AN_INTERVAL, Interval, Sum, kind_of, moments
-from ntbench.measure.standing import Standing, fields
+from ntbench.measure.standing import Results, Standing, studied
 from ntbench.suite import Suite
-from ntbench.types import Result
 
 DRAWS = 2000
 QUARTER = 0.25
@@ -32,7 +30,7 @@ class Pair(NamedTuple):
     none: Array
 
 
-def tasks_table(results: Iterable[Result], suite: Suite) -> pd.DataFrame:
+def tasks_table(results: Results, suite: Suite) -> pd.DataFrame:
     """Return one row per track, defense and mask over the tasks on which it and the unprotected release have a number.
 
     `leak` is the ratio of summed uplifts, `uplift` the mean over tasks, both with closed intervals; `iqm` is the
@@ -48,7 +46,7 @@ def tasks_table(results: Iterable[Result], suite: Suite) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["track", "defense", "mask", "tasks", "interval", "seeds", *ends])
 
 
-def profiles_table(results: Iterable[Result], suite: Suite) -> pd.DataFrame:
+def profiles_table(results: Results, suite: Suite) -> pd.DataFrame:
     """Return performance profiles: the share of tasks and seeds at which a row's uplift is above each level."""
     rows: list[tuple[Any, ...]] = []
     for key, pairs in _pairs(results, suite).items():
@@ -95,14 +93,13 @@ def _resampled(task: Array, draws: int, random: np.random.Generator) -> Array:
     return np.take_along_axis(weights @ task.T, random.integers(0, seeds, size=(draws, seeds)), axis=1)
 
 
-def _pairs(results: Iterable[Result], suite: Suite) -> dict[Key, list[Pair]]:
+def _pairs(results: Results, suite: Suite) -> dict[Key, list[Pair]]:
     found: dict[Key, list[Pair]] = {}
-    for curves in collect(results, suite):
-        for standing in (s for field in fields(curves, suite) for s in field.standings):
-            pair = _pair(standing)
-            if pair is not None:
-                key = (standing.field.track, standing.release.label, standing.row.mask)
-                found.setdefault(key, []).append(pair)
+    for standing in studied(results, suite).standings:
+        pair = _pair(standing)
+        if pair is not None:
+            key = (standing.field.track, standing.release.label, standing.row.mask)
+            found.setdefault(key, []).append(pair)
     return found
 
 
