@@ -14,7 +14,7 @@ from ntbench.report.pictures import Picture, map_pictures, mapped
 from ntbench.report.sections import Section, sections
 from ntbench.report.tables import MAPPED, Tables
 from ntbench.report.templating import html, latex, markdown
-from ntbench.report.views import View, failures
+from ntbench.report.views import View, failures, together
 from ntbench.suite import Suite
 from ntbench.types import Result
 
@@ -40,9 +40,14 @@ def report_files(tables: Tables, suite: Suite, origin: Mapping[str, Mapping[str,
     parts = list(sections(tables, suite))
     maps = _maps(tables, suite)
     pictures = [picture for part in parts for picture in part.pictures.values()] + maps
-    context: dict[str, Any] = {"suite": suite, "sections": parts, "maps": maps, "origin": suite_facts(suite)}
-    context |= {"provenance": origin, "ran": int(tables.coverage["runs"].sum())}
+    context: dict[str, Any] = {"suite": suite, "sections": parts, "maps": maps}
+    context |= {
+        "origin": suite_facts(suite, tables.detectable),
+        "provenance": origin,
+        "ran": int(tables.coverage["runs"].sum()),
+    }
     context["inapplicable"] = int(tables.coverage["not_applicable"].sum())
+    context["together"] = together(tables.tasks, tables.leaderboard)
     context["failures"] = failures(tables.failures, {task.name: task.title for task in suite.tasks})
     files = dict(tables.files)
     for picture in pictures:
@@ -55,7 +60,7 @@ def report_files(tables: Tables, suite: Suite, origin: Mapping[str, Mapping[str,
 def _maps(tables: Tables, suite: Suite) -> list[Picture]:
     if tables.map["task"].nunique() < MAPPED:
         return []
-    ranked = tables.map[tables.map["track"] == "target"] if "track" in tables.map else tables.map
+    ranked = tables.map[tables.map["track"] == "target"]
     return list(map_pictures(ranked, mapped(tables.leaderboard), suite.protocol).values())
 
 

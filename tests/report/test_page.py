@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -33,8 +34,12 @@ def tables(names: tuple[str, ...] = NAMES, count: int = 3, seeds: int = 5) -> Ta
         coverage=boards.coverage(board),
         curves=boards.curves(board),
         budgets=boards.budgets(board),
+        attacks=boards.attacks(board, 6),
         factors=boards.factors(board),
+        tasks=boards.together(board),
+        profiles=pd.DataFrame({"track": []}),
         map=boards.maps(board),
+        detectable=0.07,
     )
 
 
@@ -74,11 +79,13 @@ def page(report: Path) -> Page:
 
 def test_every_file_is_written(report: Path) -> None:
     names = {path.relative_to(report).as_posix() for path in report.rglob("*") if path.is_file()}
-    kinds = ("ranking", "learning_curves", "compute", "factors")
+    kinds = ("ranking", "learning_curves", "compute", "factors", "attacks")
     stems = [f"{kind}-{task.name}" for kind in kinds for task in boards.tasks()] + ["slc-map", "leak-map"]
     figures = {f"figures/{stem}.{kind}" for stem in stems for kind in ("png", "pdf", "svg")}
-    found = {f"{name}.csv" for name in ("leaderboard", "results", "failures", "coverage", "curves", "budgets")}
-    found |= {"factors.csv", "map.csv", "trajectories.parquet", "leaderboard.md"}
+    found = {
+        f"{name}.csv" for name in ("leaderboard", "results", "failures", "coverage", "curves", "budgets", "attacks")
+    }
+    found |= {"factors.csv", "tasks.csv", "profiles.csv", "map.csv", "trajectories.parquet", "leaderboard.md"}
     assert names == figures | found | {"index.html", "leaderboard.tex", "beside.tex", "factors.tex"}
 
 
@@ -91,7 +98,7 @@ def test_a_sentence_and_a_picture_come_first(page: Page) -> None:
 def test_no_table_that_is_open_has_more_than_seven_columns(report: Path) -> None:
     html = re.sub(r"<details>.*?</details>", "", (report / "index.html").read_text(encoding="utf-8"), flags=re.DOTALL)
     heads = re.findall(r"<thead>.*?</thead>", html, re.DOTALL)
-    assert len(heads) == 3 * 5
+    assert len(heads) == 3 * 5 + 1
     assert max(head.count("<th ") for head in heads) == 7
 
 
@@ -113,8 +120,8 @@ def test_the_page_fetches_nothing(page: Page) -> None:
 
 
 def test_the_page_says_what_faced_what_and_what_failed(page: Page) -> None:
-    assert f"all {len(boards.ATTACKS)}" in page.text
-    assert f"{boards.ATTACKS[-1]} (it moves zeros)" in page.text
+    assert "60 of 120" in page.text
+    assert f"{boards.ATTACKS[-1]} (mask kept) (it moves zeros)" in page.text
     assert f"{boards.ATTACKS[1]} (2 of 20 cells)" in page.text
     assert "1 of " in page.text and "cells failed" in page.text
     assert "more cells are inapplicable" in page.text
@@ -195,7 +202,7 @@ def test_nothing_scrolls_sideways(report: Path, tmp_path: Path, width: int) -> N
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     said = re.search(r"SAID(.*?)END</title>", done.stdout, re.DOTALL)
     assert said, done.stdout[:500]
-    shown, beyond, lost, blank, seen = json.loads(said[1].replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
+    shown, beyond, lost, blank, seen = json.loads(unescape(said[1]))
     assert width - 20 <= shown <= width
     assert (beyond, lost, blank) == ([], 0, 0)
     assert seen

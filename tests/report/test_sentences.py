@@ -1,3 +1,5 @@
+from typing import Any
+
 import boards
 import pandas as pd
 import pytest
@@ -12,7 +14,7 @@ def table(seeds: int = 5) -> pd.DataFrame:
     return found.assign(gates="", **{f"gate_{gate}": True for gate in boards.GATES})
 
 
-def change(found: pd.DataFrame, defense: str, **values: object) -> pd.DataFrame:
+def change(found: pd.DataFrame, defense: str, **values: Any) -> pd.DataFrame:
     found = found.copy()
     for name, value in values.items():
         found.loc[found["defense"] == defense, name] = value
@@ -51,7 +53,11 @@ def test_without_transfer_there_is_nothing_to_protect() -> None:
 
 
 def test_without_a_verdict_the_gate_is_named() -> None:
-    gates = {"verdict": "none", "gates": "converged: it still gained; raise `horizon`", "gate_converged": False}
+    gates: dict[str, Any] = {
+        "verdict": "none",
+        "gates": "converged: it still gained; raise `horizon`",
+        "gate_converged": False,
+    }
     said = sentence(table().assign(**gates), TASK)
     assert "but there is no verdict. Converged: it still gained; raise `horizon`." in said
 
@@ -69,7 +75,7 @@ def test_baselines_come_last() -> None:
 
 def test_gates_are_on_one_line_with_what_would_mend_them() -> None:
     assert gate_line(ranking(table(), TASK)).startswith("Gates: all pass")
-    gates = {"gate_inside": False, "gates": "inside: adam wins with the highest rate; add a higher one"}
+    gates: dict[str, Any] = {"gate_inside": False, "gates": "inside: adam wins with the highest rate; add a higher one"}
     said = gate_line(ranking(change(table(), "best", **gates), TASK))
     assert said == (
         "Gates: converged, horizon, transfers and complete pass. Not passed: inside: adam wins with the highest rate; "
@@ -80,7 +86,7 @@ def test_gates_are_on_one_line_with_what_would_mend_them() -> None:
 
 
 def test_failed_gates_are_told_apart() -> None:
-    row = {f"gate_{gate}": gate not in ("horizon", "inside", "complete") for gate in boards.GATES}
-    row["gates"] = "horizon: too short; raise it; inside: an edge; add one"  # type: ignore[assignment]
+    row: dict[str, Any] = {f"gate_{gate}": gate not in ("horizon", "inside", "complete") for gate in boards.GATES}
+    row["gates"] = "horizon: too short; raise it; inside: an edge; add one"
     found = [("horizon", "too short; raise it"), ("inside", "an edge; add one"), ("complete", "no reason given")]
     assert failures(row) == found
