@@ -20,6 +20,7 @@ from ntbench.registry import registry
 from ntbench.types import Arch
 
 shared = import_module("ntbench.attacks._adaptation")
+stepwise = import_module("ntbench.attacks._stepwise")
 
 
 def test_entropies_are_scipys() -> None:
