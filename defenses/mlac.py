@@ -27,9 +27,10 @@ from torch.nn import functional as F
 
 from ntbench.method import Context, Defense, Field, create_optimizer, descend, head, register
 
+from ._domains import keep_source
 from ._guard import TOLERANCE, SourceGuard
 from ._losses import recoded_cross_entropy
-from ._meta import Batches, attack_steps, attackers_copy, keep_source, linear, weighted_sum
+from ._meta import Batches, attack_steps, attackers_copy, linear, weighted_sum
 
 
 @register

@@ -10,11 +10,12 @@ Deviations: the public code gives most images of two of its sets a wrong label, 
 freezes transposed convolutions along their input channels; here a label never leaves its image, and output channels are
 frozen. One step teaches G realness and class together; D learns classes from real images alone and has no dropout.
 Distances count from where a copy of G starts, since the MMD of two batches of one domain is not 0 but as large as the
-public bounds. CE is CE / K as in the public NTL loss (`scale="nats"`: CE). The blur spans the public share of the image's side, which
-is nothing at 16 pixels; images stay floats. Widths, rates and steps are for small images. As in `ntl`, features are the
-classifier's input, gradients are clipped and each domain has batch statistics of its own. Where less than `carried` of what G draws is
-classified by the source model as it was asked for, nothing is released: G then has not learnt the domain. The last
-weights within `tolerance` of the source, on validation data, are released.
+public bounds. CE is CE / K as in the public NTL loss (`scale="nats"`: CE). The blur spans the public share of the
+image's side, which is nothing at 16 pixels; images stay floats. Widths, rates and steps are for small images. As in
+`ntl`, features are the classifier's input, gradients are clipped, each domain has batch statistics of its own, and a
+lost source is repaired. Where less than `carried` of what G draws is classified by the source model as it was asked
+for, nothing is released: G then has not learnt the domain. The last weights within `tolerance` of the source, on
+validation data, are released.
 """
 
 import torch
@@ -23,7 +24,7 @@ from torch import nn
 from ntbench.method import Context, Defense, Field, Split, UnusableError, accuracy, create_optimizer, head, register
 
 from ._bounded import Batches, Scale, bounded_loss
-from ._domains import descend_both, pairs, watched
+from ._domains import descend_both, pairs, repairing, watched
 from ._generator import Discriminator, Generator, initialise
 from ._guard import TOLERANCE, SourceGuard
 from ._neighbours import Pair, draw, learn, neighbours
@@ -59,6 +60,7 @@ class NTLSourceOnly(Defense):
     lr: float = Field(default=5e-4, gt=0)
     batch_size: int = Field(default=32, ge=2)
     clip: float = Field(default=5.0, gt=0)
+    repair_steps: int = Field(default=24, ge=0)
     tolerance: float = Field(default=TOLERANCE, ge=0, le=1)
 
     def protect(self, model: nn.Module, ctx: Context) -> nn.Module:
@@ -77,7 +79,8 @@ class NTLSourceOnly(Defense):
             self.steps,
             self.clip,
         )
-        watched(guard, training, self.steps, CHECKS)
+        look = repairing(guard, model, ctx, self.lr, self.batch_size, self.repair_steps)
+        watched(guard, training, self.steps, CHECKS, look)
         return model
 
     def _neighbourhood(self, model: nn.Module, ctx: Context) -> Split:

@@ -31,6 +31,7 @@ from torch.optim import Optimizer as Optim
 
 from ntbench.method import Context, Defense, Field, create_optimizer, descend, register
 
+from ._domains import keep_source
 from ._guard import TOLERANCE, SourceGuard
 from ._losses import inverse_cross_entropy, kl_to_uniform, reversed_cross_entropy
 from ._meta import (
@@ -39,7 +40,6 @@ from ._meta import (
     attackers_copy,
     check_attackers,
     drawn_attacker,
-    keep_source,
     linear,
     query_gradients,
 )

@@ -30,6 +30,7 @@ from torch.nn import functional as F
 
 from ntbench.method import Context, Defense, Field, create_optimizer, descend, features, head, register
 
+from ._domains import keep_source
 from ._guard import TOLERANCE, SourceGuard
 from ._losses import negative_entropy
 from ._meta import (
@@ -39,7 +40,6 @@ from ._meta import (
     attackers_copy,
     check_attackers,
     drawn_attacker,
-    keep_source,
     linear,
     weighted_sum,
 )

@@ -188,25 +188,27 @@ def test_soft_threshold_stops_where_the_public_code_does(
     model: nn.Module, ctx: Context, l1: float, iterations: int
 ) -> None:
     """Sparse enough from the start, or never; the rule only acts after `settle` iterations."""
-    assert ctx.source is not None
-    x, y = ctx.source.x[:8], ctx.source.y[:8]
     cheap = CHEAP["ntp"] | {"projection": "soft_threshold", "iterations": 9, "settle": 3, "sparsity": 0.9}
     ntp = defense("ntp", **cheap, l1=l1, rho=1e-2)
-    stages = ntp._stages(model, ntp._pruned(model), [*model.parameters()], lambda: F.cross_entropy(model(x), y))
+    weights = ntp._pruned(model)
+    stages = ntp._stages(model, weights, weights, lambda: weights[0].sum())
     assert len(list(stages)) == iterations
 
 
 @pytest.mark.parametrize(("masking", "acts"), [("end", True), ("steps", False)])
 def test_rho_draws_to_zero_what_the_mask_will_drop(model: nn.Module, ctx: Context, masking: str, acts: bool) -> None:
+    assert ctx.source is not None
+    x, y = ctx.source.x[:32], ctx.source.y[:32]
+
     def left(rho: float) -> float:
         """Return how much of the weights outside the mask is there before it is applied."""
         clone, ntp = copy.deepcopy(model), defense("ntp", masking=masking, rho=rho, iterations=6, steps=10)
         weights = ntp._pruned(clone)
-        *_, last = ntp._stages(clone, weights, weights, lambda: weights[0].sum() * 0)
+        *_, last = ntp._stages(clone, weights, weights, lambda: F.cross_entropy(clone(x), y))
         dropped = [w.detach()[~m].abs() for w, m in zip(weights, last.masks, strict=True)]
         return float(torch.cat(dropped).mean())
 
-    assert (left(0.1) < 0.9 * left(1e-9)) is acts
+    assert (left(1.0) < 0.7 * left(1e-9)) is acts
 
 
 def test_soft_threshold_leaves_the_sparsity_to_the_weights(model: nn.Module, ctx: Context) -> None:
@@ -295,7 +297,7 @@ def test_sophon_passes_no_gradient_from_a_new_head_to_the_old_one(model: nn.Modu
 
 def test_sophon_does_not_release_what_the_source_did_not_survive(model: nn.Module, ctx: Context) -> None:
     wild = defense("sophon", alpha=1e3, source_steps=0, repair_steps=0, tolerance=0.02, loops=2, inner_steps=2)
-    with pytest.raises(ValueError, match=r"source accuracy on validation data was 0\.\d+ at best, 0\."):
+    with pytest.raises(ValueError, match=r"source accuracy on validation data was 0\.\d+ at best, [01]\."):
         wild.protect(model, ctx)
 
 
