@@ -30,7 +30,7 @@ def depths(model: nn.Module) -> dict[str, int]:
 def decayed(model: nn.Module, trained: Sequence[Tensor], decay: float) -> dict[Tensor, float]:
     """Return a factor for every trained parameter, which falls from each layer that trains to the one before it."""
     depth = depths(model)
-    places = {parameter: depth[name] for name, parameter in model.named_parameters()}
+    places: dict[Tensor, int] = {parameter: depth[name] for name, parameter in model.named_parameters()}
     layers = sorted({places[parameter] for parameter in trained})
     return {parameter: decay ** (len(layers) - 1 - layers.index(places[parameter])) for parameter in trained}
 

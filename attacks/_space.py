@@ -3,72 +3,72 @@
 from collections.abc import Mapping
 from typing import Any
 
-from optuna import Trial
+from optuna.trial import BaseTrial
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from ntbench.method import Attack, Context, head
+from ntbench.method import Context, head
 
+from ._layers import depths
 from ._tuning import Tuning
 from .bn_reset import BatchNormReset
 from .finetune import FineTune
+from .flatten import Flatten
 from .logit_flip import LogitFlip
 from .lora import Lora
-from .lp_ft import LpFt
-from .merge import Merge
 from .perturb import Perturb
+from .redraw import Redraw
 from .regrow import Regrow
 from .rescale import Rescale
-from .source_finetune import SourceFineTune
-from .transntl import TransNTL
 
-WAYS: Mapping[str, tuple[type[Attack], dict[str, Any]]] = {
-    "new head": (FineTune, {"init": "reinit"}),
+WAYS: Mapping[str, tuple[type[Tuning], dict[str, Any]]] = {
     "direct": (FineTune, {}),
-    "merge": (Merge, {}),
-    "transntl": (TransNTL, {}),
-    "source": (SourceFineTune, {"init": "reinit"}),
-    "lp_ft": (LpFt, {}),
-    "lora": (Lora, {}),
+    "new head": (FineTune, {"init": "reinit"}),
+    "redraw": (Redraw, {}),
+    "perturb": (Perturb, {}),
+    "flatten": (Flatten, {}),
     "rescale": (Rescale, {}),
     "bn_reset": (BatchNormReset, {}),
-    "perturb": (Perturb, {}),
     "logit_flip": (LogitFlip, {}),
+    "lora": (Lora, {}),
     "regrow": (Regrow, {}),
 }
-RATES = {"adam": (5e-4, 2e-2), "momentum": (3e-3, 1e-1)}
-KNOWN: tuple[dict[str, Any], ...] = (
-    {"way": "new head", "optimizer": "adam", "adam rate": 3e-3, "augment": "none"},
-    {"way": "merge", "optimizer": "adam", "adam rate": 3e-3, "augment": "none"},
-    {"way": "transntl"},
-    {"way": "direct", "optimizer": "momentum", "momentum rate": 3e-2, "augment": "none"},
-    {"way": "source", "optimizer": "adam", "adam rate": 3e-3, "augment": "none"},
-    {"way": "direct", "optimizer": "adam", "adam rate": 1e-3, "augment": "weak"},
-    {"way": "perturb", "optimizer": "adam", "adam rate": 3e-3, "augment": "none"},
-)
-"""Where a search starts: what is strong against some family of models."""
-
-
-KEEPING = ("new head", "direct")
+KEEPING = ("direct", "new head")
 """The ways that can put released zeros back."""
+RATES = {"adam": (3e-4, 2e-2), "momentum": (2e-3, 1e-1), "muon": (2e-3, 5e-2)}
+KNOWN: tuple[dict[str, Any], ...] = (
+    {"way": "direct", "optimizer": "momentum", "momentum rate": 1e-2},
+    {"way": "direct", "optimizer": "adam", "adam rate": 3e-3},
+    {"way": "redraw", "kept": 1, "optimizer": "adam", "adam rate": 3e-3},
+    {"way": "direct", "optimizer": "muon", "muon rate": 5e-3},
+    {"way": "new head", "optimizer": "adam", "adam rate": 3e-3},
+)
+"""Where a search starts: what was strong against some family of models, the best for very few samples first."""
 
 
 def open_ways(model: nn.Module, ctx: Context) -> list[str]:
     """Return the ways that lead anywhere from a model: zeros to regrow, norms to reset, a head that fits the target."""
-    norms = any(isinstance(module, _BatchNorm) for module in model.modules())
     zeros = any(bool((p == 0).any()) for p in model.parameters() if p.ndim > 1)
-    fits = head(model).out_features == ctx.target_classes
-    closed = {"regrow": not zeros} | dict.fromkeys(("bn_reset", "rescale"), not norms)
-    closed |= dict.fromkeys(("logit_flip", "transntl", "source"), not fits)
-    return [way for way in WAYS if not closed.get(way)]
+    closed = {"regrow": not zeros, "logit_flip": head(model).out_features != ctx.target_classes}
+    return [way for way, (cls, params) in WAYS.items() if not closed.get(way) and not cls(**params).unfit(model)]
 
 
-def propose(trial: Trial, ways: list[str], fixed: dict[str, Any]) -> Attack:
-    """Return the attack that a trial stands for, among some of the WAYS, with some hyper-parameters fixed."""
-    cls, params = WAYS[trial.suggest_categorical("way", ways)]
-    if not issubclass(cls, Tuning):
-        return cls(**params)
+def propose(trial: BaseTrial, ways: list[str], deepest: int, fixed: Mapping[str, Any]) -> Tuning:
+    """Return the attack that a trial stands for, among some of the WAYS, with some hyper-parameters fixed.
+
+    At most so many layers are kept where the others are drawn anew.
+    """
+    way = trial.suggest_categorical("way", ways)
+    cls, params = WAYS[way]
+    own: dict[str, Any] = {}
+    if way == "redraw":
+        own["kept"] = trial.suggest_int("kept", 1, deepest)
+    elif way == "perturb":
+        own["noise"] = trial.suggest_float("noise", 0.0, 0.2)
     optimizer = trial.suggest_categorical("optimizer", [*RATES])
     lr = trial.suggest_float(f"{optimizer} rate", *RATES[optimizer], log=True)
-    augment = trial.suggest_categorical("augment", ["none", "weak"])
-    return cls(**params, **fixed, optimizer=optimizer, lr=lr, augment=augment)
+    return cls(**params, **own, **fixed, optimizer=optimizer, lr=lr)
+
+
+def deepest_redraw(model: nn.Module) -> int:
+    """Return how many layers can be kept at most while others are drawn anew."""
+    return max(1, len(set(depths(model).values())) - 2)

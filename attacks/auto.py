@@ -1,72 +1,55 @@
-"""The strongest attack that a search finds: successive halving over what labels, source data and weights allow.
+"""The attack that a search finds to be the strongest: successive halving by samples of the attacker's own.
 
-Paper: Jamieson and Talwalkar 2016, "Non-stochastic Best Arm Identification and Hyperparameter Optimization", in the
-asynchronous form of Li et al. 2020 (ASHA). A trial draws a way to attack, an optimizer, a rate and views of the images
-(Optuna's TPE sampler, after the KNOWN strong ones), runs for `rung` of the steps of one plain run, and goes on only if
-its accuracy on the attacker's own validation data is among the best 1 / `reduction` of those seen there. The search
-spends `runs` times the steps of one run in all; its best trial gets the last `longer` of them for one long run. After
-every step the best model so far is yielded, which may be the released one.
+Paper: Jamieson and Talwalkar 2016, "Non-stochastic Best Arm Identification and Hyperparameter Optimization". A trial
+draws a way to attack, an optimizer, a rate and what belongs to the way. The first trials are the KNOWN strong ones, as
+many more are drawn at random until `startup` are done, all others by Optuna's TPE sampler. Every trial runs for the
+first of `SHARES` of the budget, the best of them anew for the second share, the best of these for all of it. How good a
+trial is tells a stratified fifth of the attacker's samples, which it does not train on: by accuracy, and by
+cross-entropy between equals. The winner trains on all samples for the whole budget; with the search that is at most
+`runs` times the budget in steps, all of which are charged.
 
-Deviations: a trial that is stopped is not taken up again, and the best starts anew for its long run. What learns
-without target labels is no part of the space; with `mask="keep"` only plain fine-tuning is, since the others let zeros
-grow.
+Deviations: one of four trials goes on, not half of them, and starts anew. Where the fifth has under two samples a
+class, nothing can be chosen by it, and the first of the KNOWN is the attack. What needs source data or no labels is no
+part of the space; with `mask="keep"` only plain fine-tuning is, since the others let zeros grow.
 """
 
 import copy
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from itertools import islice
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import optuna
 import torch
-from optuna.trial import TrialState
 from torch import nn
+from torch.nn import functional as F
 
-from ntbench.method import Access, Attack, Budget, Context, Field, Mask, accuracy, head, register
+from ntbench.method import Access, Attack, Context, Field, Fit, Mask, Split, correct, register
 
-from ._space import KEEPING, KNOWN, open_ways, propose
+from ._space import KEEPING, KNOWN, WAYS, deepest_redraw, open_ways, propose
+from ._tuning import Tuning
 
-
-@dataclass
-class Best:
-    """The best model that a search has seen, which at first is the released one."""
-
-    model: nn.Module
-    score: float
-    choice: str = "as released"
-    attack: Attack | None = None
-
-    def consider(self, attack: Attack, model: nn.Module, score: float, trial: optuna.Trial | None) -> None:
-        """Take a copy of a model that does better than all before it; without a trial its attack ran before."""
-        if score > self.score:
-            self.model, self.score, self.attack = copy.deepcopy(model), score, attack
-            self.choice = _told(trial) if trial else f"{self.choice}, longer".replace(", longer, longer", ", longer")
-
-
-def _told(trial: optuna.Trial) -> str:
-    way, *others = (f"{v:.2g}" if isinstance(v, float) else str(v) for v in trial.params.values())
-    return f"{way}: {', '.join(others)}"
-
-
-def _with_steps(ctx: Context, steps: int) -> Context:
-    samples = ctx.budget.samples * steps // ctx.budget.steps
-    return replace(ctx, budget=Budget(steps=steps, samples=samples, scored=(steps,)))
+HELD_OUT = 0.2
+PER_CLASS = 2
+SHARES = (1 / 16, 1 / 4, 1.0)
+"""The shares of the budget that trials run for."""
+REDUCTION = 4
+"""One of so many trials goes on."""
+LOST = -2.0
+"""How good a trial is that diverges."""
 
 
 @register
 class Auto(Attack):
-    """Search for the attack that does best on validation data of the attacker's own."""
+    """Search for the attack that does best on samples put aside, and run it."""
 
     name = "auto"
-    paper = "https://arxiv.org/abs/1810.05934"
-    access = Access(source=True, target="labelled", validation=True)
-    quick = {"runs": 2}
+    paper = "https://arxiv.org/abs/1502.07943"
+    access: ClassVar[Access] = Access()
+    quick = {"runs": 3}
 
-    runs: int = Field(default=8, ge=1)
-    longer: float = Field(default=0.5, ge=0, lt=1)
-    rung: float = Field(default=0.25, gt=0, le=1)
-    reduction: int = Field(default=4, ge=2)
+    runs: int = Field(default=8, ge=2)
+    startup: int = Field(default=12, ge=1)
     mask: Mask = "dense"
 
     @property
@@ -74,69 +57,103 @@ class Auto(Attack):
         """Return whether the released zeros stay."""
         return self.mask == "keep"
 
-    @property
-    def times(self) -> int:
-        """Return how many plain runs the search may spend."""
-        return self.runs
-
-    def attack(self, model: nn.Module, ctx: Context) -> Generator[nn.Module, None, str]:
-        """Yield the best model so far after every step of every trial, and return what it was."""
-        assert ctx.target_val is not None
-        fits = head(model).out_features == ctx.target_classes
-        best = Best(copy.deepcopy(model), accuracy(model, ctx.target_val) if fits else -1.0)
-        ways = [*KEEPING] if self.respects_mask else open_ways(model, ctx)
+    def fit_of(self, model: nn.Module, ctx: Context) -> Fit:
+        """Search, and return the training of the winner, which tells what it is."""
+        assert ctx.target is not None
         fixed = {"mask": "keep"} if self.respects_mask else {}
-        one = ctx.budget.steps // self.runs
-        study, left = self._study(ctx, one, ways), ctx.budget.steps - round(self.longer * ctx.budget.steps)
-        while left:
+        held, rest = divided(ctx.target, ctx.generator("held out"))
+        if len(held) < PER_CLASS * ctx.target_classes:
+            known = optuna.trial.FixedTrial(KNOWN[0])
+            winner, told = propose(known, [*WAYS], 1, fixed), f"too few to choose by: {in_words(KNOWN[0])}"
+        else:
+            _, winner, told = self._search(model, replace(ctx, target=rest), held, fixed)
+        fit = winner.fit_of(model, ctx)
+        assert fit is not None
+        return replace(fit, told=told)
+
+    def _search(
+        self, model: nn.Module, ctx: Context, held: Split, fixed: Mapping[str, Any]
+    ) -> tuple[float, Tuning, str]:
+        """Return how good the best trial is, the attack that it stands for, and that in words."""
+        counts = affordable(self.runs - 1)
+        trials = self._explore(model, ctx, held, fixed, counts[0])
+        for share, count in zip(SHARES[1:], counts[1:], strict=False):
+            best = sorted(trials, key=lambda trial: -trial[0])[:count]
+            trials = [(merit(attack, model, ctx, held, share), attack, told) for _, attack, told in best]
+        return max(trials, key=lambda trial: trial[0])
+
+    def _explore(
+        self, model: nn.Module, ctx: Context, held: Split, fixed: Mapping[str, Any], count: int
+    ) -> list[tuple[float, Tuning, str]]:
+        """Return what so many trials are worth after the first share of the budget."""
+        ways = [*KEEPING] if self.respects_mask else open_ways(model, ctx)
+        study, trials = self._study(ctx, ways), []
+        for _ in range(count):
             trial = study.ask()
-            candidate = propose(trial, ways, fixed)
-            models = candidate.attack(copy.deepcopy(model), _with_steps(ctx, one))
-            left -= yield from self._try(candidate, islice(models, left), ctx, best, one, trial)
-            study.tell(trial, state=TrialState.PRUNED)  # its value is what it reported last
-        rest = round(self.longer * ctx.budget.steps)
-        if rest and best.attack:
-            models = best.attack.attack(copy.deepcopy(model), _with_steps(ctx, rest))
-            yield from self._try(best.attack, models, ctx, best, rest)
-        return best.choice
+            attack = propose(trial, ways, deepest_redraw(model), fixed)
+            value = merit(attack, model, ctx, held, SHARES[0])
+            study.tell(trial, value)
+            trials.append((value, attack, in_words(trial.params)))
+        return trials
 
-    def _try(
-        self,
-        attack: Attack,
-        models: Iterator[nn.Module],
-        ctx: Context,
-        best: Best,
-        steps: int,
-        trial: optuna.Trial | None = None,
-    ) -> Generator[nn.Module, None, int]:
-        """Run an attack until it is stopped, diverges or is done, and return how many steps it took, at least one."""
-        assert ctx.target_val is not None
-        step, rung = 0, self._rung(steps)
-        with suppress(FloatingPointError):
-            for step, adapted in enumerate(models, start=1):
-                if step % rung == 0:
-                    score = accuracy(adapted, ctx.target_val)
-                    best.consider(attack, adapted, score, trial)
-                    if trial:
-                        trial.report(score, step)
-                yield best.model
-                if trial and step % rung == 0 and trial.should_prune():
-                    return step
-        if not step:
-            yield best.model
-        return max(1, step)
-
-    def _rung(self, steps: int) -> int:
-        return max(1, round(self.rung * steps))
-
-    def _study(self, ctx: Context, steps: int, ways: Sequence[str]) -> optuna.Study:
+    def _study(self, ctx: Context, ways: list[str]) -> optuna.Study:
         seed = int(torch.randint(2**31, (), generator=ctx.generator("search")))
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        study = optuna.create_study(
-            direction="maximize",
-            sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=2 * len(KNOWN)),
-            pruner=optuna.pruners.SuccessiveHalvingPruner(self._rung(steps), self.reduction),
-        )
-        for params in (known for known in KNOWN if known["way"] in ways):
-            study.enqueue_trial(params)
+        sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=self.startup)
+        study = optuna.create_study(direction="maximize", sampler=sampler)
+        for known in (known for known in KNOWN if known["way"] in ways):
+            study.enqueue_trial(known)
         return study
+
+
+def affordable(runs: int) -> list[int]:
+    """Return how many trials run for each of the SHARES, so that all take no more steps than so many whole runs.
+
+    A share for which one trial would be left is left out, since it decides nothing.
+    """
+
+    def counts(first: int) -> list[int]:
+        found = [first // REDUCTION**rung for rung in range(len(SHARES))]
+        return [count for rung, count in enumerate(found) if not rung or count > 1]
+
+    def cost(first: int) -> float:
+        return sum(share * count for share, count in zip(SHARES, counts(first), strict=False))
+
+    return counts(max(first for first in range(1, round(runs / SHARES[0]) + 1) if cost(first) <= runs))
+
+
+def merit(attack: Tuning, model: nn.Module, ctx: Context, held: Split, share: float) -> float:
+    """Return how good an attack is on samples put aside after a share of the budget: accuracy, less a little."""
+    with suppress(FloatingPointError):
+        fit = attack.fit_of(copy.deepcopy(model), replace(ctx, steps=max(1, int(share * ctx.steps))))
+        assert fit is not None
+        for _ in fit.run():
+            pass
+        return preference(fit.adapted, held)
+    return LOST
+
+
+def preference(model: nn.Module, held: Split) -> float:
+    """Return the accuracy less L / (1 + L) images, for the cross-entropy L, so that it decides between equals."""
+    right = int(correct(model, held).sum())
+    with torch.no_grad():
+        loss = float(F.cross_entropy(model.eval()(held.x), held.y).clamp(max=1e6))
+    return (right - loss / (1 + loss)) / len(held)
+
+
+def divided(data: Split, generator: torch.Generator) -> tuple[Split, Split]:
+    """Return a random fifth of the samples with the class proportions of all, and the rest."""
+    place = torch.rand(len(data), generator=generator).to(data.y.device)
+    own = data.y[:, None] == data.y
+    rank = (own & (place < place[:, None])).sum(1)
+    # The middle of the k-th of a class's n samples is (k + 1/2) / n: a fifth of each class lies below a fifth.
+    order = ((rank + 0.5) / own.sum(1) + 1e-6 * place).argsort()
+    count = round(HELD_OUT * len(data))
+    first, rest = (part.sort().values for part in (order[:count], order[count:]))
+    return data.subset(first), data.subset(rest)
+
+
+def in_words(params: Mapping[str, Any]) -> str:
+    """Return a trial's parameters as one line."""
+    way, *others = (f"{value:.2g}" if isinstance(value, float) else str(value) for value in params.values())
+    return f"{way}: {', '.join(others)}"

@@ -48,8 +48,8 @@ class Regrow(Tuning):
         self._fill(model, zeros, ctx)
         revive(model)
         reestimate(model, ctx.target.x)
-        boosted = {model.get_parameter(name): self.boost for name, zero in zeros.items() if zero.any()}
-        return self.tuning(model, ctx, factors=boosted)
+        growing = [model.get_parameter(name) for name, zero in zeros.items() if zero.any()]
+        return self.tuning(model, ctx, factors=dict.fromkeys(growing, self.boost))
 
     @torch.no_grad()
     def _fill(self, model: nn.Module, zeros: dict[str, Tensor], ctx: Context) -> None:

@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ntbench.learn.fit import fit
 from ntbench.learn.models import build, pack
-from ntbench.learn.train import fit
 from ntbench.method import Context
 from ntbench.registry import registry
 from ntbench.tasks.data import Split
-from ntbench.types import Arch, Budget, Training
+from ntbench.types import Arch, Training
 
 Weights = dict[str, Tensor]
 
@@ -54,7 +54,7 @@ def context(target_classes: int = 3, shift: float = 0.4, arch: Arch = CNN, class
         source_val=domain(classes, seed=3, count=60, size=size),
         target_val=None,
         target_classes=target_classes,
-        budget=Budget(steps=10, samples=320, scored=(10,)),
+        steps=10,
         seed=0,
         device=torch.device("cpu"),
         fresh=lambda k: build(arch, k, seed=99),

@@ -10,16 +10,14 @@ from toys import context, domain, learnt
 
 from ntbench.method import Attack, Context, accuracy
 from ntbench.tasks.data import Split
-from ntbench.types import Budget
 
 
 def granted(count: int = 120, classes: int = 3, steps: int = 10, **options: Any) -> Context:
-    """Return unlabelled images of the target with a budget of so many steps of 32 images."""
+    """Return unlabelled images of the target and so many steps."""
     ctx = context(classes, classes=classes, **options)
     assert ctx.target is not None
     target = Split(ctx.target.x[:count], torch.full((count,), -1))
-    budget = Budget(steps=steps, samples=32 * steps, scored=(steps,))
-    return replace(ctx, source=None, source_val=None, target=target, budget=budget)
+    return replace(ctx, source=None, source_val=None, target=target, steps=steps)
 
 
 def regained(attack: Attack, steps: int = 30, classes: int = 7, shift: float = 0.7) -> float:

@@ -13,13 +13,14 @@ import torch
 from sklearn.neighbors import NearestNeighbors
 from toys import CNN, context, domain, draw, learnt, on_timm_networks
 
+from ntbench.learn.meter import Meter
 from ntbench.learn.models import build, encoded, features, head, pack
-from ntbench.learn.train import Meter
 from ntbench.method import Context
 from ntbench.registry import registry
-from ntbench.types import Arch, Budget
+from ntbench.types import Arch
 
 adaptation = import_module("ntbench.attacks._adaptation")
+twins = import_module("ntbench.attacks._twin")
 F = torch.nn.functional
 
 
@@ -28,7 +29,7 @@ def adacontrast(**params: Any) -> Any:
 
 
 def world(steps: int = 10, **shape: Any) -> Context:
-    return replace(context(**shape), budget=Budget(steps=steps, samples=32 * steps, scored=(steps,)))
+    return replace(context(**shape), steps=steps)
 
 
 def test_info_nce_is_the_explicit_loop() -> None:
@@ -40,9 +41,9 @@ def test_info_nce_is_the_explicit_loop() -> None:
         near = math.exp(float(queries[i] @ positives[i]) / 0.2)
         far = [math.exp(float(queries[i] @ keys[j]) / 0.2) for j in range(9) if not excluded[i, j]]
         total -= math.log(near / (near + sum(far))) / 4
-    assert adaptation.info_nce(queries, positives, keys, excluded, 0.2).item() == pytest.approx(total, abs=1e-5)
-    assert adaptation.info_nce(queries, positives, keys[:0], excluded[:, :0], 0.2) == 0
-    assert adaptation.info_nce(queries, positives, keys, torch.ones(4, 9, dtype=torch.bool), 0.2) == 0
+    assert twins.info_nce(queries, positives, keys, excluded, 0.2).item() == pytest.approx(total, abs=1e-5)
+    assert twins.info_nce(queries, positives, keys[:0], excluded[:, :0], 0.2) == 0
+    assert twins.info_nce(queries, positives, keys, torch.ones(4, 9, dtype=torch.bool), 0.2) == 0
 
 
 def test_first_of_each_position() -> None:
@@ -52,7 +53,7 @@ def test_first_of_each_position() -> None:
 
 def test_the_twin_starts_from_a_pass_over_all_images_and_no_keys() -> None:
     model, x = learnt(), domain(3, seed=2, count=50).x
-    twin = adaptation.SlowTwin(model.train(), x, 0.9, 1000)
+    twin = twins.SlowTwin(model.train(), x, 0.9, 1000)
     plain = encoded(copy.deepcopy(model), x)
     assert torch.allclose(twin.features, F.normalize(plain), atol=1e-5)
     assert torch.allclose(twin.probabilities, head(model)(plain).softmax(1), atol=1e-5)
@@ -62,7 +63,7 @@ def test_the_twin_starts_from_a_pass_over_all_images_and_no_keys() -> None:
 
 def test_neighbours_vote_by_cosine_distance_and_their_rows_are_renewed() -> None:
     model, x = learnt(), domain(3, seed=2, count=50).x
-    twin = adaptation.SlowTwin(model, x, 0.9, 1000)
+    twin = twins.SlowTwin(model, x, 0.9, 1000)
     bank, votes = twin.features.clone(), twin.probabilities.clone()
     own = torch.tensor([3, 8, 3, 40])
     views = draw(4, 3, 16, 16)
@@ -79,7 +80,7 @@ def test_neighbours_vote_by_cosine_distance_and_their_rows_are_renewed() -> None
 
 def test_the_twin_follows_by_an_exponential_average() -> None:
     slow, fast = learnt(), build(CNN, 3, seed=5)
-    twin = adaptation.SlowTwin(slow, domain(3, seed=2, count=12).x, 0.75, 10)
+    twin = twins.SlowTwin(slow, domain(3, seed=2, count=12).x, 0.75, 10)
     for _ in range(3):
         keys = twin.follow(fast, draw(4, 3, 16, 16))
     assert torch.allclose(keys.norm(dim=1), torch.ones(4)) and not keys.requires_grad
@@ -89,7 +90,7 @@ def test_the_twin_follows_by_an_exponential_average() -> None:
 
 @pytest.mark.parametrize(("queue", "kept"), [(1000, 12), (7, 7)])
 def test_the_queue_keeps_the_latest_and_no_more_than_there_are_images(queue: int, kept: int) -> None:
-    twin = adaptation.SlowTwin(learnt(), domain(3, seed=2, count=12).x, 0.9, queue)
+    twin = twins.SlowTwin(learnt(), domain(3, seed=2, count=12).x, 0.9, queue)
     for start in range(0, 20, 5):
         twin.enqueue(torch.full((5, 256), float(start)), torch.arange(start, start + 5))
         assert len(twin.keys) == len(twin.owners) == min(kept, start + 5)
@@ -112,7 +113,7 @@ def test_the_cross_entropy_sees_a_strong_view_unless_the_public_shift_is_asked_f
 
 
 def test_the_loss_adds_its_three_terms() -> None:
-    twin = adaptation.SlowTwin(learnt(), domain(3, seed=2, count=12).x, 0.9, 10)
+    twin = twins.SlowTwin(learnt(), domain(3, seed=2, count=12).x, 0.9, 10)
     twin.enqueue(F.normalize(draw(6, 256, seed=3)), torch.arange(6))
     inputs, keys, logits, labels = (
         draw(4, 256),
@@ -124,7 +125,7 @@ def test_the_loss_adds_its_three_terms() -> None:
     p = logits.softmax(1)
     mean = p.mean(0)
     likely = -p[range(4), labels].log().mean()
-    apart = adaptation.info_nce(F.normalize(inputs), keys, twin.keys, excluded, 0.5)
+    apart = twins.info_nce(F.normalize(inputs), keys, twin.keys, excluded, 0.5)
     expected = likely + 2 * apart + 3 * (mean * mean.log()).sum()
     attack = adacontrast(contrast=2, diversity=3, temperature=0.5)
     assert torch.allclose(attack._loss(inputs, logits, labels, twin, keys, excluded), expected, atol=1e-5)
@@ -134,21 +135,21 @@ def test_the_loss_adds_its_three_terms() -> None:
 def test_tiny_targets_will_do(count: int) -> None:
     ctx = world(steps=8)
     assert ctx.target is not None
-    with Meter() as meter:
+    with Meter((3, 16, 16)) as meter:
         stages = list(adacontrast().attack(learnt(), replace(ctx, target=ctx.target.subset(torch.arange(count)))))
-    assert (len(stages), meter.steps, meter.samples) == (8, 8, 8 * count)
+    assert (len(stages), meter.cost.steps, meter.cost.samples) == (8, 8, 8 * count)
     pack(stages[-1])
 
 
 @on_timm_networks
 def test_it_runs_on_timm_networks_within_the_budget(arch: Arch) -> None:
-    with Meter() as meter:
+    with Meter((3, 16, 16)) as meter:
         for step, adapted in enumerate(
             adacontrast().attack(build(arch, 3, seed=0), world(steps=3, arch=arch)), start=1
         ):
-            assert meter.steps == step
+            assert meter.cost.steps == step
             pack(adapted)
-    assert meter.samples <= 3 * 32
+    assert meter.cost.samples <= 3 * 32
 
 
 def test_other_class_counts_are_refused() -> None:

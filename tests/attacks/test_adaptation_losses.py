@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from importlib import import_module
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from torch.nn import functional as F
 from toys import context, draw, learnt, on_timm_networks
 
 from ntbench.learn.models import build
-from ntbench.method import head
+from ntbench.method import Access, Context, head
 from ntbench.registry import registry
 from ntbench.types import Arch
 
@@ -67,13 +68,11 @@ def test_other_label_spaces_are_refused_with_the_reason() -> None:
         shared.check_label_space(learnt(3), context(5))
 
 
-@pytest.mark.parametrize(("wanted", "samples", "views", "size"), [(32, 320, 1, 32), (32, 320, 2, 16), (8, 320, 1, 8)])
-def test_batches_keep_to_the_budget(wanted: int, samples: int, views: int, size: int) -> None:
-    ctx = context()
-    assert ctx.target is not None and ctx.budget.samples == samples
-    x, positions = next(shared.indexed_batches(ctx.target, ctx, wanted, torch.Generator(), views))
-    assert len(positions) == size
-    assert torch.equal(x, ctx.target.x[positions])
+def test_batches_tell_which_images_they_hold() -> None:
+    target = context().target
+    assert target is not None
+    x, positions = next(stepwise.indexed_batches(target, 32, torch.Generator()))
+    assert len(positions) == 32 and torch.equal(x, target.x[positions])
 
 
 def test_no_batch_is_larger_than_the_data() -> None:
@@ -117,13 +116,30 @@ def test_a_frozen_head_is_left_out() -> None:
 
 def test_the_rate_falls_by_the_power_law() -> None:
     optimizer = shared.create_sgd(learnt(), 0.5, 0.1, 0.0)
-    decay = shared.create_decay(optimizer, 4)
+    decay = stepwise.power_decay(optimizer, 4)
     rates = []
-    for _ in range(3):
+    for step in range(3):
         rates.append([group["lr"] for group in optimizer.param_groups])
         optimizer.step()
-        decay.step()
+        decay(step + 1)
     assert rates == [pytest.approx([r * (1 + 10 * i / 4) ** -0.75 for r in (0.05, 0.5)]) for i in range(3)]
+
+
+def test_steps_come_batch_after_batch_until_the_budget_ends() -> None:
+    seen: list[tuple[int, int]] = []
+
+    class Counting(stepwise.Stepwise):  # type: ignore[misc, name-defined]
+        """Counts."""
+
+        name = "counting"
+        access = Access(target="unlabelled")
+
+        def steps_of(self, model: torch.nn.Module, ctx: Context) -> Any:
+            return lambda taken, x, own: seen.append((taken, len(own)))
+
+    model = learnt()
+    assert all(stage is model for stage in Counting(batch_size=50).attack(model, replace(context(), steps=4)))
+    assert seen == [(k, 50) for k in range(4)]
 
 
 @pytest.mark.parametrize("name", ["shot", "nrc", "cowa"])

@@ -13,12 +13,12 @@ import torch
 from torch import nn
 from toys import TIMM, context, domain, learnt, pretrained, same
 
+from ntbench.learn.meter import Meter
 from ntbench.learn.models import build, pack
-from ntbench.learn.train import Meter, accuracy
+from ntbench.learn.scoring import accuracy
 from ntbench.method import Context
 from ntbench.registry import registry
 from ntbench.tasks.data import Split
-from ntbench.types import Budget
 
 space = import_module("ntbench.attacks._space")
 search = import_module("ntbench.attacks.auto")
@@ -31,7 +31,7 @@ def auto(**params: Any) -> Any:
 def granted(runs: int, target_classes: int = 3) -> Context:
     """Return a context with so many runs of 8 steps, in which every image belongs to the class after its own."""
     budget = Budget(steps=8, samples=8 * 32, scored=(8,)).times(runs)
-    ctx = replace(context(target_classes), budget=budget, source_val=None)
+    ctx = replace(context(target_classes), steps=steps, source_val=None)
     train, val = (domain(target_classes, seed=seed, count=90) for seed in (2, 4))
     return replace(ctx, target=renamed(train, target_classes), target_val=renamed(val, target_classes))
 
@@ -55,9 +55,9 @@ def run(attack: Any, model: nn.Module, ctx: Context) -> tuple[list[float], nn.Mo
 
 def test_the_best_so_far_never_gets_worse_and_the_budget_is_spent_to_the_step() -> None:
     ctx, model = granted(runs=4), learnt()
-    with Meter() as meter:
+    with Meter((3, 16, 16)) as meter:
         scores, _, choice = run(auto(runs=4), model, ctx)
-    assert len(scores) == 32 and meter.steps <= 32 and meter.samples <= ctx.budget.samples
+    assert len(scores) == 32 and meter.cost.steps <= 32 and meter.cost.samples <= ctx.budget.samples
     assert scores[1:] == sorted(scores[1:]) and scores[-1] > scores[0]
     assert choice.split(": ")[0] in space.WAYS
 
@@ -77,7 +77,7 @@ class Planted:
         self.known, self.good, self.steps = known, good, 0
 
     def attack(self, model: nn.Module, ctx: Context) -> Iterator[nn.Module]:
-        for _ in range(ctx.budget.steps):
+        for _ in range(ctx.steps):
             self.steps += 1
             yield self.known if self.good else model
 

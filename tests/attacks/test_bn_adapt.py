@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 from toys import TIMM, context, learnt
 
+from ntbench.learn.meter import Meter
 from ntbench.learn.models import build
-from ntbench.learn.train import Meter, accuracy
+from ntbench.learn.scoring import accuracy
 from ntbench.method import Context
 from ntbench.registry import registry
-from ntbench.types import Arch, Budget
+from ntbench.types import Arch
 
 
 def bn_adapt(**params: Any) -> Any:
@@ -24,7 +25,7 @@ def bn_adapt(**params: Any) -> Any:
 
 
 def world(steps: int = 10, **shape: Any) -> Context:
-    return replace(context(**shape), budget=Budget(steps=steps, samples=1000 * steps, scored=(steps,)))
+    return replace(context(**shape), steps=steps)
 
 
 def first_convolved(model: nn.Module, x: Tensor) -> Tensor:
@@ -71,9 +72,9 @@ def test_a_pass_in_batches_gives_the_exact_mean_and_the_mean_of_the_variances() 
 def test_no_weight_changes_and_momenta_stay(arch: Arch) -> None:
     model = build(arch, 3, seed=0)
     before = copy.deepcopy(model)
-    with Meter() as meter:
+    with Meter((3, 16, 16)) as meter:
         *_, adapted = bn_adapt().attack(model, world(steps=3, arch=arch))
-    assert (meter.steps, meter.samples) == (0, 0) and meter.flops > 0
+    assert (meter.cost.steps, meter.cost.samples) == (0, 0) and meter.cost.flops > 0
     for old, new in zip(before.parameters(), adapted.parameters(), strict=True):
         assert torch.equal(old, new) and new.requires_grad
     was, now = ([m for m in net.modules() if isinstance(m, nn.BatchNorm2d)] for net in (before, adapted))

@@ -14,7 +14,6 @@ from toys import TIMM, context, draw, learnt
 from ntbench.learn.models import build, pack
 from ntbench.method import head
 from ntbench.registry import registry
-from ntbench.types import Budget
 
 reestimate = import_module("ntbench.attacks._normalisation").reestimate
 phases = import_module("ntbench.attacks._phases").phases
@@ -74,9 +73,9 @@ def test_the_probe_trains_the_head_alone() -> None:
 
 @pytest.mark.parametrize(("share", "steps"), [(0.0, (0, 7)), (0.5, (3, 4)), (0.99, (6, 1))])
 def test_phases_share_out_every_step(share: float, steps: tuple[int, int]) -> None:
-    ctx = replace(context(), budget=Budget(steps=7, samples=224, scored=(7,)))
+    ctx = replace(context(), steps=7)
     assert tuple(part.budget.steps for part in phases(ctx, share)) == steps
-    assert ctx.budget.steps == 7
+    assert ctx.steps == 7
 
 
 def test_a_model_without_batch_norm_is_refused() -> None:

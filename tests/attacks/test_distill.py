@@ -15,17 +15,15 @@ from torch import nn
 from toys import context, draw, learnt
 
 from ntbench.learn.models import BlackBox, pack
-from ntbench.learn.train import accuracy
+from ntbench.learn.scoring import accuracy
 from ntbench.method import Context, Split
 from ntbench.registry import registry
-from ntbench.types import Budget
 
 distill = import_module("ntbench.attacks.distill")
 
 
 def granted(classes: int = 3, **changes: Any) -> Context:
-    budget = Budget(steps=40, samples=40 * 32, scored=(40,))
-    return replace(context(target_classes=classes), source=None, source_val=None, budget=budget, **changes)
+    return replace(context(target_classes=classes), source=None, source_val=None, steps=40, **changes)
 
 
 def student(ctx: Context, teacher: nn.Module | None = None, **params: Any) -> nn.Module:

@@ -1,4 +1,4 @@
-"""The strategies of fine-tuning: what is drawn anew, what trains, what is refused, and fine-tuning for longer."""
+"""The strategies of fine-tuning: what is drawn anew, what trains and what is refused."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 from torch.nn import functional as F
-from toys import CNN, context, defense, draw, learnt, same
+from toys import context, defense, draw, learnt
 
+from ntbench.learn.meter import Meter
 from ntbench.learn.models import Head, build, encoded, head, pack
-from ntbench.learn.train import Meter
 from ntbench.method import Context
 from ntbench.registry import registry
-from ntbench.types import Arch, Budget
+from ntbench.types import Arch
 
 renew_classifier = import_module("ntbench.attacks.finetune").renew_classifier
 HEAD = {"head.weight", "head.bias"}
@@ -44,10 +44,6 @@ def finetune(**params: Any) -> Any:
     return registry.get("attack", "finetune")(**params)
 
 
-def longer(**params: Any) -> Any:
-    return registry.get("attack", "longer")(**params)
-
-
 @pytest.mark.parametrize("classes", [3, 4])
 @pytest.mark.parametrize("name", BEHIND_THE_MAPS)
 def test_a_whole_new_classifier_is_what_lies_behind_the_feature_maps(name: str, classes: int) -> None:
@@ -58,12 +54,12 @@ def test_a_whole_new_classifier_is_what_lies_behind_the_feature_maps(name: str, 
         for parameter in net.parameters():
             parameter.data.copy_(draw(*parameter.shape, seed=seed))
     before, buffers = pack(model), dict(model.named_buffers())
-    with Meter() as meter:
+    with Meter((3, 32, 32)) as meter:
         renew_classifier(model, replace(ctx, fresh=lambda k: fresh), draw(2, 3, 32, 32))
     after = dict(model.named_parameters())
     assert {key for key, p in after.items() if not torch.equal(p, before[key])} == expected
     assert all(torch.equal(buffer, before[key]) for key, buffer in buffers.items())
-    assert head(model).out_features == classes and meter.samples == 0
+    assert head(model).out_features == classes and meter.cost.samples == 1
     behind = expected - {key for key, p in after.items() if p is head(model).weight or p is head(model).bias}
     assert all(torch.equal(after[key], fresh.get_parameter(key)) for key in behind)
 
@@ -73,9 +69,10 @@ def test_what_is_drawn_anew_stays_within_the_budget(init: str) -> None:
     ctx, model = context(), learnt()
     before = head(model).weight.detach().clone()
     attack = finetune(init=init, optimizer="sgd", lr=1e-9).attack(model, ctx)
-    with Meter() as meter:
+    with Meter((3, 16, 16)) as meter:
         stages = list(attack)
-    assert len(stages) == meter.steps == 10 and meter.samples == ctx.budget.samples
+    # A whole new classifier is found with the help of one image.
+    assert len(stages) == meter.cost.steps == 10 and meter.cost.samples == 320 + (init == "whole")
     assert torch.allclose(head(model).weight, before, atol=1e-6) == (init == "keep")
 
 
@@ -155,19 +152,3 @@ def test_a_kept_mask_stays_and_a_dropped_one_grows_over(mask: str) -> None:
         regrown = sum(int((model.get_parameter(name)[zero] != 0).sum()) for name, zero in zeros.items())
         assert (regrown > 1000) == (mask == "dense") and (regrown == 0) == (mask == "keep")
     assert bool(attack.refuses(defense("none"), 3, 3)) == (mask == "keep")
-
-
-def test_longer_is_fine_tuning_with_a_multiple_of_the_budget() -> None:
-    assert longer().times == 10 and longer(factor=3).times == 3 and finetune().times == 1
-    assert {**longer(lr=0.2).model_dump(), "factor": 0} == {**finetune(lr=0.2).model_dump(), "factor": 0}
-    ctx = replace(context(arch=CNN), budget=context().budget.times(3))
-    assert ctx.budget == Budget(steps=30, samples=960, scored=(30,))
-    models = [learnt(), learnt()]
-    stages = [len(list(a.attack(m, ctx))) for a, m in zip((longer(factor=3), finetune()), models, strict=True)]
-    assert stages == [30, 30] and same(*(pack(m) for m in models))
-
-
-@pytest.mark.parametrize("factor", [1, 0, -2, 1.5])
-def test_longer_refuses_what_is_not_longer(factor: float) -> None:
-    with pytest.raises(ValidationError, match="factor"):
-        longer(factor=factor)

@@ -14,11 +14,11 @@ from scipy.stats import entropy
 from torch import Tensor, nn
 from toys import context, draw, learnt
 
+from ntbench.learn.meter import Meter
 from ntbench.learn.models import BlackBox
-from ntbench.learn.train import Meter, accuracy
+from ntbench.learn.scoring import accuracy
 from ntbench.method import Context, Split
 from ntbench.registry import registry
-from ntbench.types import Budget
 
 questions = import_module("ntbench.attacks._questions")
 networks = import_module("ntbench.attacks._disguise")
@@ -33,12 +33,12 @@ def granted(steps: int = 10) -> Context:
     ctx = context(shift=0.6)
     assert ctx.target is not None
     hidden = Split(ctx.target.x, torch.full_like(ctx.target.y, -1))
-    return replace(ctx, target=hidden, budget=Budget(steps=steps, samples=steps * 32, scored=(steps,)))
+    return replace(ctx, target=hidden, steps=steps)
 
 
 def attacked(ctx: Context, **params: Any) -> tuple[nn.Module, str, Meter]:
     attack = registry.get("attack", "jailntl")(**params).attack(BlackBox(learnt()), ctx)
-    with Meter() as meter:
+    with Meter((3, 16, 16)) as meter:
         while True:
             try:
                 model = next(attack)
@@ -144,7 +144,7 @@ def test_source_images_pass_and_the_budget_holds() -> None:
     assert ctx.source_val is not None
     model, _, meter = attacked(ctx)
     assert accuracy(model, ctx.source_val) > accuracy(learnt(), ctx.source_val) - 0.05
-    assert meter.steps == 40 and meter.samples <= 40 * 32
+    assert meter.cost.steps == 40 and meter.cost.samples <= 40 * 32
     assert {name.split(".")[0] for name in model.state_dict()} == {"0"}
 
 

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from toys import CNN, TIMM, context, draw, learnt, same
 
+from ntbench.learn.meter import Meter
 from ntbench.learn.models import build, head, pack
-from ntbench.learn.train import Meter, accuracy
+from ntbench.learn.scoring import accuracy
 from ntbench.method import Context
 from ntbench.registry import registry
-from ntbench.types import Arch, Budget
+from ntbench.types import Arch
 
 lora = import_module("ntbench.attacks._lora")
 on_networks = pytest.mark.parametrize("arch", [CNN, *TIMM], ids=lambda arch: arch.name)
@@ -48,7 +49,7 @@ def alive(arch: Arch) -> nn.Module:
 
 
 def granted(steps: int, **params: Any) -> Context:
-    return replace(context(**params), budget=Budget(steps=steps, samples=32 * steps, scored=(steps,)))
+    return replace(context(**params), steps=steps)
 
 
 @pytest.mark.parametrize("rank", [1, 4, 99])
@@ -165,9 +166,9 @@ def test_every_stage_can_be_copied_and_scored_without_changing_what_follows() ->
 def test_it_learns_the_target_within_the_budget(classes: int, params: dict[str, Any]) -> None:
     ctx, model = granted(60, target_classes=classes), learnt()
     assert ctx.target is not None
-    with Meter() as meter:
+    with Meter((3, 16, 16)) as meter:
         *_, adapted = attack(lr=1e-2, **params).attack(model, ctx)
-    assert meter.steps == 60 and meter.samples == ctx.budget.samples
+    assert meter.cost.steps == 60 and meter.cost.samples == 60 * 32 and meter.cost.flops > 0
     assert accuracy(adapted, ctx.target) > 0.9 and head(adapted).out_features == classes
 
 

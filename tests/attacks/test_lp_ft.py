@@ -12,11 +12,12 @@ from torch import nn
 from torch.nn import functional as F
 from toys import TIMM, context, learnt, same
 
+from ntbench.learn.meter import Meter
 from ntbench.learn.models import build, encoded, head, pack
-from ntbench.learn.train import Meter, accuracy
+from ntbench.learn.scoring import accuracy
 from ntbench.method import Context
 from ntbench.registry import registry
-from ntbench.types import Arch, Budget
+from ntbench.types import Arch
 
 
 def lp_ft(**params: Any) -> Any:
@@ -24,7 +25,7 @@ def lp_ft(**params: Any) -> Any:
 
 
 def granted(steps: int, **params: Any) -> Context:
-    return replace(context(**params), budget=Budget(steps=steps, samples=32 * steps, scored=(steps,)))
+    return replace(context(**params), steps=steps)
 
 
 def moved(model: nn.Module, before: dict[str, torch.Tensor]) -> set[str]:
@@ -89,12 +90,12 @@ def test_the_second_phase_is_fine_tuning_with_the_steps_that_are_left(params: di
 
 def test_features_are_computed_once() -> None:
     ctx, model = granted(10), learnt()
-    with Meter() as meter:
+    with Meter((3, 16, 16)) as meter:
         stages = lp_ft(head_share=0.5).attack(model, ctx)
         next(stages)
-        first = meter.flops
+        first = meter.cost.flops
         next(stages)
-        second = meter.flops - first
+        second = meter.cost.flops - first
     # A step of the head costs three passes through 256 x 3 weights for 32 samples.
     assert second == 2 * 2 * head(model).weight.numel() * 32
     assert first > 100 * second
@@ -105,9 +106,9 @@ def test_features_are_computed_once() -> None:
 def test_it_learns_the_target_within_the_budget(init: str, classes: int) -> None:
     ctx, model = granted(40, target_classes=classes), learnt()
     assert ctx.target is not None
-    with Meter() as meter:
+    with Meter((3, 16, 16)) as meter:
         *_, adapted = lp_ft(init=init).attack(model, ctx)
-    assert meter.steps == 40 and meter.samples == ctx.budget.samples
+    assert meter.cost.steps == 40 and meter.cost.samples == len(ctx.target) + 30 * 32
     assert accuracy(adapted, ctx.target) > 0.9 and head(adapted).out_features == classes
 
 

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 from toys import context, learnt
 
-from ntbench.learn.train import Meter, accuracy
+from ntbench.learn.meter import Meter
+from ntbench.learn.scoring import accuracy
 from ntbench.registry import registry
 
 
@@ -20,10 +21,10 @@ def merge(**params: Any) -> Any:
 @pytest.mark.parametrize("target_classes", [3, 5])
 def test_the_steps_of_both_phases_are_the_budget(target_classes: int) -> None:
     model, ctx = learnt(), context(target_classes)
-    with Meter() as meter:
+    with Meter((3, 16, 16)) as meter:
         stages = [stage is model for stage in merge(share=0.4).attack(model, ctx)]
     assert stages == [False] * 4 + [True] * 6
-    assert meter.steps == ctx.budget.steps and meter.samples <= ctx.budget.samples
+    assert meter.cost.steps == ctx.steps and meter.cost.samples == 320 + len(ctx.target)
     assert model(torch.zeros(2, 3, 16, 16)).shape == (2, target_classes)
 
 

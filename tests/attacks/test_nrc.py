@@ -20,6 +20,7 @@ from ntbench.types import Arch
 
 nrc = import_module("ntbench.attacks.nrc")
 shared = import_module("ntbench.attacks._adaptation")
+stepwise = import_module("ntbench.attacks._stepwise")
 
 
 def attack(**params: Any) -> Any:
@@ -82,7 +83,7 @@ def first_loss(model: nn.Module, ctx: Context) -> Tensor:
     assert ctx.target is not None
     inputs, logits = shared.encode_all(model, ctx.target.x)
     bank, scores = F.normalize(inputs), logits.softmax(1)
-    batches = shared.indexed_batches(ctx.target, ctx, 32, ctx.generator("batches"))
+    batches = stepwise.indexed_batches(ctx.target, 32, ctx.generator("batches"))
     x, own = next(batches)
     model.train()
     now, logits = shared.encode(model, x)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from toys import context, learnt
 
-from ntbench.learn.train import accuracy
+from ntbench.learn.scoring import accuracy
 from ntbench.registry import registry
 
 blend = import_module("ntbench.attacks._blending").blend

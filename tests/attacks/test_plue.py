@@ -11,11 +11,11 @@ import pytest
 import torch
 from toys import CNN, context, draw, learnt, on_timm_networks
 
+from ntbench.learn.meter import Meter
 from ntbench.learn.models import build, pack
-from ntbench.learn.train import Meter
 from ntbench.method import Context
 from ntbench.registry import registry
-from ntbench.types import Arch, Budget
+from ntbench.types import Arch
 
 adaptation = import_module("ntbench.attacks._adaptation")
 
@@ -29,7 +29,7 @@ def method() -> Any:
 
 
 def world(steps: int = 10, **shape: Any) -> Context:
-    return replace(context(**shape), budget=Budget(steps=steps, samples=32 * steps, scored=(steps,)))
+    return replace(context(**shape), steps=steps)
 
 
 def test_certainty_falls_from_one_to_one_over_e() -> None:
@@ -95,19 +95,19 @@ def test_the_public_slip_votes_with_one_neighbour(reference: bool, count: int, m
 def test_tiny_targets_will_do(count: int) -> None:
     ctx = world(steps=8)
     assert ctx.target is not None
-    with Meter() as meter:
+    with Meter((3, 16, 16)) as meter:
         stages = list(plue().attack(learnt(), replace(ctx, target=ctx.target.subset(torch.arange(count)))))
-    assert (len(stages), meter.steps, meter.samples) == (8, 8, 8 * count)
+    assert (len(stages), meter.cost.steps, meter.cost.samples) == (8, 8, 8 * count)
     pack(stages[-1])
 
 
 @on_timm_networks
 def test_it_runs_on_timm_networks_within_the_budget(arch: Arch) -> None:
-    with Meter() as meter:
+    with Meter((3, 16, 16)) as meter:
         for step, adapted in enumerate(plue().attack(build(arch, 3, seed=0), world(steps=3, arch=arch)), start=1):
-            assert meter.steps == step
+            assert meter.cost.steps == step
             pack(adapted)
-    assert meter.samples <= 3 * 32
+    assert meter.cost.samples <= 3 * 32
 
 
 def test_other_class_counts_are_refused() -> None:

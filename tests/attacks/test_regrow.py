@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from toys import context, learnt
 
 from ntbench.registry import registry
-from ntbench.types import Budget
 
 module = import_module("ntbench.attacks.regrow")
 FREEZING = {"optimizer": "sgd", "lr": 1e-50}  # one step of this changes no weight
@@ -93,7 +92,7 @@ def test_boost_reaches_the_training() -> None:
     ends = []
     for boost in (1.0, 5.0):
         model, zeros = pruned()
-        ctx = replace(context(), budget=Budget(steps=1, samples=32, scored=(1,)))
+        ctx = replace(context(), steps=1)
         start = first(pruned()[0]).get_parameter("blocks.0.0.weight").detach()
         (end,) = regrow(optimizer="sgd", lr=0.1, boost=boost, schedule="constant").attack(model, ctx)
         ends.append(end.get_parameter("blocks.0.0.weight").detach() - start)

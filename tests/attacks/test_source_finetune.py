@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from importlib import import_module
 from typing import Any
 
 import pytest
@@ -12,35 +11,19 @@ from torch import nn
 from toys import context, learnt
 
 from ntbench.learn.models import pack
-from ntbench.learn.train import accuracy
+from ntbench.learn.scoring import accuracy
 from ntbench.method import Access, Context, Split
 from ntbench.registry import registry
-from ntbench.types import Budget
-
-owned_source = import_module("ntbench.attacks._source").owned_source
 
 
 def granted(**changes: Any) -> Context:
-    budget = Budget(steps=30, samples=960, scored=(30,))
-    return replace(context(), **({"target": None, "source_val": None, "budget": budget} | changes))
+    return replace(context(), **({"target": None, "source_val": None, "steps": 30} | changes))
 
 
 def attacked(ctx: Context, **params: Any) -> nn.Module:
     attack = registry.get("attack", "source_finetune")(**params)
     *_, model = attack.attack(learnt(), ctx)
     return model  # type: ignore[no-any-return]
-
-
-def test_what_is_owned_is_that_share_of_the_source_and_grows_with_it() -> None:
-    ctx = granted()
-    assert ctx.source is not None
-    few, more = (owned_source(ctx, share) for share in (0.1, 0.5))
-    assert len(few) == 12 and len(more) == 60 and len(owned_source(ctx, 1e-9)) == 1
-    assert torch.equal(few.x, more.x[:12])
-    matches = [(ctx.source.x == x).all((1, 2, 3)).nonzero().item() for x in more.x]
-    assert len(set(matches)) == 60 and torch.equal(ctx.source.y[matches], more.y)
-    other = owned_source(replace(ctx, seed=1), 0.1)
-    assert not torch.equal(other.x, few.x)
 
 
 def test_it_asks_for_the_source_alone_and_works_on_images_whatever_trains() -> None:
@@ -61,7 +44,7 @@ def test_labels_of_the_source_teach_a_new_head(scope: str) -> None:
     assert ctx.source is not None
     validation, turned = context().source_val, Split(ctx.source.x, (ctx.source.y + 1) % 3)
     assert validation is not None
-    settings = {"scope": scope, "init": "reinit", "optimizer": "adam", "lr": 3e-3, "share": 1.0}
+    settings = {"scope": scope, "init": "reinit", "optimizer": "adam", "lr": 3e-3}
     assert accuracy(attacked(ctx, **settings), validation) > 0.9
     assert accuracy(attacked(replace(ctx, source=turned), **settings), validation) < 0.1
 

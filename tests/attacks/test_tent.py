@@ -12,11 +12,12 @@ from torch import nn
 from torch.nn import functional as F
 from toys import CNN, TIMM, context, learnt, on_timm_networks
 
+from ntbench.learn.meter import Meter
 from ntbench.learn.models import build
-from ntbench.learn.train import Meter, accuracy
+from ntbench.learn.scoring import accuracy
 from ntbench.method import Context
 from ntbench.registry import registry
-from ntbench.types import Arch, Budget
+from ntbench.types import Arch
 
 NORMS = (nn.BatchNorm2d, nn.LayerNorm, nn.GroupNorm)
 
@@ -26,7 +27,7 @@ def tent(**params: Any) -> Any:
 
 
 def world(steps: int = 10, **shape: Any) -> Context:
-    return replace(context(**shape), budget=Budget(steps=steps, samples=32 * steps, scored=(steps,)))
+    return replace(context(**shape), steps=steps)
 
 
 def adapted(model: nn.Module, ctx: Context, **params: Any) -> nn.Module:
@@ -111,16 +112,16 @@ def test_dropout_stays_out_of_it() -> None:
 def test_tiny_targets_will_do(count: int) -> None:
     ctx = world(steps=5)
     assert ctx.target is not None
-    with Meter() as meter:
+    with Meter((3, 16, 16)) as meter:
         stages = list(tent().attack(learnt(), replace(ctx, target=ctx.target.subset(torch.arange(count)))))
-    assert (len(stages), meter.steps, meter.samples) == (5, 5, 5 * count)
+    assert (len(stages), meter.cost.steps, meter.cost.samples) == (5, 5, 5 * count)
 
 
 def test_a_step_takes_one_batch_of_samples() -> None:
-    with Meter() as meter:
+    with Meter((3, 16, 16)) as meter:
         for step, _ in enumerate(tent(batch_size=64).attack(learnt(), world(steps=7)), start=1):
-            assert meter.steps == step
-    assert (meter.steps, meter.samples) == (7, 7 * 32)
+            assert meter.cost.steps == step
+    assert (meter.cost.steps, meter.cost.samples) == (7, 7 * 32)
 
 
 def test_nets_without_affine_norms_are_refused() -> None:

@@ -14,8 +14,8 @@ from scipy.ndimage import gaussian_filter
 from scipy.stats import entropy
 from toys import context, draw, learnt
 
+from ntbench.learn.meter import Meter
 from ntbench.learn.models import pack
-from ntbench.learn.train import Meter
 from ntbench.registry import registry
 
 transntl = import_module("ntbench.attacks.transntl")
@@ -24,7 +24,7 @@ climb = import_module("ntbench.attacks._sam").climb
 
 def run(**params: Any) -> tuple[Any, Meter]:
     ctx = replace(context(), target=None)
-    with Meter() as meter:
+    with Meter((3, 16, 16)) as meter:
         *_, model = registry.get("attack", "transntl")(**params).attack(learnt(), ctx)
     return model, meter
 
@@ -102,9 +102,9 @@ def test_the_climb_has_its_closed_form_and_the_gradient_of_the_weights_themselve
     assert weights["a"].grad is not None and torch.equal(weights["a"].grad, torch.tensor([3.0, 3.0]))
 
 
-def test_two_passes_of_four_views_share_the_budget_of_a_batch() -> None:
+def test_every_view_has_a_whole_batch_and_both_passes_are_counted() -> None:
     _, meter = run()
-    assert (meter.steps, meter.samples) == (10, 320)
+    assert (meter.cost.steps, meter.cost.samples) == (10, 10 * 2 * 4 * 32)
 
 
 def test_rho_zero_is_no_climb() -> None:

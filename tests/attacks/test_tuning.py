@@ -14,10 +14,10 @@ from torch.nn import functional as F
 from toys import CNN, TIMM, context, domain, learnt, on_timm_networks
 
 from ntbench.learn.models import build, head, pack
-from ntbench.learn.train import SCHEDULES, create_optimizer, create_schedule
+from ntbench.learn.optim import SCHEDULES, create_optimizer, create_schedule
 from ntbench.method import Context, Split
 from ntbench.registry import registry
-from ntbench.types import Arch, Budget
+from ntbench.types import Arch
 
 tuning = import_module("ntbench.attacks._tuning")
 RATES = {
@@ -37,8 +37,7 @@ def finetune(**params: Any) -> Any:
 
 
 def granted(steps: int, target_classes: int = 3) -> Context:
-    budget = Budget(steps=steps, samples=32 * steps, scored=(steps,))
-    return replace(context(target_classes=target_classes, shift=1.0), budget=budget)
+    return replace(context(target_classes=target_classes, shift=1.0), steps=steps)
 
 
 @torch.no_grad()
