@@ -21,18 +21,17 @@ after Adam 1e-3 inside the mask on all samples .43 and .44, .37 and .45, .42 and
 
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ntbench.method import Context, Field, features, head, register
+from ntbench.method import Context, Field, head, register
 
 from ._admm import AdmmPruning
-from ._fisher import fisher_ratio
-from ._guard import SourceGuard
+from ._domains import Batch, both_features
+from ._guard import TOLERANCE, SourceGuard
 from ._heads import fitted_head
 from ._mmd import mmd
-from ._pruning import tune_masked
+from ._pruning import REMEDY, release_strongest, tune_masked
 
 
 @register
@@ -40,6 +39,7 @@ class NTP(AdmmPruning):
     """Prune by ADMM against the target, then tune on source inside the mask."""
 
     name = "ntp"
+    version = 2
     paper = "https://arxiv.org/abs/2410.08015"
     needs_target = True
     needs_target_labels = True
@@ -50,34 +50,38 @@ class NTP(AdmmPruning):
     source_head: Literal["trained", "frozen"] = "trained"
     alpha: float = Field(default=0.1, ge=0)
     ceiling: float = Field(default=10.0, gt=0)
-    strength: float = Field(default=100.0, ge=0)
     head_steps: int = Field(default=60, ge=1)
-    tune_steps: int = Field(default=120, ge=1)
+    tune_steps: int = Field(default=120, ge=0)
     tune_lr: float = Field(default=5e-3, gt=0)
     batch_size: int = Field(default=32, ge=1)
-    tolerance: float = Field(default=0.05, ge=0, le=1)
+    tolerance: float = Field(default=TOLERANCE, ge=0, le=1)
 
     def protect(self, model: nn.Module, ctx: Context) -> nn.Module:
         """Return the pruned model."""
         assert ctx.source is not None and ctx.target is not None
-        guard = SourceGuard(model, ctx, self.tolerance)
+        guard = SourceGuard(model, ctx, self.tolerance, REMEDY)
         size = min(self.batch_size, len(ctx.source), len(ctx.target))
         source = ctx.source.batches(size, ctx.generator("source"))
-        target = ctx.target.batches(size, ctx.generator("target"))
+        equal = ctx.target.batches(size, ctx.generator("target"))
+        target = equal if self.regulariser == "mmd" else self._target_batches(ctx)
         target_head = fitted_head(model, ctx, self.head_steps, self.lr, self.batch_size)
         own = set(head(model).parameters()) if self.source_head == "frozen" else set()
         weights, trained = self._pruned(model), [p for p in model.parameters() if p not in own]
         model.train()
-        masks = self._masks(weights, trained, lambda: self._loss(model, target_head, *next(source), *next(target)))
-        tune_masked(model, weights, masks, ctx, self.tune_steps, self.tune_lr, self.batch_size)
-        guard.insist()
+        stages = self._stages(
+            model, weights, trained, lambda: self._loss(model, target_head, next(source), next(target))
+        )
+        release_strongest(model, guard, stages, lambda masks: self._tune(model, weights, masks, ctx))
         return model
 
-    def _loss(self, model: nn.Module, target_head: nn.Linear, xs: Tensor, ys: Tensor, xt: Tensor, yt: Tensor) -> Tensor:
-        fs, ft = features(model, torch.cat([xs, xt])).chunk(2)
+    def _tune(self, model: nn.Module, weights: list[Tensor], masks: list[Tensor], ctx: Context) -> None:
+        tune_masked(model, weights, masks, ctx, self.tune_steps, self.tune_lr, self.batch_size)
+
+    def _loss(self, model: nn.Module, target_head: nn.Linear, source: Batch, target: Batch) -> Tensor:
+        (xs, ys), (xt, yt) = source, target
+        fs, ft = both_features(model, xs, xt)
         kept = F.cross_entropy(head(model)(fs), ys)
         leak = self.alpha * F.cross_entropy(target_head(ft), yt).clamp_max(self.ceiling)
-        fs, ft = F.normalize(fs, dim=1), F.normalize(ft, dim=1)
         if self.regulariser == "mmd":
-            return kept - leak * mmd(fs, ft).clamp_max(1)
-        return kept - leak + self.strength * fisher_ratio(ft, yt)
+            return kept - leak * mmd(F.normalize(fs, dim=1), F.normalize(ft, dim=1)).clamp_max(1)
+        return kept - leak + self._scatter(ft, yt)

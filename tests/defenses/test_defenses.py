@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from toys import context, defense, domain, learnt, same, under_global_seeds
 
+from ntbench.learn.fit import fit
 from ntbench.learn.models import features, head, pack
-from ntbench.learn.train import accuracy, fit
+from ntbench.learn.scoring import accuracy
 from ntbench.method import Context
 from ntbench.tasks.data import Split
 from ntbench.types import Training

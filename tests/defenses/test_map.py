@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from toys import context, defense, domain, on_timm_networks, pretrained, under_global_seeds
 
 from ntbench.learn.models import head, pack
-from ntbench.learn.train import accuracy
+from ntbench.learn.scoring import accuracy
 from ntbench.method import Context
 from ntbench.types import Arch
 

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from toys import context, defense, domain, draw, learnt, on_timm_networks, same, under_global_seeds
 
+from ntbench.learn.fit import fit
 from ntbench.learn.models import head, pack
-from ntbench.learn.train import accuracy, fit
+from ntbench.learn.scoring import accuracy
 from ntbench.method import Context
 from ntbench.types import Arch, Training
 

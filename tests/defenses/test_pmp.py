@@ -13,8 +13,9 @@ from pydantic import ValidationError
 from torch import nn
 from toys import CNN, context, defense, on_timm_networks, pretrained, under_global_seeds
 
+from ntbench.learn.meter import Meter
 from ntbench.learn.models import pack
-from ntbench.learn.train import Meter, accuracy
+from ntbench.learn.scoring import accuracy
 from ntbench.method import Context
 from ntbench.types import Arch
 

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from toys import context, defense, draw, learnt, same, under_global_seeds
 
 from ntbench.learn.models import build, features, head, pack
-from ntbench.learn.train import accuracy
+from ntbench.learn.scoring import accuracy
 from ntbench.tasks.data import Split
 from ntbench.types import Arch
 

@@ -14,8 +14,10 @@ from pydantic import ValidationError
 from scipy.stats import entropy
 from toys import context, defense, domain, draw, learnt, on_timm_networks, same, under_global_seeds
 
+from ntbench.learn.fit import fit
 from ntbench.learn.models import features, head, pack
-from ntbench.learn.train import accuracy, create_optimizer, fit
+from ntbench.learn.optim import create_optimizer
+from ntbench.learn.scoring import accuracy
 from ntbench.method import Context
 from ntbench.types import Arch, Training
 
