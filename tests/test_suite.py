@@ -124,6 +124,13 @@ def test_several_mistakes_are_told_at_once() -> None:
     ]
 
 
+def test_a_mistake_in_an_item_does_not_make_its_list_too_short() -> None:
+    with pytest.raises(UserError) as caught:
+        parse_suite(SMOKE.replace("levels =", "level ="), "x.toml")
+    keys = [line.split(" = ")[0].split(": ")[1] for line in str(caught.value).splitlines()]
+    assert sorted(keys) == ["tasks.0.level", "tasks.0.levels"]
+
+
 @pytest.mark.parametrize(
     ("name", "hint"),
     [
