@@ -56,7 +56,7 @@ def by_hand(training: Training, optimizer: Callable[[list[Tensor]], torch.optim.
 
 def climbed(fitted: Fit, ends: tuple[int, ...], meter: Meter | None = None) -> dict[int, Weights]:
     """Return the weights at every end, with the model scored at each of them as the engine does."""
-    found = {}
+    found: dict[int, Weights] = {}
     meter = meter or Meter((3, 8, 8))
     steps = fitted.climb(ends, meter)
     while True:
