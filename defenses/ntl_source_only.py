@@ -84,7 +84,7 @@ class NTLSourceOnly(Defense):
         return model
 
     def _neighbourhood(self, model: nn.Module, ctx: Context) -> Split:
-        """Return generated images, each with the label that it was drawn for; UnusableError where they don't carry it."""
+        """Return generated images, each with the label that it was drawn for; UnusableError where not carried."""
         assert ctx.source is not None
         classes = head(model).out_features
         size, noise = ctx.source.x.shape[-1], ctx.generator("noise")
@@ -101,7 +101,7 @@ class NTLSourceOnly(Defense):
         )
 
     def _check(self, model: nn.Module, pair: Pair, classes: int) -> None:
-        """Raise UnusableError where the source model does not see in drawn images the labels that they were drawn for."""
+        """Raise UnusableError where the source model sees other labels in drawn images than they were drawn for."""
         labels = torch.arange(classes).repeat_interleave(-(-DRAWN // classes)).to(head(model).weight.device)
         carried = accuracy(model, draw(pair.made, labels, pair.noise))
         if carried < self.carried:

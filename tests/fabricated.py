@@ -112,7 +112,9 @@ def trajectory(
         seconds=tuple(0.5 * s for s in steps),
         val=tuple(test if val is None else val),
         test=tuple(test),
-        correct=tuple("" for _ in steps) if right is None else tuple(pack_bits(np.asarray(r, dtype=bool)) for r in right),
+        correct=tuple("" for _ in steps)
+        if right is None
+        else tuple(pack_bits(np.asarray(r, dtype=bool)) for r in right),
         own=tuple(None for _ in steps) if own is None else tuple(own),
     )
 

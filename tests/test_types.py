@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -166,9 +167,9 @@ def test_budgets_rise_to_the_horizon_and_begin_near_an_eighth_of_t90(t90: float,
     budget = Budget(t90=t90, horizon=horizon, ratio=ratio)
     ends = budget.ends
     assert ends[-1] == budget.steps == max(1, round(horizon * t90))
-    assert all(a < b for a, b in zip(ends, ends[1:], strict=False)) and ends[0] >= 1
+    assert all(a < b for a, b in pairwise(ends)) and ends[0] >= 1
     # Rounded to whole steps, neighbours are a ratio apart and the first lies within one ratio above T90 / 8.
-    assert all(b <= ratio * (a + 0.5) + 0.5 for a, b in zip(ends, ends[1:], strict=False))
+    assert all(b <= ratio * (a + 0.5) + 0.5 for a, b in pairwise(ends))
     if horizon > 1 / 8:
         assert ends[0] <= max(1, round(ratio * t90 / 8)) and ends[0] >= math.floor(t90 / 8)
 

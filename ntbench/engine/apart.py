@@ -26,6 +26,11 @@ from ntbench.types import MethodSpec
 TALK_SECONDS = 60.0
 """What importing a file and answering a question may take."""
 SLACK = 2**20
+FAILURES: dict[str, type[Exception]] = {
+    "refused": UserError,
+    "unusable": UnusableError,
+    "diverged": FloatingPointError,
+}
 
 
 @dataclass(frozen=True)
@@ -53,17 +58,11 @@ class Line:
         """Return the next answer; raises what the child says went wrong, and what the watchdog found."""
         try:
             facts, tensors = receive(self.line, most + SLACK, self._watch)
-        except BrokenLineError as error:
-            raise RuntimeError(f"the process of the method ended: {error}") from None
-        status, error = facts.get("status"), str(facts.get("error", ""))
-        if status == "refused":
-            raise UserError(error)
-        if status == "unusable":
-            raise UnusableError(error)
-        if status == "diverged":
-            raise FloatingPointError(error)
+        except BrokenLineError as broken:
+            raise RuntimeError(f"the process of the method ended: {broken}") from None
+        status, reason = str(facts.get("status")), str(facts.get("error", ""))
         if status not in ("ok", "snapshot"):
-            raise RuntimeError(error or f"the method answers {status!r}")
+            raise FAILURES.get(status, RuntimeError)(reason or f"the method answers {status!r}")
         return facts, tensors
 
     def cpu_seconds(self) -> float:

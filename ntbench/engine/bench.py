@@ -27,6 +27,7 @@ from ntbench.suite import Limits
 from ntbench.tasks.data import Split
 from ntbench.types import Arch, Cell, Protection, Provenance, digest, pack_bits
 
+LIMITS = Limits()
 Artifact = tuple[Weights, Protection]
 Row = tuple[int, int, int, float, float, float, str, float | None]
 """A trajectory's columns at one budget."""
@@ -35,7 +36,7 @@ Row = tuple[int, int, int, float, float, float, str, float | None]
 class Bench:
     """What one cell works on: its data, its fresh models and its random numbers."""
 
-    def __init__(self, cell: Cell, device: torch.device, cache: Path | None, limits: Limits = Limits()) -> None:
+    def __init__(self, cell: Cell, device: torch.device, cache: Path | None, limits: Limits = LIMITS) -> None:
         """Take a recipe; data is loaded when it is first asked for. The limits are those of foreign code."""
         self.cell, self.device, self._limits = cell, device, limits
         self.shares = Shares(cell, cache)

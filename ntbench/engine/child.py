@@ -105,8 +105,8 @@ def _grant(request: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Grant:
     facts, device = request["grant"], torch.device(request["grant"]["device"])
     prefix = "weights."
     weights = {n.removeprefix(prefix): t.to(device) for n, t in tensors.items() if n.startswith(prefix)}
-    splits = {name: split_of(tensors, name, device) for name in ("source", "target", "source_val", "target_val")}
-    fields = facts | {"arch": Arch(**facts["arch"]), "ends": tuple(facts["ends"]), "device": device}
+    splits: Any = {name: split_of(tensors, name, device) for name in ("source", "target", "source_val", "target_val")}
+    fields: Any = facts | {"arch": Arch(**facts["arch"]), "ends": tuple(facts["ends"]), "device": device}
     return Grant(**fields, **splits, weights=weights)
 
 

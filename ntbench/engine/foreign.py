@@ -42,16 +42,17 @@ class ForeignDefense(Foreign):
     needs_target: ClassVar[bool]
     needs_target_labels: ClassVar[bool]
     masked: ClassVar[bool]
-    needs = classmethod(Defense.needs.__func__)  # type: ignore[attr-defined]
+    needs: Any = classmethod(Defense.needs.__func__)  # type: ignore[attr-defined]
 
 
 class ForeignAttack(Foreign):
     """A foreign attack."""
 
     access: ClassVar[Access]
-    needs = classmethod(Attack.needs.__func__)  # type: ignore[attr-defined]
+    needs: Any = classmethod(Attack.needs.__func__)  # type: ignore[attr-defined]
 
     def __getattr__(self, name: str) -> Any:
+        """Return what holds for the attack with its hyper-parameters."""
         if name.startswith("_"):
             raise AttributeError(name)
         return self._told[1][name]
