@@ -88,14 +88,11 @@ def transfers(unprotected: Interval) -> Iterator[Failure]:
         yield Failure("transfers", f"{said}: there is nothing to protect; take a closer source or more seeds")
 
 
-def inside(curves: Curves, runs: Sequence[Run], suite: Suite) -> Iterator[Failure]:
+def inside(curves: Curves, runs: Sequence[Run]) -> Iterator[Failure]:
     """Yield the counts at which the best run on a release has the lowest or highest rate of three or more."""
-    edges = _edges(curves, suite)
-    winners = _winners(curves, runs)
-    if not winners:
-        return
+    edges = _edges(curves)
     where: dict[tuple[int, int], list[str]] = {}
-    for count, run in winners:
+    for count, run in _winners(curves, runs):
         if run[1] in edges:
             where.setdefault(run, []).append(str(count))
     for (r, a), counts in where.items():
@@ -104,7 +101,7 @@ def inside(curves: Curves, runs: Sequence[Run], suite: Suite) -> Iterator[Failur
         yield Failure("inside", f"{said} {side} rate of its family, {rate:g}; add a {side.replace('est', 'er')} one")
 
 
-def _edges(curves: Curves, suite: Suite) -> dict[int, tuple[str, float]]:
+def _edges(curves: Curves) -> dict[int, tuple[str, float]]:
     families: dict[str, dict[int, float]] = {}
     for a, attack in enumerate(curves.attacks):
         rate = attack.params.get("lr")
@@ -192,7 +189,7 @@ def strong_runs(curves: Curves, pool: Pool) -> Iterator[Failure]:
 def row_failures(curves: Curves, row: Row, pool: Pool, track: Track, suite: Suite) -> list[Failure]:
     """Return what fails on one row alone."""
     return [
-        *inside(curves, pool.release, suite),
+        *inside(curves, pool.release),
         *complete(curves, row, track, suite),
         *strong_runs(curves, pool),
     ]

@@ -7,7 +7,7 @@ from scipy import stats
 from ntbench.measure.areas import Array
 from ntbench.measure.intervals import UNKNOWN, Sum, kind_of, mean_interval, moments, t_interval
 
-SEEDS, IMAGES, RUNS = 5, 60, 3000
+SEEDS, IMAGES, RUNS = 5, 60, 2000
 NOISE = [(0.05, 0.3, 0.3), (0.02, 0.1, 0.5), (0.0, 0.3, 0.3), (0.05, 0.0, 0.3), (0.0, 0.0, 0.3), (0.1, 0.05, 0.05)]
 """Standard deviations of seeds, images, and what is left."""
 
