@@ -58,12 +58,6 @@ def _paper_attack(record: Record) -> str:
     return f"{name} (mask kept)" if record.get("paper_mask") == "keep" and name != MISSING else name
 
 
-def _gates(record: Record) -> str:
-    # Where gates alone decide the verdict they stand there as the reason already.
-    said = text(record, "gates")
-    return MISSING if said == text(record, "reason") else said
-
-
 def _failed(record: Record) -> str:
     return f"{count(record.get('failed'))} of {count(record.get('cells'))}"
 
@@ -95,7 +89,7 @@ GATES = (
     DEFENSE,
     VERDICT,
     _words("Why", "reason"),
-    Column("Gates not passed", "gates", _gates, numeric=False),
+    _words("Gates not passed", "gates"),
     _number("Seeds", "seeds", count),
     Column("Cells failed", "failed", _failed),
 )

@@ -9,12 +9,13 @@ from typing import Any
 
 from ntbench.errors import UserError
 from ntbench.report.files import write_all
+from ntbench.report.glossary import GLOSSARIES
 from ntbench.report.origin import provenance, suite_facts
 from ntbench.report.pictures import Picture, map_pictures, mapped
 from ntbench.report.sections import Section, sections
 from ntbench.report.tables import MAPPED, Tables
 from ntbench.report.templating import html, latex, markdown
-from ntbench.report.views import View, failures, together
+from ntbench.report.views import View, failed, together
 from ntbench.suite import Suite
 from ntbench.types import Result
 
@@ -48,10 +49,11 @@ def report_files(tables: Tables, suite: Suite, origin: Mapping[str, Mapping[str,
     }
     context["inapplicable"] = int(tables.coverage["not_applicable"].sum())
     context["together"] = together(tables.tasks, tables.leaderboard)
-    context["failures"] = failures(tables.failures, {task.name: task.title for task in suite.tasks})
+    context["failures"] = failed(tables.failures, {task.name: task.title for task in suite.tasks})
     files = dict(tables.files)
     for picture in pictures:
         files |= {f"figures/{picture.stem}.{kind}": data for kind, data in picture.files.items()}
+    context["glossaries"] = {name: columns for name, columns in GLOSSARIES.items() if name in files}
     files["leaderboard.md"] = _encoded(markdown().get_template("leaderboard.md.j2").render(context))
     files |= {f"{name}.tex": _latex(views, suite) for name, views in _papers(parts).items() if views}
     return files | {"index.html": _encoded(html().get_template("index.html.j2").render(context))}

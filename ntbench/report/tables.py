@@ -12,7 +12,7 @@ from ntbench.measure import board, lines, tasks
 from ntbench.measure import factors as by_factor
 from ntbench.measure import tables as cells
 from ntbench.suite import Suite
-from ntbench.types import Result
+from ntbench.types import Result, domain_label
 
 DECIMALS = 6
 MAPPED = 3  # tasks from which a map of sources and targets is drawn
@@ -54,7 +54,7 @@ class Tables:
             factors=by_factor.factors_table(results, suite),
             tasks=tasks.tasks_table(results, suite),
             profiles=tasks.profiles_table(results, suite),
-            map=lines.map_table(results, suite),
+            map=_labelled(lines.map_table(results, suite)),
             detectable=lines.detectable(results, suite),
         )
 
@@ -69,6 +69,11 @@ class Tables:
         names = [field.name for field in fields(self) if field.name not in ("trajectories", "detectable")]
         named = {f"{n}.csv": _csv(getattr(self, n)) for n in names if self.several or n not in SEVERAL}
         return named | {"trajectories.parquet": _parquet(self.trajectories)}
+
+
+def _labelled(table: pd.DataFrame) -> pd.DataFrame:
+    # A domain may be a folder; where it lies on a machine is nobody's business.
+    return table.assign(**{end: table[end].map(domain_label) for end in ("source", "target")})
 
 
 def _csv(table: pd.DataFrame) -> bytes:

@@ -11,7 +11,7 @@ import pandas as pd
 from ntbench.report import columns as c
 from ntbench.report.columns import Column, filled
 from ntbench.report.display import MISSING, Record, line, listed, number, percent, records, yes
-from ntbench.report.sentences import brackets, ranking
+from ntbench.report.sentences import brackets, failures, ranking
 from ntbench.types import Task
 
 TRACKS = {
@@ -79,7 +79,7 @@ def tracks(board: pd.DataFrame, task: Task) -> list[View]:
 
 def claim(board: pd.DataFrame, task: Task) -> list[View]:
     """Return the table of what the papers' own attacks say, none where no row has one."""
-    rows = [r for r in ranking(board, task) if not (pd.isna(r["paper_slc"]) or yes(r, "baseline"))]
+    rows = [row for row in ranking(board, task) if yes(row, "ranked") and not pd.isna(row["paper_slc"])]
     note = (
         "The attack that a defense's paper evaluates with, against scratch under that same attack, beside the "
         "strongest attack against the baseline at its best. Below 0: worse for the attacker than scratch."
@@ -91,7 +91,7 @@ def details(board: pd.DataFrame, task: Task) -> list[View]:
     """Return everything else that is known about the rows of the ranked track."""
     rows = ranking(board, task)
     views = [
-        View("verdicts", "Verdicts and gates", c.GATES, rows),
+        _verdicts(rows),
         View("ranks", "Ranks and uplift", c.RANKS, rows),
         View("choice", "What the attacker chooses", c.CHOICE, rows),
         View("pace", "Speed-up to 90% in steps, and the release alone", c.PACE, rows, BOUNDS),
@@ -101,6 +101,26 @@ def details(board: pd.DataFrame, task: Task) -> list[View]:
         View("search", "Total compute: a search beside a grid", c.SEARCH, rows),
     ]
     return [view for view in views if not view.empty]
+
+
+def _verdicts(rows: Sequence[Record]) -> View:
+    # What every row fails stands once, in the note; where gates decide the verdict they are not repeated as its reason.
+    failed = [failures(row) for row in rows if not yes(row, "baseline")]
+    every = [failure for failure in failed[0] if all(failure in found for found in failed)] if failed else []
+    shown = [
+        {
+            **row,
+            "reason": "" if row["reason"] == row["gates"] else row["reason"],
+            "gates": _told(failure for failure in failures(row) if failure not in every),
+        }
+        for row in rows
+    ]
+    note = f"No row passes {_told(every)}." if every else ""
+    return View("verdicts", "Verdicts and gates", c.GATES, shown, note)
+
+
+def _told(failed: Iterable[tuple[str, str]]) -> str:
+    return "; ".join(f"{gate}: {reason}" for gate, reason in failed)
 
 
 def levels(table: pd.DataFrame, board: pd.DataFrame, task: Task) -> list[Record]:
@@ -161,7 +181,7 @@ def together(table: pd.DataFrame, board: pd.DataFrame) -> list[View]:
     return [View("tasks", "Over all tasks", c.TOGETHER, rows, note)] if rows else []
 
 
-def failures(table: pd.DataFrame, titles: dict[str, str]) -> View:
+def failed(table: pd.DataFrame, titles: dict[str, str]) -> View:
     """Return the cells that failed."""
     rows = [row | {"title": titles.get(row["task"], row["task"])} for row in records(table)]
     return View("failures", "Cells that failed", c.FAILURES, rows)
