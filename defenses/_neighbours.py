@@ -1,6 +1,7 @@
 """Images near a domain, drawn by a class-conditional generator that leaves it step by step (NTL, source-only)."""
 
 import copy
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -47,12 +48,14 @@ def learn(pair: Pair, batches: Batches, steps: int, lr: float) -> None:
 
 
 def leave(pair: Pair, batches: Batches, direction: int, bound: float, steps: int, lr: float) -> Pair:
-    """Return a copy whose generator has gone from the domain as far as an MMD of `bound`, along one direction.
+    """Return a copy whose generator has gone `bound` further from the domain in MMD, along one direction.
 
-    Loss: CE(class of drawn, y) / 2 - min(bound, MMD(drawn, real)) on the discriminator's features. The discriminator
-    and the first direction / 4 of the generator's hidden channels stand still.
+    Loss: CE(class of drawn, y) / 2 - min(bound, MMD(drawn, real) - MMD at the start) on the discriminator's features,
+    since the MMD of two batches of one domain is not 0 but of the size of the public bounds. The discriminator and the
+    first direction / 4 of the generator's hidden channels stand still.
     """
     moved = Pair(copy.deepcopy(pair.made), pair.judge, pair.noise)
+    start = distance(pair, batches)
     freeze_channels(moved.made.decoder, direction)
     optimizer = create_optimizer(moved.made.parameters(), "adam", lr, betas=BETAS)
     for step in range(1, steps + 1):
@@ -60,8 +63,17 @@ def leave(pair: Pair, batches: Batches, direction: int, bound: float, steps: int
         with torch.no_grad():
             real, _, _ = pair.judge(x)
         drawn, _, logits = pair.judge(moved.made(y, pair.noise))
-        descend(optimizer, F.cross_entropy(logits, y) / 2 - mmd(drawn, real).clamp_max(bound), step)
+        descend(optimizer, F.cross_entropy(logits, y) / 2 - (mmd(drawn, real) - start).clamp_max(bound), step)
     return moved
+
+
+@torch.no_grad()
+def distance(pair: Pair, batches: Batches, draws: int = 4) -> float:
+    """Return the mean MMD, on the discriminator's features, of some batches drawn and real."""
+    found = []
+    for x, y in itertools.islice(batches, draws):
+        found.append(mmd(pair.judge(pair.made(y, pair.noise))[0], pair.judge(x)[0]))
+    return float(torch.stack(found).mean())
 
 
 @torch.no_grad()
@@ -71,7 +83,7 @@ def draw(made: nn.Module, labels: Tensor, noise: torch.Generator) -> Split:
 
 
 def neighbours(pair: Pair, batches: Batches, rounds: int, reach: float, steps: int, lr: float, count: int) -> Split:
-    """Return `count` samples for each of the four directions of every round; round r goes as far as reach * (r + 1)."""
+    """Return `count` samples for each of the four directions of every round; round r goes reach * (r + 1) further."""
     pair.judge.requires_grad_(False)
     drawn = []
     for bound in (reach * (r + 1) for r in range(rounds)):

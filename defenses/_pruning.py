@@ -1,11 +1,59 @@
-"""Masks over the weights of an encoder: which weights count, how many stay, and training inside the mask."""
+"""Masks over the weights of an encoder: which weights count, how many stay, and how far the source lets pruning go."""
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from ntbench.method import Context, Training, fit, head
+
+from ._guard import SourceGuard
+
+REMEDY = "a lower `sparsity`, more `tune_steps` or a lower `tune_lr`"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A state on the way of a pruning: all weights, and the masks over the prunable ones."""
+
+    state: dict[str, Tensor]
+    masks: list[Tensor]
+
+    @classmethod
+    def of(cls, model: nn.Module, masks: Sequence[Tensor]) -> "Stage":
+        """Keep a copy of a model as it is, with its masks."""
+        return cls(copy.deepcopy(model.state_dict()), list(masks))
+
+
+def release_strongest(
+    model: nn.Module, guard: SourceGuard, stages: Iterable[Stage], tune: Callable[[list[Tensor]], None]
+) -> None:
+    """Leave the last stage, tuned inside its masks, that the guard lets pass, found by halving the way to it.
+
+    What is released is then sparser than any other stage that was tried and passed. UnusableError where none passes.
+    """
+    way = list(stages)
+    passed, failed = -1, len(way)
+    tried = failed - 1
+    while passed < tried:
+        model.load_state_dict(way[tried].state)
+        if _survives(guard, tune, way[tried].masks):
+            passed = tried
+        else:
+            failed = tried
+        tried = (passed + failed) // 2
+    guard.restore()
+
+
+def _survives(guard: SourceGuard, tune: Callable[[list[Tensor]], None], masks: list[Tensor], rounds: int = 2) -> bool:
+    """Return whether tuning inside masks brings the source back, in one round or, where it does not, in one more."""
+    for _ in range(rounds):
+        tune(masks)
+        if guard.holds():
+            return True
+    return False
 
 
 def encoder_weights(model: nn.Module, batch_norm: bool = False) -> list[Tensor]:
@@ -32,6 +80,11 @@ def largest(tensors: Sequence[Tensor], sparsity: float) -> list[Tensor]:
     return [part.view(t.shape) for part, t in zip(parts, tensors, strict=True)]
 
 
+def sparsity_of(masks: Sequence[Tensor]) -> float:
+    """Return the share of entries that masks drop."""
+    return 1 - sum(int(m.sum()) for m in masks) / sum(m.numel() for m in masks)
+
+
 def cubic_sparsity(final: float, step: int, steps: int) -> float:
     """Return final * (1 - (1 - step / steps)^3), and `final` from `steps` on (Zhu and Gupta 2017, eq. 1, from 0)."""
     return final * (1 - (1 - min(1.0, step / steps)) ** 3)
@@ -56,6 +109,8 @@ def tune_masked(
     """Train on source with Adam at a falling rate, and put the zeros outside the masks back after every step."""
     assert ctx.source is not None
     clear(weights, masks)
+    if not steps:
+        return
     training = Training(optimizer="adam", lr=lr, schedule="linear", steps=steps, batch_size=batch_size)
     for _ in fit(model, ctx.source, training, ctx.generator("tune"), after_step=lambda: clear(weights, masks)):
         pass

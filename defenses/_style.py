@@ -1,5 +1,6 @@
-"""Style of feature maps: the statistics of their channels at stage borders, and how part of a batch takes them on."""
+"""Style of feature maps: the statistics of their channels at stage borders, and how other images take them on."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -82,19 +83,23 @@ def restyle(x: Tensor, style: Style, mixers: Tensor, own: Style | None = None) -
     return torch.addcmul(shift[:, None], x, scale[:, None])
 
 
+def _rows(border: Border, maps: Tensor) -> Tensor:
+    return maps.movedim(border.axis, -1).flatten(1, -2)
+
+
 def joined(styles: list[Style]) -> Tensor:
     """Return means and deviations of all borders side by side: mean, deviation, mean, deviation, ..."""
     return torch.cat([part for style in styles for part in style], 1)
 
 
 class StyleTransfer:
-    """Lets the second part of a batch take on the style of the first at every stage border of a model.
+    """Lets images take on the style of others at every stage border of a model.
 
     Mixers are drawn as torch initialises 1x1 convolutions: anew for every call, once, or once and then learned.
     """
 
     def __init__(self, model: nn.Module, x: Tensor, kind: Kind, normalise: bool, generator: torch.Generator) -> None:
-        """Find the borders with a few images x; `normalise` takes a part's own style away first."""
+        """Find the borders with a few images x; `normalise` takes their own style away first."""
         self._model, self._kind, self._normalise, self._generator = model, kind, normalise, generator
         self.borders = find_borders(model, x)
         self._mixers = [self._draw(border).requires_grad_(kind == "learned") for border in self.borders]
@@ -103,46 +108,43 @@ class StyleTransfer:
         """Return the mixers that are to be trained."""
         return self._mixers if self._kind == "learned" else []
 
-    def features(self, x: Tensor, parts: int = 1) -> tuple[Tensor, list[Style]]:
-        """Return the features [n, d] of `parts` equal parts and the styles, as they came in, at every border.
-
-        Styles are those of all parts, or of the first where nothing is normalised. One part alone stays as it is. The
-        hooks live as long as the call.
-        """
+    def observe(self, x: Tensor) -> tuple[Tensor, list[Style]]:
+        """Return the features [n, d] of images as they are, and their style at every border."""
         styles: list[Style] = []
-        anew = self._kind == "random_per_call" and parts > 1
-        mixers = [self._draw(border) for border in self.borders] if anew else self._mixers
-        handles = [
-            border.module.register_forward_hook(partial(self._pass_on, border, mix, parts, styles))
-            for border, mix in zip(self.borders, mixers, strict=True)
-        ]
-        try:
-            return features(self._model, x), styles
-        finally:
-            for handle in handles:
-                handle.remove()
+
+        def note(border: Border, module: nn.Module, args: Any, maps: Tensor) -> None:
+            styles.append(statistics(_rows(border, maps)))
+
+        return self._hooked(x, [partial(note, border) for border in self.borders]), styles
+
+    def restyled(self, x: Tensor, givers: list[Style]) -> Tensor:
+        """Return the features [n, d] of images that take on the style of a giver [n] at every border."""
+        mixers = [self._draw(border) for border in self.borders] if self._kind == "random_per_call" else self._mixers
+
+        def change(border: Border, mix: Tensor, giver: Style, module: nn.Module, args: Any, maps: Tensor) -> Tensor:
+            rows = _rows(border, maps)
+            taken = restyle(rows, giver, mix, statistics(rows) if self._normalise else None)
+            return taken.view(maps.movedim(border.axis, -1).shape).movedim(-1, border.axis)
+
+        changes = zip(self.borders, mixers, givers, strict=True)
+        return self._hooked(x, [partial(change, *parts) for parts in changes])
 
     @torch.no_grad()
     def look(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the features and the joined styles of any number of images, in eval mode, which is left on."""
         self._model.eval()
-        passes = [self.features(part) for part in x.split(200)]
+        passes = [self.observe(part) for part in x.split(200)]
         return torch.cat([f for f, _ in passes]), torch.cat([joined(styles) for _, styles in passes])
 
-    def _pass_on(
-        self, border: Border, mix: Tensor, parts: int, styles: list[Style], module: nn.Module, args: Any, x: Tensor
-    ) -> Tensor | None:
-        maps = x.movedim(border.axis, -1)
-        rows = maps.flatten(1, -2)
-        mean, deviation = style = statistics(rows if self._normalise else rows.chunk(parts)[0])
-        styles.append(style)
-        if parts == 1:
-            return None
-        giver, taker, *rest = rows.chunk(parts)
-        n = len(giver)
-        own = (mean[n : 2 * n], deviation[n : 2 * n]) if self._normalise else None
-        restyled = torch.cat([giver, restyle(taker, (mean[:n], deviation[:n]), mix, own), *rest])
-        return restyled.view(maps.shape).movedim(-1, border.axis)
+    def _hooked(self, x: Tensor, hooks: list[Callable[..., Any]]) -> Tensor:
+        """Return the features of images, with a hook at every border that lives as long as the call."""
+        pairs = zip(self.borders, hooks, strict=True)
+        handles = [border.module.register_forward_hook(hook) for border, hook in pairs]
+        try:
+            return features(self._model, x)
+        finally:
+            for handle in handles:
+                handle.remove()
 
     def _draw(self, border: Border) -> Tensor:
         bound = border.channels**-0.5

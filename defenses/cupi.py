@@ -10,7 +10,8 @@ value of every sample, at first the given model's, not restyled.
 
 Deviations: the public code has epoch + 1/E in k (`k_schedule="reference"`), which saturates the bounds. Epochs are E
 equal shares of the steps. Features are the classifier's input, without another bottleneck. Where class counts differ,
-memories hold one class. Styles, borders, scale, the head for other classes, rate, clip and guard are as in `cuti`.
+memories hold one class. Styles, borders, scale, statistics of batch norm, the head for other classes, rate, clip and
+guard are as in `cuti`.
 """
 
 from typing import Literal
@@ -26,15 +27,14 @@ from ntbench.method import (
     Schedule,
     Split,
     create_optimizer,
-    create_schedule,
-    descend,
     head,
     register,
 )
 
 from ._bounded import Scale, label_loss
-from ._guard import SourceGuard
-from ._heads import target_head
+from ._domains import Batch, descend_both, pairs, passing, repairing, watched
+from ._guard import TOLERANCE, SourceGuard
+from ._heads import target_judge
 from ._memory import ClassMemory, numbered
 from ._style import Kind, Style, StyleTransfer, joined
 
@@ -44,6 +44,7 @@ class CUPI(Defense):
     """Train against the plain and the restyled target at once, with class-wise memories of features and styles."""
 
     name = "cupi"
+    version = 2
     paper = "https://arxiv.org/abs/2408.13161"
     needs_target = True
     needs_target_labels = True
@@ -54,15 +55,17 @@ class CUPI(Defense):
     k_max: float = Field(default=0.1, ge=0)
     k_schedule: Literal["corrected", "reference"] = "corrected"
     epochs: int = Field(default=30, ge=1)
-    scale: Scale = "nats"
+    scale: Scale = "klmean"
     steps: int = Field(default=250, ge=1)
     lr: float = Field(default=5e-4, gt=0)
     schedule: Schedule = "linear"
     batch_size: int = Field(default=32, ge=1)
     clip: float = Field(default=5.0, gt=0)
     head_steps: int = Field(default=100, ge=1)
-    check_every: int = Field(default=25, ge=1)
-    tolerance: float = Field(default=0.02, ge=0, le=1)
+    refits: int = Field(default=5, ge=0)
+    checks: int = Field(default=10, ge=1)
+    repair_steps: int = Field(default=24, ge=0)
+    tolerance: float = Field(default=TOLERANCE, ge=0, le=1)
 
     def k(self, step: int) -> float:
         """Return the weight of the memory terms at a step, counted from 1."""
@@ -73,29 +76,30 @@ class CUPI(Defense):
     def protect(self, model: nn.Module, ctx: Context) -> nn.Module:
         """Return the last model within tolerance on the way down the loss."""
         assert ctx.source is not None and ctx.target is not None
-        size = min(self.batch_size, len(ctx.source), len(ctx.target))
-        source = numbered(ctx.source).batches(size, ctx.generator("source"))
-        target = numbered(ctx.target).batches(size, ctx.generator("target"))
         guard = SourceGuard(model, ctx, self.tolerance)
-        judge = target_head(model, ctx, self.head_steps)
+        judge = target_judge(model, ctx, self.head_steps, self.refits)
         styles = StyleTransfer(model, ctx.source.x[:2], self.style, normalise=True, generator=ctx.generator("style"))
         memory = _Memories(styles, ctx.source, ctx.target, head(model).out_features == ctx.target_classes)
         optimizer = create_optimizer([*model.parameters(), *styles.parameters()], "adam", self.lr)
-        set_rate = create_schedule(optimizer, self.schedule, self.steps)
+        weights = iter([self.k(step) for step in range(1, self.steps + 1)])
+        ys, yt = ctx.source.y, ctx.target.y
+
+        def loss(source: Batch, target: Batch) -> Tensor:
+            (xs, i), (xt, j) = source, target
+            fs, s = styles.observe(xs)
+            with passing(model):
+                fc = styles.restyled(xt, s)
+                ft, t = styles.observe(xt)
+            l_c, l_t = ((self.alpha * label_loss(judge(f, yt[j]), yt[j], self.scale)).clamp_max(1) for f in (fc, ft))
+            d_s, d_t, m_t, v_t = (next(weights) * memory.gaps(i, j, (fs, fc, ft), (s, t))).clamp_max(1)
+            kept = label_loss(head(model)(fs), ys[i], self.scale)
+            return kept - l_c - l_t - d_s + d_t - m_t - v_t
+
+        batches = pairs(numbered(ctx.source), numbered(ctx.target), self.batch_size, ctx)
         model.train()
-        for step in range(1, self.steps + 1):
-            (xs, i), (xt, j) = next(source), next(target)
-            f, seen = styles.features(torch.cat([xs, xt, xt]), parts=3)
-            fs, fc, ft = f.chunk(3)
-            ys, yt = ctx.source.y[i], ctx.target.y[j]
-            l_c, l_t = ((self.alpha * label_loss(judge(x), yt, self.scale)).clamp_max(1) for x in (fc, ft))
-            d_s, d_t, m_t, v_t = (self.k(step) * memory.gaps(i, j, f, seen)).clamp_max(1)
-            kept = label_loss(head(model)(fs), ys, self.scale)
-            descend(optimizer, kept - l_c - l_t - d_s + d_t - m_t - v_t, step, self.clip)
-            set_rate(step)
-            if step % self.check_every == 0 or step == self.steps:
-                guard.holds()
-        guard.restore()
+        training = descend_both(batches, loss, optimizer, self.steps, self.clip, self.schedule)
+        look = repairing(guard, model, ctx, self.lr, self.batch_size, self.repair_steps)
+        watched(guard, training, self.steps, self.checks, look)
         return model
 
 
@@ -110,9 +114,14 @@ class _Memories:
         self._styles = ClassMemory(styles.look(source.x)[1], self._ys, classes)
         self._restyled = ClassMemory(styles.look(target.x)[0], self._yt, classes)
 
-    def gaps(self, i: Tensor, j: Tensor, f: Tensor, seen: list[Style]) -> Tensor:
-        """Refresh with source samples i and target samples j, and return D_s, D_t, M_t and V_t, [4]."""
-        (fs, fc, ft), (s, _, t) = f.chunk(3), joined(seen).chunk(3)
+    def gaps(
+        self, i: Tensor, j: Tensor, f: tuple[Tensor, Tensor, Tensor], seen: tuple[list[Style], list[Style]]
+    ) -> Tensor:
+        """Refresh with source samples i and target samples j, and return D_s, D_t, M_t and V_t, [4].
+
+        Features are those of the source, the restyled and the plain target; styles those of the source and the target.
+        """
+        (fs, fc, ft), (s, t) = f, map(joined, seen)
         self._restyled.refresh(j, fc)
         self._styles.refresh(i, s)
         ys, yt, centres = self._ys[i], self._yt[j], self._restyled.means()

@@ -3,7 +3,9 @@
 Paper: Zheng et al., ICML 2025, "Model Immunization from a Condition Number Perspective". With the Gram matrices
 S1 and S2 (k by k, eigenvalues s) of source and target features in a batch, in double precision:
 L = CE_S + well * (smax(S1)^2 / 2 - |S1|_F^2 / (2 k)) + ill / (|S2|_F^2 / (2 k) - smin(S2)^2 / 2).
-The threat is gradient descent on a new linear head, whose rate is set by the condition number of S2.
+The threat, and so the paper's attack, is plain gradient descent (SGD) on a new linear head while the encoder stands
+still: its rate of convergence is set by the condition number of S2. digits to digits_m, best of four rates: .757
+without a defense, .393 with it; Adam on the head, which rescales the directions, .713 and .562.
 
 Deviations: with fewer samples in a batch than features, X^T X is singular and smin plays no part, so the eigenvalues
 are those of the smaller of X^T X and X X^T (`gram="features"`: always X^T X, as in the public code, whose k is the
@@ -14,16 +16,18 @@ preconditioner of the paper's linear model is left out, as in its deep networks.
 the last one within `tolerance` of the start on source validation data is released.
 """
 
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ntbench.method import Context, Defense, Field, create_optimizer, descend, features, head, register
+from ntbench.method import Context, Defense, Field, create_optimizer, features, head, register
 
 from ._condition import Gram, gram, ill_conditioned, well_conditioned
-from ._guard import SourceGuard
+from ._domains import Batch, both_features, descend_both, pairs, watched
+from ._guard import TOLERANCE, SourceGuard
 
 
 @register
@@ -31,6 +35,7 @@ class Immunize(Defense):
     """Train with the two condition-number regularisers."""
 
     name = "immunize"
+    version = 2
     paper = "https://arxiv.org/abs/2505.23760"
     needs_target = True
 
@@ -42,29 +47,28 @@ class Immunize(Defense):
     clip: float = Field(default=5.0, gt=0)
     rounds: int = Field(default=10, ge=1)
     steps: int = Field(default=25, ge=1)
-    tolerance: float = Field(default=0.02, ge=0, le=1)
+    tolerance: float = Field(default=TOLERANCE, ge=0, le=1)
     batch_size: int = Field(default=64, ge=1)
 
     def protect(self, model: nn.Module, ctx: Context) -> nn.Module:
         """Return the last model whose source accuracy on validation data is within tolerance of the start."""
         assert ctx.source is not None and ctx.target is not None
         guard = SourceGuard(model, ctx, self.tolerance)
-        source = ctx.source.batches(self.batch_size, ctx.generator("source"))
-        target = ctx.target.batches(self.batch_size, ctx.generator("target"))
+        batches = pairs(ctx.source, ctx.target, self.batch_size, ctx)
         optimizer = create_optimizer(model.parameters(), "adam", self.lr)
         model.eval()
-        units: tuple[Tensor, Tensor] | None = None
-        for step in range(1, self.rounds * self.steps + 1):
-            (xs, ys), (xt, _) = next(source), next(target)
-            fs, ft = features(model, torch.cat([xs, xt])).tensor_split([len(xs)])
-            units = units or (self._unit(fs), self._unit(ft))
-            s1, s2 = gram(fs / units[0], self.gram), gram(ft / units[1], self.gram)
-            penalty = self.well * well_conditioned(s1) + self.ill * ill_conditioned(s2)
-            descend(optimizer, F.cross_entropy(head(model)(fs), ys) + penalty, step, self.clip)
-            if step % self.steps == 0:
-                guard.holds()
-        guard.restore()
+        with torch.no_grad():
+            units = [self._unit(features(model, data.x[: self.batch_size])) for data in (ctx.source, ctx.target)]
+        steps = self.rounds * self.steps
+        training = descend_both(batches, partial(self._loss, model, units), optimizer, steps, self.clip)
+        watched(guard, training, steps, self.rounds)
         return model
+
+    def _loss(self, model: nn.Module, units: list[Tensor], source: Batch, target: Batch) -> Tensor:
+        fs, ft = both_features(model, source[0], target[0])
+        s1, s2 = gram(fs / units[0], self.gram), gram(ft / units[1], self.gram)
+        penalty = self.well * well_conditioned(s1) + self.ill * ill_conditioned(s2)
+        return F.cross_entropy(head(model)(fs), source[1]) + penalty
 
     def _unit(self, x: Tensor) -> Tensor:
         """Return what to divide features [n, d] by, so that the mean eigenvalue of their Gram matrix is 1."""

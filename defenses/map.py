@@ -25,13 +25,12 @@ from ntbench.method import (
     Defense,
     Field,
     create_optimizer,
-    create_schedule,
-    descend,
     head,
     register,
 )
 
-from ._guard import SourceGuard
+from ._domains import Batch, descend_both, pairs
+from ._guard import TOLERANCE, SourceGuard
 from ._heads import target_head
 from ._pruning import encoder_weights
 from ._straight_through import binary, features_with
@@ -55,15 +54,13 @@ class MAP(Defense):
     rounds: int = Field(default=15, ge=1)
     steps: int = Field(default=20, ge=1)
     head_steps: int = Field(default=100, ge=1)
-    tolerance: float = Field(default=0.02, ge=0, le=1)
+    tolerance: float = Field(default=TOLERANCE, ge=0, le=1)
     batch_size: int = Field(default=32, ge=1)
 
     def protect(self, model: nn.Module, ctx: Context) -> nn.Module:
         """Return the masked model."""
         assert ctx.source is not None and ctx.target is not None
         guard = SourceGuard(model, ctx, self.tolerance)
-        source = ctx.source.batches(self.batch_size, ctx.generator("source"))
-        target = ctx.target.batches(self.batch_size, ctx.generator("target"))
         trained = [p for p in model.parameters() if p.requires_grad]
         model.eval().requires_grad_(False)
         classify, leak = head(model), target_head(model, ctx, self.head_steps)
@@ -71,14 +68,16 @@ class MAP(Defense):
         frozen = {name: p.clone() for name, p in model.named_parameters() if id(p) in masked}
         scores = {name: torch.ones_like(w, requires_grad=True) for name, w in frozen.items()}
         optimizer = create_optimizer(scores.values(), "adam", self.lr)
-        set_rate = create_schedule(optimizer, "linear", self.rounds * self.steps)
-        for step in range(1, self.rounds * self.steps + 1):
-            (xs, ys), (xt, yt) = next(source), next(target)
+        steps = self.rounds * self.steps
+
+        def loss(source: Batch, target: Batch) -> Tensor:
             kept = {name: w * binary(scores[name], self.threshold) for name, w in frozen.items()}
-            fs, ft = features_with(model, kept, torch.cat([xs, xt])).tensor_split([len(xs)])
-            loss = F.cross_entropy(classify(fs), ys) - self._harm(F.cross_entropy(leak(ft), yt, reduction="none"))
-            descend(optimizer, loss, step)
-            set_rate(step)
+            fs, ft = features_with(model, kept, torch.cat([source[0], target[0]])).tensor_split([len(source[0])])
+            harm = self._harm(F.cross_entropy(leak(ft), target[1], reduction="none"))
+            return F.cross_entropy(classify(fs), source[1]) - harm
+
+        batches = pairs(ctx.source, ctx.target, self.batch_size, ctx)
+        for step in descend_both(batches, loss, optimizer, steps, schedule="linear"):
             if step % self.steps == 0:
                 self._write(model, frozen, scores)
                 guard.holds()

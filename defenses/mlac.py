@@ -11,14 +11,15 @@ Deviations: first order (public code: second order through all steps); then dC/d
 theta_0>, and by the envelope theorem W counts as a constant, found by projected gradient descent (public code: a
 differentiable convex solver). With probability `own_head`, where class counts agree, the copy starts from the model's
 own head in place of w. C is taken on fresh batches, never before the first step; the adversary lowers C and not CE; the
-norm of its gradient is not penalised; its rate is not clamped. Each loop ends with `source_steps` on CE_S, and
+norm of its gradient is not penalised; its rate has an Adam step of its own (`rate_lr`, in the logarithm) and is not
+clamped. Each loop ends with `source_steps` on CE_S, and
 `repair_steps` more where source accuracy on validation data is more than `tolerance` below the start; the last state
 within it is released. Buffers stay out of the simulation.
 """
 
 import copy
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -26,9 +27,10 @@ from torch.nn import functional as F
 
 from ntbench.method import Context, Defense, Field, create_optimizer, descend, head, register
 
-from ._guard import SourceGuard
+from ._domains import keep_source
+from ._guard import TOLERANCE, SourceGuard
 from ._losses import recoded_cross_entropy
-from ._meta import Batches, attack_steps, attackers_copy, keep_source, linear, weighted_sum
+from ._meta import Batches, attack_steps, attackers_copy, linear, weighted_sum
 
 
 @register
@@ -36,6 +38,7 @@ class MLAC(Defense):
     """Censor the target for an adversary that learns its head and its rate, and train on source."""
 
     name = "mlac"
+    version = 2
     paper = "https://arxiv.org/abs/2211.14946"
     needs_target = True
     needs_target_labels = True
@@ -49,13 +52,14 @@ class MLAC(Defense):
     own_head: float = Field(default=0.5, ge=0, le=1)
     inner_lr: float = Field(default=3e-3, gt=0)
     adversary_lr: float = Field(default=1e-2, gt=0)
+    rate_lr: float = Field(default=0.1, gt=0)
     strength: float = Field(default=4.0, ge=0)
     lr: float = Field(default=1e-2, gt=0)
     clip: float = Field(default=5.0, gt=0)
     source_steps: int = Field(default=12, ge=0)
     source_lr: float = Field(default=1e-3, gt=0)
     repair_steps: int = Field(default=24, ge=0)
-    tolerance: float = Field(default=0.02, ge=0, le=1)
+    tolerance: float = Field(default=TOLERANCE, ge=0, le=1)
     batch_size: int = Field(default=32, ge=1)
 
     def protect(self, model: nn.Module, ctx: Context) -> nn.Module:
@@ -67,7 +71,8 @@ class MLAC(Defense):
         first, _, _ = attackers_copy(model, ctx.target_classes, 1.0, chance)
         classifier = copy.deepcopy(head(first))
         log_rate = nn.Parameter(torch.tensor(math.log(self.inner_lr), device=ctx.device))
-        learn = create_optimizer([*classifier.parameters(), log_rate], "adam", self.adversary_lr)
+        rate: dict[str, Any] = {"params": [log_rate], "lr": self.rate_lr}
+        learn = create_optimizer([{"params": [*classifier.parameters()]}, rate], "adam", self.adversary_lr)
         censor = create_optimizer(model.parameters(), "adam", self.lr)
         train = create_optimizer(model.parameters(), "adam", self.source_lr)
         guard, steps = SourceGuard(model, ctx, self.tolerance), (self.source_steps, self.repair_steps)

@@ -8,26 +8,26 @@ channels; B/W is the between-class over the within-class scatter. Pruning reads 
 
 Deviations: the public code first trains the encoder on source labels and then prunes it with the supervised loss; here
 the contrastive loss takes the place of CE_S, a proposal of ours, and no CE_T is subtracted. Views of source and images
-of target share a batch; the projector trains along; training goes on inside the mask under the contrastive loss;
-features are pooled; gradients are clipped; `topk` and `batch_norm` are those of `ntp`. At the end a linear head is
-fitted on source labels while the encoder stands still. The pretrained model that is handed in is thrown away: what
-source accuracy is held against, with `tolerance` on validation data, is that of a linear head on the unprotected
-contrastive encoder, which is what `simclr` releases.
+of target pass apart under batch norm; the projector trains along; training goes on inside the mask under the
+contrastive loss; features are pooled; gradients are clipped; `ratio`, `topk` and `batch_norm` are those of `ntp`. At
+the end a linear head is fitted on source labels while the encoder stands still. The pretrained model that is handed in
+is thrown away: what source accuracy is held against, with `tolerance` on validation data, is that of a linear head on
+the unprotected contrastive encoder, which is what `simclr` releases. Where the last mask of the schedule loses more, an
+earlier one is released.
 """
 
+import copy
 from collections.abc import Iterator
 from itertools import chain
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ntbench.method import Context, Field, create_optimizer, create_schedule, descend, features, register
 
 from ._admm import AdmmPruning
-from ._fisher import fisher_ratio
-from ._guard import SourceGuard
-from ._pruning import clear
+from ._domains import both_features
+from ._guard import TOLERANCE, SourceGuard
+from ._pruning import REMEDY, clear, release_strongest
 from ._simclr import Contrastive, nt_xent
 
 
@@ -36,39 +36,43 @@ class NTPSSL(AdmmPruning, Contrastive):
     """Pretrain without labels, prune by ADMM against the target, then fit a linear head."""
 
     name = "ntp_ssl"
+    version = 2
     paper = "https://arxiv.org/abs/2410.08015"
     needs_target = True
     needs_target_labels = True
     masked = True
     quick = {"pretrain_steps": 60, "iterations": 5, "steps": 8, "tune_steps": 40, "sparsity": 0.9}
 
-    strength: float = Field(default=100.0, ge=0)
     batch_size: int = Field(default=32, ge=2)
     tune_steps: int = Field(default=120, ge=1)
     tune_lr: float = Field(default=5e-3, gt=0)
     tune_batch_size: int = Field(default=64, ge=2)
-    tolerance: float = Field(default=0.05, ge=0, le=1)
+    tolerance: float = Field(default=TOLERANCE, ge=0, le=1)
 
     def protect(self, model: nn.Module, ctx: Context) -> nn.Module:
         """Return the pruned contrastive encoder with a head for the source."""
         assert ctx.target is not None
         projector = self._pretrained(model, ctx)
         self._probe(model, ctx)
-        guard = SourceGuard(model, ctx, self.tolerance)
-        views = self._views(ctx, self.batch_size, "admm")
-        target = ctx.target.batches(self.batch_size, ctx.generator("target"))
+        guard = SourceGuard(model, ctx, self.tolerance, REMEDY)
+        views, target = self._views(ctx, self.batch_size, "admm"), self._target_batches(ctx)
         weights, trained = self._pruned(model), [*model.parameters(), *projector.parameters()]
         model.train()
-        masks = self._masks(weights, trained, lambda: self._loss(model, projector, next(views), *next(target)))
-        self._tune(model, projector, weights, masks, self._views(ctx, self.tune_batch_size, "tune"))
-        self._probe(model, ctx)
-        guard.insist()
+        stages = self._stages(model, weights, trained, lambda: self._loss(model, projector, next(views), *next(target)))
+        release_strongest(model, guard, stages, lambda masks: self._tuned(model, projector, weights, masks, ctx))
         return model
 
+    def _tuned(
+        self, model: nn.Module, projector: nn.Module, weights: list[Tensor], masks: list[Tensor], ctx: Context
+    ) -> None:
+        """Train on inside the mask, with a copy of the projector, and fit the head again."""
+        model.train()
+        self._tune(model, copy.deepcopy(projector), weights, masks, self._views(ctx, self.tune_batch_size, "tune"))
+        self._probe(model, ctx)
+
     def _loss(self, model: nn.Module, projector: nn.Module, views: Tensor, xt: Tensor, yt: Tensor) -> Tensor:
-        fs, ft = features(model, torch.cat([views, xt])).split([len(views), len(xt)])
-        kept = nt_xent(projector(fs), self.temperature)
-        return kept + self.strength * fisher_ratio(F.normalize(ft, dim=1), yt)
+        fs, ft = both_features(model, views, xt)
+        return nt_xent(projector(fs), self.temperature) + self._scatter(ft, yt)
 
     def _tune(
         self,

@@ -1,8 +1,10 @@
 """PMP: pretraining of a hidden sub-network, released among weights that never trained.
 
 Paper: Wang et al. 2026, "Towards Building Non-Fine-Tunable Foundation Models" (private-mask pretraining). A short dense
-warm-up on source names a ticket: the share 1 - `sparsity` of the weights that is largest in magnitude, taken as soon as
-`patience` successive masks differ by less than `stability` in Hamming distance ("early bird", You et al., ICLR 2020).
+warm-up on source names a ticket: the share 1 - s of the weights that is largest in magnitude, s = `sparsity`, taken as
+soon as `patience` successive masks differ by less than `stability` of the Hamming distance 2 (1 - s) of masks that have
+nothing in common ("early bird", You et al., ICLR 2020, who have a bound of 0.1 on the distance itself, which no mask of
+s >= 0.95 can exceed).
 Training then starts again and reaches the ticket m only, W* = m * W_trained + (1 - m) * W_0, and the dense W* is
 released. The mask stays with its owner: nothing in the released weights is zero, and nothing of the target is needed.
 
@@ -22,7 +24,7 @@ from torch import Tensor, nn
 
 from ntbench.method import Context, Defense, Field, Training, fit, head, register
 
-from ._guard import SourceGuard
+from ._guard import TOLERANCE, SourceGuard
 from ._pruning import encoder_weights, largest
 
 Masks = list[Tensor]
@@ -33,6 +35,7 @@ class PMP(Defense):
     """Train a private ticket from scratch on source."""
 
     name = "pmp"
+    version = 2
     paper = "https://arxiv.org/abs/2602.00446"
 
     sparsity: float = Field(default=0.9, gt=0, lt=1)
@@ -44,7 +47,7 @@ class PMP(Defense):
     lr: float = Field(default=5e-3, gt=0)
     steps: int = Field(default=400, ge=1)
     rounds: int = Field(default=3, ge=1)
-    tolerance: float = Field(default=0.02, ge=0, le=1)
+    tolerance: float = Field(default=TOLERANCE, ge=0, le=1)
     batch_size: int = Field(default=64, ge=1)
 
     def protect(self, model: nn.Module, ctx: Context) -> nn.Module:
@@ -79,7 +82,7 @@ class PMP(Defense):
             if step % self.interval == 0:
                 before, masks = masks, largest(weights, self.sparsity)
                 moves.append(hamming_distance(before, masks))
-                if len(moves) == self.patience and max(moves) < self.stability:
+                if len(moves) == self.patience and max(moves) < self.stability * 2 * (1 - self.sparsity):
                     break
         return masks
 

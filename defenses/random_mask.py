@@ -1,41 +1,32 @@
-"""The control row that asks what the choice of a mask is worth: a random mask at NTP's sparsity, retrained on source.
+"""The control row that asks what the choice of a mask is worth: a random mask at NTP's sparsity, trained as long.
 
-No paper: this is `magnitude` with the magnitudes replaced by uniform random numbers. Exactly the same share of the
-weights of all convolutions and linear layers of the encoder is set to zero at once; training on source then goes on
-inside the mask. A row that beats `magnitude` but not this one owes its effect to lost capacity alone.
+No paper: this is `magnitude`, step for step, with a uniform random number drawn once for every weight in the place of
+its magnitude. A row that beats `magnitude` but not this one owes its effect to lost capacity alone.
 
-Deviations: none, except that the mask is random over all layers together and not a fixed share of each, and that a
-model that ends more than `tolerance` below its source accuracy at the start, on validation data, is not released.
+Deviations: none, except that the mask is random over all layers together and not a fixed share of each, and that the
+last mask of the schedule that keeps the source within `tolerance` on validation data is released where the last of all
+does not.
 """
 
+from collections.abc import Sequence
+
 import torch
-from torch import nn
+from torch import Tensor
 
-from ntbench.method import Context, Defense, Field, register
+from ntbench.method import Context, register
 
-from ._guard import SourceGuard
-from ._pruning import encoder_weights, largest, tune_masked
+from ._gradual import GradualPruning, Scores
 
 
 @register
-class RandomMask(Defense):
-    """Prune weights at random, then retrain on source."""
+class RandomMask(GradualPruning):
+    """Prune weights at random, step by step, while training on source."""
 
     name = "random_mask"
+    version = 2
     masked = True
 
-    sparsity: float = Field(default=0.98, gt=0, lt=1)
-    tune_steps: int = Field(default=200, ge=1)
-    tune_lr: float = Field(default=1e-2, gt=0)
-    batch_size: int = Field(default=32, ge=1)
-    tolerance: float = Field(default=0.1, ge=0, le=1)
-
-    def protect(self, model: nn.Module, ctx: Context) -> nn.Module:
-        """Return the pruned model."""
-        guard = SourceGuard(model, ctx, self.tolerance)
-        weights, generator = encoder_weights(model), ctx.generator("mask")
+    def _scores(self, weights: Sequence[Tensor], ctx: Context) -> Scores:
+        generator = ctx.generator("mask")
         lots = [torch.rand(w.shape, generator=generator).to(w.device) for w in weights]
-        masks = largest(lots, self.sparsity)
-        tune_masked(model, weights, masks, ctx, self.tune_steps, self.tune_lr, self.batch_size)
-        guard.insist()
-        return model
+        return lambda: lots

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -14,7 +14,7 @@ from ntbench import __version__
 from ntbench.errors import UserError
 
 if TYPE_CHECKING:
-    from ntbench.engine.session import Request
+    from ntbench.engine.session import Session
 
 console = Console()
 
@@ -36,7 +36,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
-    help="""Measure what it really costs to attack a non-transferable model, compared with training from scratch.
+    help="""Measure what a non-transferable model still adds for an attacker, compared with training from scratch.
 
     Start with **ntbench run quick**: it trains, protects, attacks and reports on data that come with the installation.
     Then **ntbench list** shows what can be combined, and **ntbench check my_defense.py** examines a defense of yours.
@@ -52,29 +52,25 @@ Plugins = Annotated[
 Out = Annotated[Path | None, typer.Option(help="The run's folder.  [default: below runs/]")]
 Jobs = Annotated[int, typer.Option(min=1, help="Worker processes, one torch thread each.")]
 Device = Annotated[str, typer.Option(help="A torch device such as cpu or cuda.")]
-Together = Annotated[
-    int,
-    typer.Option(
-        min=0,
-        help="Train so many small models at once in one process; pays on an accelerator. "
-        "0 chooses: 1 on the CPU, 16 elsewhere.",
-    ),
+Seed = Annotated[list[int] | None, typer.Option(min=0, help="Run this seed instead of the suite's. Repeatable.")]
+Seeds = Annotated[
+    int, typer.Option(min=0, help="Run so many seeds, 0 and up; five give verdicts.  [default: the suite's]")
 ]
-Seeds = Annotated[list[int] | None, typer.Option(min=0, help="Run this seed instead of the suite's. Repeatable.")]
 Tasks = Annotated[
     list[str] | None,
     typer.Option(metavar="NAME", help="Run this task of the suite only, as SOURCE-TARGET. Repeatable."),
 ]
+Horizon = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        help="Largest budget of an attack, in units of T90: the steps that training from scratch takes to 90% of its "
+        "plateau.  [default: the suite's]",
+    ),
+]
 Dask = Annotated[str, typer.Option(metavar="ADDRESS", help="Run on the Dask cluster of this scheduler.")]
 Retry = Annotated[bool, typer.Option("--retry-failed", help="Run failed cells again.")]
 Dry = Annotated[bool, typer.Option("--dry-run", help="Count cells and estimate the time only.")]
-Selection = Annotated[
-    Literal["last", "val", "oracle"],
-    typer.Option(
-        help="How the attacker chooses: `val` steps and attacks on validation data, `last` attacks alone, "
-        "`oracle` both on test data."
-    ),
-]
 CORES = os.cpu_count() or 1
 
 
@@ -102,93 +98,92 @@ def run(
     out: Out = None,
     jobs: Jobs = CORES,
     device: Device = "cpu",
-    together: Together = 0,
-    seed: Seeds = None,
+    seed: Seed = None,
+    seeds: Seeds = 0,
     task: Tasks = None,
+    horizon: Horizon = 0,
     dask: Dask = "",
-    selection: Selection = "val",
     retry_failed: Retry = False,
     dry_run: Dry = False,
 ) -> None:
     """Run a suite, or what is left of it, then show its leaderboard and write its report.
 
     Everything finished is kept in the run's folder at once: the same command goes on after an interruption, and
-    computes nothing twice.
+    computes nothing twice. A folder holds one board: what you ask for later joins it. Exits with 1 where cells failed.
     """
-    request = _request(suite, defense, plugin, seed, task)
-    _execute(
-        request, out or Path("runs") / Path(suite).stem, jobs, device, together, dask, selection, retry_failed, dry_run
-    )
+    from ntbench.engine.session import Request, Session, Workers
 
-
-@app.command()
-def attack(
-    defense: Annotated[str, typer.Argument(help="A row of the suite, or any registered defense.")],
-    budget: Annotated[int, typer.Option(min=1, help="Optimizer steps that the search may spend on one cell.")] = 640,
-    suite: Annotated[
-        str, typer.Option(help="The suite whose tasks, network, sample ratios and seeds count.")
-    ] = "quick",
-    plugin: Plugins = None,
-    out: Out = None,
-    jobs: Jobs = CORES,
-    device: Device = "cpu",
-    together: Together = 0,
-    seed: Seeds = None,
-    task: Tasks = None,
-    dask: Dask = "",
-    selection: Selection = "val",
-    retry_failed: Retry = False,
-    dry_run: Dry = False,
-) -> None:
-    """Search for the strongest attack on one defense, and as hard for the best training from scratch.
-
-    Every sample ratio and seed gets its own search, which chooses on the attacker's validation data. What it chose
-    stands in the column `choice` of results.csv. The same command goes on after an interruption.
-    """
-    request = _request(suite, [defense], plugin, seed, task, search=budget)
-    folder = out or Path("runs") / f"{Path(suite).stem}-{defense}-{budget}"
-    _execute(request, folder, jobs, device, together, dask, selection, retry_failed, dry_run)
-
-
-def _request(
-    suite: str, defense: list[str] | None, plugin: Plugins, seed: Seeds, task: Tasks, search: int = 0
-) -> Request:
-    from ntbench.engine.session import Request
-
-    return Request(
+    if seed and seeds:
+        raise UserError("--seed and --seeds are both given; name seeds one by one, or say how many")
+    request = Request(
         suite=suite,
         defenses=tuple(defense or ()),
         plugins=tuple(plugin or ()),
-        seeds=tuple(dict.fromkeys(seed or ())),
+        seeds=tuple(dict.fromkeys(seed or range(seeds))),
         tasks=tuple(task or ()),
-        search=search,
+        horizon=horizon,
     )
-
-
-def _execute(
-    request: Request,
-    folder: Path,
-    jobs: int,
-    device: str,
-    together: int,
-    dask: str,
-    selection: str,
-    retry_failed: bool,
-    dry_run: bool,
-) -> None:
-    from ntbench.engine.session import Session
-
-    session = Session(folder, console)
+    name = Path(suite).stem + (f"-horizon{horizon:g}" if horizon else "")
+    session = Session(out or Path("runs") / name, console)
+    workers = Workers(jobs, device, dask)
     if dry_run:
-        session.estimate(request, jobs, device)
+        session.estimate(request, workers)
         return
     try:
-        session.run(request, jobs, device, dask, retry_failed, together)
+        session.run(request, workers, retry_failed)
     except KeyboardInterrupt:
         session.say_where_it_stands()
         sys.stdout.flush()
         os._exit(130)  # workers are daemons of joblib; waiting for them would finish their cells first
-    session.show(selection)
+    _show(session)
+
+
+def _show(session: Session) -> None:
+    """Print the board and where the page lies, which is written anew where it is stale; exit with 1 on failed cells."""
+    from ntbench.measure.board import leaderboard_table
+    from ntbench.report.page import write_report
+    from ntbench.report.sentences import sentence
+    from ntbench.report.terminal import headlines
+
+    results, suite = session.results(), session.suite
+    board = leaderboard_table(results, suite)
+    for shown in headlines(board, suite):
+        console.print(shown)
+    for task in suite.tasks:
+        console.print(sentence(board, task), style="bold", markup=False, highlight=False)
+    if not session.page_is_current():
+        with console.status("writing the report"):
+            write_report(session.folder, results, suite)
+        session.mark_page()
+    console.print(f"report: {session.page}", highlight=False)
+    if failed := session.failures(results):
+        console.print(failed, style="red", markup=False, highlight=False)
+        raise typer.Exit(1)
+
+
+@app.command()
+def calibrate(
+    suite: Annotated[str, typer.Argument(help="A suite's name or a TOML file.")],
+    out: Out = None,
+    jobs: Jobs = CORES,
+    device: Device = "cpu",
+    task: Tasks = None,
+) -> None:
+    """Measure T90 and plateau of training from scratch, on seeds of their own, and print them for the suite's file.
+
+    T90 is the number of steps to 90% of the plateau, the unit of all budgets. A run measures by itself what its suite
+    lacks; frozen in the file, the numbers are the same for everybody.
+    """
+    from ntbench.engine.session import Request, Session, Workers
+
+    request = Request(suite=suite, tasks=tuple(task or ()))
+    session = Session(out or Path("runs") / f"{Path(suite).stem}-calibration", console)
+    for measured in session.measured(request, Workers(jobs, device)).tasks:
+        console.print(f"# {measured.title}", markup=False, highlight=False)
+        lines = ", ".join(
+            f"{{ samples = {at.samples}, t90 = {at.t90}, plateau = {at.plateau} }}" for at in measured.levels
+        )
+        console.print(f"levels = [{lines}]", markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command("list")
@@ -212,13 +207,11 @@ def check(
 
 
 @app.command()
-def report(folder: Run, selection: Selection = "val") -> None:
+def report(folder: Run) -> None:
     """Write tables, figures and one self-contained HTML page from what a run has finished."""
     from ntbench.engine.session import open_run
 
-    session = open_run(folder, console)
-    session.report(selection)
-    session.show(selection)
+    _show(open_run(folder, console))
 
 
 @app.command()

@@ -10,6 +10,10 @@ class UserError(ValueError):
     """A mistake in the input; the message names the value and the remedy, and no traceback is shown."""
 
 
+class UnusableError(ValueError):
+    """A defense that cannot keep the source task; the message tells how close it came and what would have kept it."""
+
+
 def unknown(what: str, name: str, known: Iterable[str]) -> UserError:
     """Return the error for a name that is not among the known ones, with the nearest of them."""
     names = sorted(known)

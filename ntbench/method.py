@@ -10,10 +10,10 @@ import torch
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from torch import nn
 
-from ntbench.errors import UserError
+from ntbench.errors import UnusableError, UserError
 from ntbench.learn import optim
 from ntbench.learn.fit import Fit, descend, fit
-from ntbench.learn.models import features, head, reset_head
+from ntbench.learn.models import features, head, load_public, reset_head
 from ntbench.learn.optim import create_optimizer, create_schedule
 from ntbench.learn.scoring import accuracy, correct
 from ntbench.registry import registry
@@ -33,6 +33,7 @@ __all__ = [
     "Schedule",
     "Split",
     "Training",
+    "UnusableError",
     "accuracy",
     "correct",
     "create_optimizer",
@@ -41,6 +42,7 @@ __all__ = [
     "features",
     "fit",
     "head",
+    "load_public",
     "register",
     "reset_head",
 ]
@@ -192,6 +194,10 @@ class Attack(Method):
             return f"{defense.name} releases no mask to keep"
         if self.access.target != "labelled" and source_classes != target_classes:
             return f"without target labels the {source_classes} source classes cannot become {target_classes} others"
+        return ""
+
+    def unfit(self, model: nn.Module) -> str:
+        """Return why the attack cannot work on an architecture, of which a model is given, or an empty string."""
         return ""
 
     def attack(self, model: nn.Module, ctx: Context) -> Iterator[nn.Module]:

@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-from ntbench.checks.laboratory import FEWER, Trial, budget, logits, observe, pretrained, world
+from ntbench.checks.laboratory import ENDS, FEWER, Trial, logits, observe, pretrained, world
 from ntbench.learn.scoring import accuracy
 from ntbench.method import Attack
 
 # What an attack can gain depends on what it learns from; whoever sees no target can only repair.
 GAINS = {"labelled": 0.1, "unlabelled": 0.02, None: 0.1}
 ABOVE_CHANCE = 0.2
-
-
-def check_stays_within_budget(method: Attack) -> None:
-    """It takes at most one optimizer step a yield and no more training samples than the budget has."""
-    granted = budget(method)
-    for step, (steps, samples) in enumerate(observe(method).spent, start=1):
-        if steps > step or samples > granted.samples:
-            raise AssertionError(
-                f"at yield {step} it has taken {steps} optimizer steps and {samples} training samples; "
-                f"yield after every step, and keep to ctx.budget.samples = {granted.samples}"
-            )
 
 
 def check_breaks_undefended_models(method: Attack) -> None:
@@ -30,7 +19,7 @@ def check_breaks_undefended_models(method: Attack) -> None:
     if after < max(before + gain, ABOVE_CHANCE):
         raise AssertionError(
             f"target accuracy goes from {before:.2f} to {after:.2f} on an undefended model; "
-            f"use settings that gain {gain} in {budget(method).steps} steps, or the row says nothing about defenses"
+            f"use settings that gain {gain} in {ENDS[-1]} steps, or the row says nothing about defenses"
         )
 
 

@@ -89,7 +89,6 @@ def _defense_checks(method: Defense) -> Iterator[Check]:
 
 
 def _attack_checks(method: Attack) -> Iterator[Check]:
-    yield adaptation.check_stays_within_budget
     yield adaptation.check_breaks_undefended_models
     if method.respects_mask:
         yield adaptation.check_keeps_zeros

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from functools import cache
-from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ntbench.checks.watch import Traces, watching
-from ntbench.engine.view import view_of
-from ntbench.learn.models import BlackBox, build, features, head, pack, unpack
+from ntbench.engine.subject import Grant, attacked, global_seeds, released_head
 from ntbench.learn.fit import fit
-from ntbench.learn.meter import Meter
+from ntbench.learn.models import build, encoded, features, head, pack, unpack
 from ntbench.method import Attack, Context, Defense, Method
 from ntbench.tasks.data import Split, load_domain, nested_subset
-from ntbench.types import Arch, Budget, Training
+from ntbench.types import Arch, Training, digest
 
 SAMPLES = 400
 FEWER = 7
@@ -27,7 +25,7 @@ DAMAGE = 0.5
 SPLITS = ("source", "target", "source_val", "target_val")
 ARCH = Arch(name="cnns_bn")
 PRETRAIN = Training(lr=2e-3, schedule="cosine", steps=100, batch_size=64)
-BUDGET = Budget(steps=80, samples=2560, scored=(80,))
+ENDS = (20, 40, 80)
 
 
 @dataclass(frozen=True)
@@ -47,12 +45,11 @@ class Trial:
 
 @dataclass(frozen=True, eq=False)
 class Observation:
-    """What one run of a method did: its last model, what was spent at each yield, and what it left behind."""
+    """What one run of a method did: its last model, and what it left behind."""
 
     method: Method
     model: nn.Module
     fingerprint: str
-    spent: tuple[tuple[int, int], ...]
     regrown: int
     overwritten: tuple[str, ...]
     traces: Traces
@@ -73,7 +70,7 @@ class World:
 def world() -> World:
     """Return digits -> digits_m at 8 pixels, cut to a few hundred training samples."""
     source, target = load_domain("digits", 8), load_domain("digits_m", 8)
-    cut = [nested_subset(d.train, SAMPLES / len(d.train), torch.Generator().manual_seed(0)) for d in (source, target)]
+    cut = [nested_subset(d.train, SAMPLES, torch.Generator().manual_seed(0)) for d in (source, target)]
     return World(cut[0], source.val, cut[1], target.val, target.test)
 
 
@@ -97,11 +94,6 @@ def _pretrained_weights() -> dict[str, Tensor]:
     return pack(model)
 
 
-def budget(method: Method) -> Budget:
-    """Return what a method may spend."""
-    return BUDGET.times(method.times) if isinstance(method, Attack) else BUDGET
-
-
 def fresh(classes: int) -> nn.Module:
     """Return a randomly initialised model of the laboratory's architecture."""
     return build(ARCH, classes, seed=1)
@@ -119,27 +111,42 @@ def observe(method: Method, trial: Trial = Trial()) -> Observation:
     return _observed[key]
 
 
+@dataclass(frozen=True, eq=False)
+class Watched(Grant):
+    """A grant that remembers every context that it gave, beside what the context held then."""
+
+    train_mode: bool = True
+    given: list[tuple[Context, Context]] = field(default_factory=list)
+
+    def model(self) -> nn.Module:
+        """Return the model that the weights belong to, in the mode of the trial."""
+        return super().model().train(self.train_mode)
+
+    def context(self, steps: int) -> Context:
+        """Return what a method sees."""
+        held, given = super().context(steps), super().context(steps)
+        self.given.append((held, given))
+        return given
+
+
 def run(method: Method, trial: Trial = Trial()) -> Observation:
     """Run a method under observation.
 
     Raises AssertionError where it hands over something else than a model.
     """
-    released, ctx = pretrained(trial.pruned, trial.damaged), _granted(method, trial)
-    model, ctx = _seen(method, released, ctx, trial)
-    before, zeros = _copied(ctx), [p == 0 for p in model.parameters()]
-    meter, spent, regrown = Meter(), [], 0
-    with watching(method, trial.global_seed) as traces, meter:
-        for stage in _stages(method, model.train(trial.train_mode), ctx):
+    released = pretrained(trial.pruned, trial.damaged)
+    grant = _grant(method, released, trial)
+    zeros = [p == 0 for p in released.parameters()]
+    model, regrown = released, 0
+    with watching(method) as traces:
+        for stage in _stages(method, grant):
             model = _checked(stage, method)
-            spent.append((meter.steps, meter.samples))
             traces.note_settings()
             regrown = max(regrown, _regrown(model, zeros)) if trial.pruned else 0
-    if not spent:
-        raise AssertionError("attack() yields no model; yield the adapted model after every optimizer step")
     if isinstance(method, Attack) and method.on_features:
         model = _Whole(released, model)
-    print_ = fingerprint(model)
-    return Observation(method, model, print_, tuple(spent), regrown, _overwritten(before, ctx), traces)
+    overwritten = {name for pair in grant.given for name in _overwritten(*pair)}
+    return Observation(method, model, fingerprint(model), regrown, tuple(sorted(overwritten)), traces)
 
 
 def fingerprint(model: nn.Module) -> str:
@@ -157,20 +164,28 @@ def logits(model: nn.Module, x: Tensor) -> Tensor:
     return model.eval()(x)  # type: ignore[no-any-return]
 
 
-def _granted(method: Method, trial: Trial) -> Context:
-    target = _relabelled(world().target, trial)
-    shared = Context(
+def _grant(method: Method, released: nn.Module, trial: Trial) -> Watched:
+    target = _relabelled(world().target, trial) if trial.target else None
+    weights, defender = pack(released), isinstance(method, Defense)
+    if isinstance(method, Attack) and method.on_features and target:
+        weights, target = released_head(released), Split(encoded(released, target.x), target.y)
+    return Watched(
+        arch=ARCH,
+        classes=10,
+        weights=weights,
         source=world().source if trial.source else None,
-        target=target if trial.target else None,
-        source_val=world().source_val if isinstance(method, Defense) and trial.source else None,
-        target_val=_relabelled(world().target_val, trial) if trial.target and isinstance(method, Attack) else None,
+        target=target,
+        source_val=world().source_val if defender and trial.source else None,
+        target_val=_relabelled(world().target_val, trial) if defender and trial.target else None,
         target_classes=trial.classes,
-        budget=budget(method),
+        ends=ENDS,
         seed=0,
+        fresh_seed=1,
+        key=digest(trial.global_seed),
+        precision="float32",
         device=torch.device("cpu"),
-        fresh=fresh,
+        train_mode=trial.train_mode,
     )
-    return _copied(shared)
 
 
 def _relabelled(data: Split, trial: Trial) -> Split:
@@ -188,26 +203,12 @@ class _Whole(nn.Module):
         return self.classifier(features(self.encoder, x))  # type: ignore[no-any-return]
 
 
-def _seen(method: Method, model: nn.Module, ctx: Context, trial: Trial) -> tuple[nn.Module, Context]:
-    """Return what an attack gets to see of a model and of the target."""
-    if not isinstance(method, Attack) or ctx.target is None or ctx.target_val is None:
-        return model if not isinstance(method, Attack) or method.access.weights else BlackBox(model), ctx
-    view = view_of(method, model, (ctx.target, ctx.target_val, ctx.target_val), (repr(trial), 1.0))
-    return view.model, replace(ctx, target=view.subset, target_val=view.val if method.access.validation else None)
-
-
-def _copied(ctx: Context) -> Context:
-    def copy(split: Split | None) -> Any:
-        return split and Split(split.x.clone(), split.y.clone())
-
-    return replace(ctx, **{name: copy(getattr(ctx, name)) for name in SPLITS})
-
-
-def _stages(method: Method, model: nn.Module, ctx: Context) -> Iterator[nn.Module]:
+def _stages(method: Method, grant: Grant) -> Iterator[Any]:
     if isinstance(method, Attack):
-        yield from islice(method.attack(model, ctx), ctx.budget.steps)
+        yield from (snapshot.model for snapshot in attacked(method, grant))
     elif isinstance(method, Defense):
-        yield method.protect(model, ctx)
+        with global_seeds(grant.key):
+            yield method.protect(grant.model(), grant.context(0))
 
 
 def _checked(stage: object, method: Method) -> nn.Module:

@@ -52,13 +52,13 @@ class Traces:
 
 
 @contextmanager
-def watching(method: Method, seed: int) -> Iterator[Traces]:
-    """Fix the global random states and note what a block leaves behind; everything but the method is put back."""
+def watching(method: Method) -> Iterator[Traces]:
+    """Note what a block leaves behind, and whether it seeds a global generator; all but the method is put back."""
     traces, held = Traces(), _state(method)
     try:
-        with _seeded(seed), _lookups(Path(source_file(type(method))).parent, traces.looked_up):
+        folder = Path(source_file(type(method))).parent
+        with _lookups(folder, traces.looked_up), _seedings(folder, traces):
             yield traces
-            traces.reseeded = torch.initial_seed() != seed
     finally:
         traces.note_settings()
         traces.restore_settings()
@@ -67,17 +67,22 @@ def watching(method: Method, seed: int) -> Iterator[Traces]:
 
 
 @contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    python, legacy = random.getstate(), np.random.get_state()
+def _seedings(folder: Path, traces: Traces) -> Iterator[None]:
+    """Note whether code of a folder seeds one of the global generators."""
+    held = torch.manual_seed, random.seed, np.random.seed
+
+    def noted(original: Callable[..., Any]) -> Callable[..., Any]:
+        def seed(*arguments: Any, **named: Any) -> Any:
+            traces.reseeded |= _reader() == folder
+            return original(*arguments, **named)
+
+        return seed
+
+    torch.manual_seed, random.seed, np.random.seed = (noted(original) for original in held)
     try:
-        with torch.random.fork_rng(devices=[]):
-            random.seed(seed)
-            np.random.seed(seed)
-            torch.manual_seed(seed)
-            yield
+        yield
     finally:
-        random.setstate(python)
-        np.random.set_state(legacy)
+        torch.manual_seed, random.seed, np.random.seed = held
 
 
 def _state(method: Method) -> dict[str, str]:

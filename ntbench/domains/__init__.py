@@ -20,12 +20,16 @@ Labelled = tuple[Images, Labels]
 
 @dataclass(frozen=True)
 class Raw:
-    """A domain as its family builds it: uint8 images [n, h, w] or [n, h, w, 3] and labels [n] from 0 to classes - 1."""
+    """A domain as its family builds it: uint8 images [n, h, w] or [n, h, w, 3] and labels [n] from 0 to classes - 1.
+
+    `views` times over, the test images show the same originals in the same order.
+    """
 
     classes: int
     train: Labelled
     val: Labelled
     test: Labelled
+    views: int = 1
 
 
 def unchanging(name: str) -> str:

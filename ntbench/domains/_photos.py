@@ -8,8 +8,11 @@ from numpy.lib.stride_tricks import sliding_window_view
 from ntbench.domains import Images, Labelled, Raw
 
 
-def blended(raw: Raw, seed: int) -> Raw:
-    """Blend every image [n, h, w] of a domain on its own photo patch; the partition and the labels stay."""
+def blended(raw: Raw, seed: int, views: int = 1) -> Raw:
+    """Blend every image [n, h, w] of a domain on its own photo patch; the partition and the labels stay.
+
+    Test images are blended `views` times, each time on other patches.
+    """
     # RandomState, not default_rng: NumPy promises that its stream never changes between versions (NEP 19).
     random = np.random.RandomState(seed)
     photos = _photos()
@@ -18,7 +21,10 @@ def blended(raw: Raw, seed: int) -> Raw:
         images, labels = part
         return _blend(images, photos, random), labels
 
-    return Raw(classes=raw.classes, train=blend(raw.train), val=blend(raw.val), test=blend(raw.test))
+    train, val = blend(raw.train), blend(raw.val)
+    tests = [blend(raw.test) for _ in range(views)]
+    images, labels = (np.concatenate(parts) for parts in zip(*tests, strict=True))
+    return Raw(classes=raw.classes, train=train, val=val, test=(images, labels), views=views)
 
 
 def _photos() -> list[Images]:

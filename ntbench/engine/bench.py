@@ -1,67 +1,45 @@
-"""One cell's work: the only caller of protect() and attack(), and the only one that scores."""
+"""One cell's work: who holds which images, what a method is granted, and the scores of what it hands over."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import platform
-import random
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from ntbench.engine import apart
+from ntbench.engine.apart import Bounds
+from ntbench.engine.foreign import is_foreign
+from ntbench.engine.shares import Shares
+from ntbench.engine.subject import Grant, Snapshot, Weights, attacked, protected
 from ntbench.engine.view import View, view_of
-from ntbench.learn.models import build, pack, unpack
-from ntbench.learn.train import Meter, accuracy, fit
-from ntbench.method import Attack, Context, Defense
+from ntbench.learn.fit import fit
+from ntbench.learn.meter import Cost, Meter
+from ntbench.learn.models import build, pack, reset_head, start, unpack
+from ntbench.learn.scoring import accuracy, correct
+from ntbench.method import Attack, Defense
 from ntbench.registry import registry
-from ntbench.tasks.data import Domain, Split, load_domain, nested_subset
-from ntbench.types import Budget, Cell, Protection, Provenance, digest
+from ntbench.suite import Limits
+from ntbench.tasks.data import Split
+from ntbench.types import Arch, Cell, Protection, Provenance, digest, pack_bits
 
-Artifact = tuple[dict[str, Tensor], Protection]
-
-
-class Faced(NamedTuple):
-    """An attack, what it sees of a released model and of its data, and what it is granted."""
-
-    attack: Attack
-    view: View
-    ctx: Context
+Artifact = tuple[Weights, Protection]
+Row = tuple[int, int, int, float, float, float, str, float | None]
+"""A trajectory's columns at one budget."""
 
 
 class Bench:
     """What one cell works on: its data, its fresh models and its random numbers."""
 
-    def __init__(self, cell: Cell, device: torch.device, cache: Path | None) -> None:
-        """Take a recipe; data is loaded when it is first asked for."""
-        self.cell, self.device, self._cache = cell, device, cache
-        self.choice = ""
-
-    @cached_property
-    def source(self) -> Domain:
-        """Return the source domain."""
-        return self._domain(self.cell.task.source)
-
-    @cached_property
-    def target(self) -> Domain:
-        """Return the target domain."""
-        return self._domain(self.cell.task.target)
-
-    @cached_property
-    def subset(self) -> Split:
-        """Return the attacker's target samples; subsets of one seed are nested."""
-        generator = torch.Generator().manual_seed(self._seed("subset"))
-        return nested_subset(self.target.train, self.cell.ratio, generator)
-
-    @property
-    def samples(self) -> int:
-        """Return how many target samples the attacker has."""
-        return len(self.subset)
+    def __init__(self, cell: Cell, device: torch.device, cache: Path | None, limits: Limits = Limits()) -> None:
+        """Take a recipe; data is loaded when it is first asked for. The limits are those of foreign code."""
+        self.cell, self.device, self._limits = cell, device, limits
+        self.shares = Shares(cell, cache)
+        self.choice, self.paid = "", 0
 
     @cached_property
     def attack(self) -> Attack:
@@ -77,154 +55,157 @@ class Bench:
 
     @property
     def refusal(self) -> str:
-        """Return why the attack cannot face the defense on this task, or an empty string where it can."""
-        return self.attack.refuses(self.defense, self.source.classes, self.target.classes)
+        """Return why the cell does not apply, or an empty string where it does."""
+        if self.defense.needs_target and not self.cell.task.guarded:
+            return f"{self.defense.name} needs a target, and nobody is defended against"
+        classes = self.shares.source.classes, self.shares.target.classes
+        return (
+            self.attack.refuses(self.defense, *classes)
+            or self.attack.unfit(_blank(self.cell.arch.model_dump_json()))
+            or self.shares.refusal
+        )
 
     def pretrained(self) -> Artifact:
         """Train on source and return the weights with what it cost."""
         # Tasks of one source share these weights, so nothing of the target may decide them.
-        seed = int(self.cell.pretrain_key, 16) % 2**63
-        model = build(self.cell.arch, self.source.classes, seed).to(self.device)
-        generator = torch.Generator().manual_seed(seed)
-        with Meter() as meter, self.numerics():
-            for _ in fit(model, self.source.train.to(self.device), self.cell.pretrain, generator):
+        cell, source = self.cell, self.shares.origin
+        seed = int(cell.pretrain_key, 16) % 2**63
+        model = start(cell.arch, source.classes, seed, cell.pretrain.weights).to(self.device)
+        generator, data = torch.Generator().manual_seed(seed), source.train.to(self.device)
+        with Meter() as meter, self._grant({}, (1,)).numerics():
+            for _ in fit(model, data, cell.pretrain, generator):
                 pass
+        right = correct(model, source.test.to(self.device))
         facts = Protection(
-            source_before=accuracy(model, self.source.test.to(self.device)),
-            pretrain_seconds=meter.seconds,
-            pretrain_flops=meter.flops,
+            source_before=float(right.double().mean()),
+            clean=pack_bits(right.numpy()),
+            pretrain_seconds=meter.cost.seconds,
+            pretrain_flops=meter.cost.flops,
         )
         return pack(model), facts
 
-    def protected(self, weights: dict[str, Tensor], facts: Protection) -> Artifact:
+    def protected(self, weights: Weights, facts: Protection) -> Artifact:
         """Protect pretrained weights and return what is released; only weights cross the line."""
-        defense = self.defense
-        model = unpack(weights, self._fresh(self.source.classes, "load"))
-        with _global_seeds(self.cell.protect_key), Meter() as meter, self.numerics():
-            released = pack(defense.protect(model, self._defender(defense)))
-        model = unpack(released, self._fresh(self.source.classes, "load"))
-        comparable = self.source.classes == self.target.classes
+        released, cost = self._released(self._defenders(self._headed(weights)))
+        model = unpack(released, self._fresh(self.shares.source.classes))
+        right = correct(model, self.shares.source.test.to(self.device))
+        comparable = self.shares.source.classes == self.shares.target.classes
         update = {
-            "needs": defense.needs(),
-            "source_after": accuracy(model, self.source.test.to(self.device)),
-            "zero_shot": accuracy(model, self.target.test.to(self.device)) if comparable else None,
+            "needs": self.defense.needs(),
+            "source_after": float(right.double().mean()),
+            "kept": pack_bits(right.numpy()),
+            "zero_shot": accuracy(model, self.shares.target.test.to(self.device)) if comparable else None,
             "sparsity": _sparsity(model),
-            "protect_seconds": meter.seconds,
-            "protect_flops": meter.flops,
+            "protect_seconds": cost.seconds,
+            "protect_flops": cost.flops,
+            "protect_steps": cost.steps,
         }
         return released, facts.model_copy(update=update)
 
-    def attacked(self, weights: dict[str, Tensor]) -> Iterator[tuple[float, ...]]:
-        """Attack released weights and yield a row of the trajectory at every scored step and where it ends earlier."""
-        attack, view, ctx = self.faced(weights)
-        budget, meter = ctx.budget, Meter()
-        meter.flops = view.flops
-        scored, last = 0, None
-        with self.seeded():
-            models = attack.attack(view.model, ctx)
-            for step in range(1, budget.steps + 1):
-                with meter, self.numerics():
-                    adapted = self._advanced(models)
-                if adapted is None:
-                    break
-                _refuse_overspending(meter, budget, step)
-                last = (step, adapted)
-                if step in budget.scored:
-                    yield self._scored(*last, meter, view)
-                    scored = step
-            else:
-                self._advanced(models)  # what it returns is only told after its last yield
-        if last and last[0] != scored:
-            yield self._scored(*last, meter, view)
+    def _released(self, grant: Grant) -> tuple[Weights, Cost]:
+        if is_foreign(self.defense):
+            return apart.protect(self.cell.defense, grant, Bounds(self._limits.protect_seconds, self._limits.memory_mb))
+        released, meter = protected(self.defense, grant)
+        return released, meter.cost
 
-    def _advanced(self, models: Iterator[nn.Module]) -> nn.Module | None:
-        try:
-            return next(models)
-        except StopIteration as end:
-            self.choice = str(end.value or "")
-            return None
+    def _headed(self, weights: Weights) -> Weights:
+        """Return weights whose head fits the source; what was trained on other classes gets a fresh one."""
+        if self.shares.origin.classes == self.shares.source.classes:
+            return weights
+        model = unpack(weights, self._fresh(self.shares.origin.classes))
+        reset_head(model, self.shares.source.classes, torch.Generator().manual_seed(self.shares.seed("head")))
+        return pack(model)
 
-    def faced(self, weights: dict[str, Tensor]) -> Faced:
-        """Return the attack and what it gets to see of released weights."""
-        attack, model = self.attack, unpack(weights, self._fresh(self.source.classes, "load"))
-        splits = [part.to(self.device) for part in (self.subset, self.target.val, self.target.test)]
-        with self.numerics():
-            view = view_of(attack, model, splits, (self.cell.protect_key, self.cell.ratio))
-        return Faced(attack, view, self._attacker(attack, view))
+    def attacked(self, weights: Weights) -> Iterator[Row]:
+        """Attack released weights and yield a row of the trajectory at every budget."""
+        model = unpack(weights, self._fresh(self.shares.source.classes))
+        parts = [p.to(self.device) for p in (self.shares.subset, self.shares.target.val, self.shares.target.test)]
+        held = self.shares.held_out and self.shares.held_out.to(self.device)
+        grant = self._grant({}, self.cell.budget.ends)
+        with grant.numerics():
+            view = view_of(self.attack, model, [*parts, held], (self.cell.protect_key, digest(self.cell.task.data)))
+        for snapshot in self._snapshots(self._attackers(view, weights)):
+            yield self._scored(snapshot, view, grant)
 
-    def accuracies(self, step: int, model: nn.Module, view: View) -> tuple[float, float]:
-        """Return the accuracies of an adapted model on validation and test data.
+    def _snapshots(self, grant: Grant) -> Iterator[Snapshot]:
+        if not is_foreign(self.attack):
+            return attacked(self.attack, grant)
+        bounds = Bounds(self._limits.cell_seconds, self._limits.memory_mb)
+        return apart.attack(self.cell.attack, grant, bounds, self.attack.on_features)
 
-        Raises FloatingPointError on weights that are not finite.
-        """
-        for name, tensor in model.state_dict().items():
-            if not torch.isfinite(tensor).all():
-                raise FloatingPointError(f"weights {name!r} are not finite at step {step}")
-        with self.numerics():
-            return accuracy(model, view.val), accuracy(model, view.test)
-
-    def _scored(self, step: int, model: nn.Module, meter: Meter, view: View) -> tuple[float, ...]:
-        accuracies = self.accuracies(step, model, view)
-        return (step, meter.samples, meter.flops, meter.seconds, *accuracies)
-
-    def seeded(self) -> AbstractContextManager[None]:
-        """Return a block in which the global random states depend on the recipe alone."""
-        return _global_seeds(self.cell.key)
-
-    def numerics(self) -> AbstractContextManager[Any]:
-        """Return a block that computes in the recipe's precision."""
-        if self.cell.precision == "float32":
-            return nullcontext()
-        # A cache of cast weights would outlive the optimizer's steps.
-        return torch.autocast(self.device.type, torch.bfloat16, cache_enabled=False)
+    def _scored(self, snapshot: Snapshot, view: View, grant: Grant) -> Row:
+        self.choice, self.paid, cost = snapshot.choice, snapshot.paid, snapshot.cost
+        check_finite(snapshot.model, snapshot.step)
+        with grant.numerics():
+            val, right = accuracy(snapshot.model, view.val), correct(snapshot.model, view.test)
+            own = accuracy(snapshot.model, view.held) if view.held else None
+        samples, flops = cost.samples + view.samples, cost.flops + view.flops
+        bits = pack_bits(right.numpy())
+        return (snapshot.step, samples, flops, cost.seconds, val, float(right.double().mean()), bits, own)
 
     def provenance(self) -> Provenance:
         """Return where the numbers come from."""
-        digests = {f"{d.name}/{part}": h for d in (self.source, self.target) for part, h in d.digests.items()}
-        return Provenance(data=digests, versions=_versions(), device=self.device.type)
+        return Provenance(data=self.shares.digests, versions=_versions(), device=self.device.type)
 
-    def _defender(self, defense: Defense) -> Context:
-        target = self.target.train.to(self.device) if defense.needs_target else None
-        return self._context(
+    def _defenders(self, weights: Weights) -> Grant:
+        defense, shares = self.defense, self.shares
+        target, target_val = shares.defenders if defense.needs_target else (None, None)
+        if not defense.needs_target_labels:
+            target, target_val = _unlabelled(target), _unlabelled(target_val)
+        return self._grant(
+            weights,
+            (1,),
             "defense",
-            self.cell.budget,
-            source=self.source.train.to(self.device) if defense.needs_source else None,
-            source_val=self.source.val.to(self.device) if defense.needs_source else None,
-            target=target if target is None or defense.needs_target_labels else _unlabelled(target),
+            source=shares.source.train if defense.needs_source else None,
+            source_val=shares.source.val if defense.needs_source else None,
+            target=target,
+            target_val=target_val,
         )
 
-    def _attacker(self, attack: Attack, view: View) -> Context:
-        access = attack.access
-        return self._context(
+    def _attackers(self, view: View, weights: Weights) -> Grant:
+        access = self.attack.access
+        target = {"labelled": view.subset, "unlabelled": _unlabelled(view.subset), None: None}[access.target]
+        return self._grant(
+            view.weights or weights,
+            self.cell.budget.ends,
             "attack",
-            self.cell.budget.times(attack.times),
-            source=self.source.train.to(self.device) if access.source else None,
-            target={"labelled": view.subset, "unlabelled": _unlabelled(view.subset), None: None}[access.target],
-            target_val=view.val if access.validation else None,
+            source=self.shares.owned_source if access.source else None,
+            target=target,
         )
 
-    def _context(self, role: str, budget: Budget, **granted: Split | None) -> Context:
-        nothing = dict.fromkeys(("source", "source_val", "target", "target_val"))
-        return Context(
-            **nothing | {name: _copied(split) for name, split in granted.items()},
-            target_classes=self.target.classes,
-            budget=budget,
-            seed=self._seed(role),
+    def _grant(self, weights: Weights, ends: tuple[int, ...], role: str = "load", **data: Split | None) -> Grant:
+        nothing: dict[str, Split | None] = dict.fromkeys(("source", "source_val", "target", "target_val"))
+        cell = self.cell
+        classes = self.shares.guarded_classes if role == "defense" else self.shares.target.classes
+        return Grant(
+            arch=cell.arch,
+            classes=self.shares.source.classes,
+            weights={name: tensor.to(self.device) for name, tensor in weights.items()},
+            **nothing | {name: split and split.to(self.device) for name, split in data.items()},
+            target_classes=classes,
+            ends=ends,
+            seed=self.shares.seed(role),
+            fresh_seed=self.shares.seed(f"{role} fresh"),
+            key=cell.protect_key if role == "defense" else cell.key,
+            precision=cell.precision,
             device=self.device,
-            fresh=lambda classes: self._fresh(classes, f"{role} fresh"),
         )
 
-    def _domain(self, name: str) -> Domain:
-        task = self.cell.task
-        return load_domain(name, task.image_size, self._cache, task.train_samples, task.scored_samples)
+    def _fresh(self, classes: int) -> nn.Module:
+        return build(self.cell.arch, classes, seed=0).to(self.device)
 
-    def _fresh(self, classes: int, purpose: str) -> nn.Module:
-        return build(self.cell.arch, classes, self._seed(purpose)).to(self.device)
 
-    def _seed(self, purpose: str) -> int:
-        # Methods of one task and seed share subsets, batches and fresh heads, so that they differ in the method alone.
-        task = self.cell.task.model_dump(mode="json")
-        return int(digest([purpose, task, self.cell.seed]), 16) % 2**63
+def check_finite(model: nn.Module, step: int) -> None:
+    """Raise FloatingPointError with the name of weights that are not finite."""
+    for name, tensor in model.state_dict().items():
+        if not torch.isfinite(tensor).all():
+            raise FloatingPointError(f"weights {name!r} are not finite at step {step}")
+
+
+@cache
+def _blank(arch: str) -> nn.Module:
+    """Return a model of an architecture by which attacks tell whether they can face it."""
+    return build(Arch.model_validate_json(arch), 2, seed=0)
 
 
 @cache
@@ -233,39 +214,10 @@ def _versions() -> dict[str, str]:
     return found | {"python": platform.python_version()}
 
 
-@contextmanager
-def _global_seeds(key: str) -> Iterator[None]:
-    """Fix the global random states from a key, so that a method that uses them is repeatable all the same."""
-    python, legacy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng():
-        seed = int(key, 16)
-        random.seed(seed)
-        np.random.seed(seed % 2**32)
-        torch.manual_seed(seed % 2**63)
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(legacy)
-
-
-def _refuse_overspending(meter: Meter, budget: Budget, step: int) -> None:
-    if meter.steps > step or meter.samples > budget.samples:
-        raise RuntimeError(
-            f"over budget: {meter.steps} optimizer steps and {meter.samples} training samples at yield {step}; "
-            f"one step a yield and {budget.samples} samples in all are allowed"
-        )
-
-
 def _sparsity(model: nn.Module) -> float:
     weights = [p for p in model.parameters() if p.ndim > 1]
     return sum(int((p == 0).sum()) for p in weights) / sum(p.numel() for p in weights)
 
 
-def _copied(data: Split | None) -> Split | None:
-    # A method that writes into its data must not reach the splits that later cells of this process use.
-    return data and Split(data.x.clone(), data.y.clone())
-
-
-def _unlabelled(data: Split) -> Split:
-    return Split(data.x, torch.full_like(data.y, -1))
+def _unlabelled(data: Split | None) -> Split | None:
+    return data and Split(data.x, torch.full_like(data.y, -1))

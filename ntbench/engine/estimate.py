@@ -7,8 +7,9 @@ from functools import cache
 
 import torch
 
+from ntbench.learn.fit import COOLDOWN, fit
 from ntbench.learn.models import build
-from ntbench.learn.train import accuracy, fit
+from ntbench.learn.scoring import accuracy
 from ntbench.registry import registry
 from ntbench.tasks.data import Split
 from ntbench.types import Arch, Cell, Training
@@ -18,10 +19,15 @@ _STEPS = 10
 
 def seconds_per_cell(cell: Cell, device: str) -> float:
     """Return about how many seconds the training and scoring of a cell take in one thread, its protection aside."""
-    batch = max(1, cell.budget.samples // cell.budget.steps)
+    attack = registry.create(cell.attack)
+    batch = min(int(getattr(attack, "batch_size", 32)), cell.samples)
     step, score = _measured(cell.arch.model_dump_json(), cell.task.image_size, batch, device)
-    steps = cell.budget.steps * int(registry.create(cell.attack).times)
-    return steps * step + len(cell.budget.scored) * score
+    ends = cell.budget.ends
+    if attack.at_horizon_alone or getattr(attack, "schedule", "cooldown") not in ("cooldown", "constant"):
+        return ends[-1] * step + score
+    if not attack.is_one_fit:
+        return sum(ends) * step + len(ends) * score
+    return ((1 - COOLDOWN) * ends[-1] + COOLDOWN * sum(ends)) * step + len(ends) * score
 
 
 @cache

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import joblib
 import torch
 
+from ntbench.engine.foreign import open_door
 from ntbench.engine.limits import limit_memory
 from ntbench.engine.runner import Runner
 from ntbench.engine.store import Store
-from ntbench.engine.together import kinship
 from ntbench.errors import UserError
 from ntbench.registry import registry
 from ntbench.suite import Limits
@@ -39,8 +39,6 @@ class Settings:
     cache: Path
     limits: Limits
     jobs: int = 1
-    together: int = 1
-    """How many cells at most a worker trains at once, where their attacks allow it."""
     device: str = "cpu"
     dask: str = ""
     plugins: tuple[str, ...] = ()
@@ -136,18 +134,7 @@ def _stream(jobs: list[Job], settings: Settings) -> Iterator[tuple[str, Result |
             return_as="generator_unordered",
             batch_size=1,
         )
-        for done in parallel(joblib.delayed(_work)(group, settings) for group in _groups(jobs, settings.together)):
-            yield from done
-
-
-def _groups(jobs: list[Job], together: int) -> Iterator[list[Job]]:
-    """Yield the jobs that one worker takes at once: attacks likely to train together, everything else alone."""
-    kin: dict[str, list[Job]] = {}
-    for job in jobs:
-        shared = kinship(job.cell) if together > 1 and job.stage == "attack" else ""
-        kin.setdefault(shared or job.key, []).append(job)
-    for alike in kin.values():
-        yield from (alike[start : start + together] for start in range(0, len(alike), together))
+        yield from parallel(joblib.delayed(_work)(job, settings) for job in jobs)
 
 
 @contextmanager
@@ -177,24 +164,22 @@ def _remote_backend() -> Any:
     return Remote(wait_for_workers_timeout=60)
 
 
-def _work(jobs: list[Job], settings: Settings) -> list[tuple[str, Result | None]]:
+def _work(job: Job, settings: Settings) -> tuple[str, Result | None]:
     torch.set_num_threads(1)
+    open_door()
     for plugin in settings.plugins:
         registry.load_plugin(plugin)
     if settings.device == "cpu":
         limit_memory(settings.limits.memory_mb)
-    marks = [settings.folder / "running" / job.key for job in jobs]
-    if settings.dask and any(mark.exists() for mark in marks):
+    mark = settings.folder / "running" / job.key
+    if settings.dask and mark.exists():
         # Dask gives the work of a dead worker to three more; one death is enough to put it on trial.
         raise ChildProcessError(DIED)
-    with ExitStack() as marked:
-        for mark in marks:
-            marked.enter_context(_marked(mark))
-        if jobs[0].stage == "protect":
-            _runner(settings).protected(jobs[0].cell)
-            return [(jobs[0].key, None)]
-        results = _runner(settings).run_together([job.cell for job in jobs])
-        return [(job.key, result) for job, result in zip(jobs, results, strict=True)]
+    with _marked(mark):
+        if job.stage == "protect":
+            _runner(settings).protected(job.cell)
+            return job.key, None
+        return job.key, _runner(settings).run(job.cell)
 
 
 def _runner(settings: Settings) -> Runner:

@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ntbench.errors import UnusableError
 from ntbench.types import Status
 
 GRACE_SECONDS = 20.0
@@ -56,8 +57,12 @@ def guarded(seconds: float, work: Callable[[], None]) -> tuple[Status, str]:
             work()
     except TimeLimitError:
         return "timeout", f"took longer than {seconds:g} seconds"
+    except TimeoutError as error:
+        return "timeout", str(error)
     except FloatingPointError as error:
         return "diverged", str(error)
+    except UnusableError as error:
+        return "unusable", str(error)
     except KeyboardInterrupt:
         raise
     except BaseException as error:

@@ -29,14 +29,22 @@ class Manifest(Recipe):
         return self.request == request and fingerprints(self.sources) == self.sources
 
     def after(self, earlier: Manifest | None) -> Manifest:
-        """Return the plan that adds this one to an earlier one of the same grid; cells of equal place are replaced."""
-        rows = {"defenses": ()}
-        if earlier is None or earlier.suite.model_copy(update=rows) != self.suite.model_copy(update=rows):
+        """Return the plan that adds this one to an earlier one of the same grid; cells of equal place are replaced.
+
+        A plan only grows, in rows, seeds and tasks: what a folder holds is one board, whoever asked for it last.
+        """
+        grown = {"defenses": (), "seeds": (), "tasks": ()}
+        if earlier is None or earlier.suite.model_copy(update=grown) != self.suite.model_copy(update=grown):
             return self
-        named = {entry.row for entry in self.suite.defenses}
-        kept = tuple(entry for entry in earlier.suite.defenses if entry.row not in named)
-        suite = self.suite.model_copy(update={"defenses": (*self.suite.defenses, *kept)})
-        return self.model_copy(update={"suite": suite, "cells": earlier.cells | self.cells})
+        held, own = earlier.suite, self.suite
+        named = {row for entry in own.defenses for row in entry.rows}
+        kept = (entry for entry in held.defenses if not named & {*entry.rows})
+        union = {
+            "defenses": (*own.defenses, *kept),
+            "seeds": tuple(sorted({*held.seeds, *own.seeds})),
+            "tasks": tuple(({task.name: task for task in held.tasks} | {t.name: t for t in own.tasks}).values()),
+        }
+        return self.model_copy(update={"suite": own.model_copy(update=union), "cells": earlier.cells | self.cells})
 
     def write(self, folder: Path) -> None:
         """Write the plan, whole or not at all.

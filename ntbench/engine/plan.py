@@ -12,11 +12,11 @@ from ntbench.domains import find
 from ntbench.engine.manifest import Manifest, fingerprints
 from ntbench.errors import UserError, unknown
 from ntbench.learn.models import build, head
-from ntbench.learn.train import check_optimizer, check_schedule
+from ntbench.learn.optim import check_optimizer, check_schedule
 from ntbench.registry import registry
 from ntbench.sources import source_files
 from ntbench.suite import DefenseEntry, Suite
-from ntbench.types import CONTROLS, Cell, Kind, MethodSpec
+from ntbench.types import CONTROLS, Budget, Cell, Kind, Level, MethodSpec, Task
 
 
 def with_rows(suite: Suite, chosen: Iterable[str], added: Iterable[str] = ()) -> Suite:
@@ -25,9 +25,9 @@ def with_rows(suite: Suite, chosen: Iterable[str], added: Iterable[str] = ()) ->
     Without a choice all rows stay. `added` rows come on top. Raises UserError on names that nothing registers.
     """
     wanted = list(dict.fromkeys([*chosen, *added]))
-    known = {entry.row for entry in suite.defenses}
+    known = {row for entry in suite.defenses for row in entry.rows}
     fresh = tuple(DefenseEntry(name=_registered(name, known)) for name in wanted if name not in known)
-    kept = (entry for entry in suite.defenses if not chosen or entry.row in wanted or entry.name in CONTROLS)
+    kept = (entry for entry in suite.defenses if not chosen or {*entry.rows} & {*wanted} or entry.name in CONTROLS)
     return suite.model_copy(update={"defenses": (*kept, *fresh)})
 
 
@@ -37,32 +37,39 @@ def plan(suite: Suite) -> list[Cell]:
     Raises UserError on names that nothing stands for and on hyper-parameters that a method refuses.
     """
     _examine(suite)
-    defenses = [_build("defense", entry.name, entry.params, entry.row) for entry in suite.defenses]
-    attacks = [
-        (entry.against, _build("attack", entry.name, params, label))
-        for entry in suite.attacks
-        for label, params in entry.variants()
-    ]
+    defenses = [_build("defense", e.name, params, label) for e in suite.defenses for label, params in e.variants()]
+    attacks = [(e, _build("attack", e.name, params, label)) for e in suite.attacks for label, params in e.variants()]
     return [
         Cell(
             protocol=suite.protocol,
             task=task,
             arch=suite.arch,
             pretrain=suite.pretrain,
-            budget=suite.budget,
             defense=defense,
             attack=attack,
-            ratio=ratio,
+            budget=Budget(t90=_t90(task, level), horizon=suite.horizon, ratio=suite.scored),
+            samples=level.samples,
             seed=seed,
+            source_share=suite.source_share,
+            knowledge=knowledge,
             precision=suite.precision,
         )
         for seed in suite.seeds
         for task in suite.tasks
         for defense in defenses
-        for against, attack in attacks
-        for ratio in suite.ratios
-        if not against or {defense.label, defense.name} & {*against}
+        for entry, attack in attacks
+        for level in task.levels
+        for knowledge in (("others", "own") if suite.own else ("others",))
+        if entry.faces(defense.label, defense.name)
     ]
+
+
+def _t90(task: Task, level: Level) -> float:
+    if level.t90 is None:
+        raise UserError(
+            f"{task.name}: nobody has measured T90 at {level.samples} samples; `ntbench calibrate` does it for a suite"
+        )
+    return level.t90
 
 
 def applies(cell: Cell) -> bool:
@@ -89,7 +96,7 @@ def _examine(suite: Suite) -> None:
     _named("arch", lambda: head(build(suite.arch, classes=2, seed=0)))
     _named("pretrain.optimizer", lambda: check_optimizer(suite.pretrain.optimizer))
     _named("pretrain.schedule", lambda: check_schedule(suite.pretrain.schedule))
-    for domain in dict.fromkeys(name for task in suite.tasks for name in (task.source, task.target)):
+    for domain in dict.fromkeys(name for task in suite.tasks for name in (task.source, task.target, *task.guarded)):
         _named("tasks", partial(find, domain))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,33 +11,53 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ntbench.types import SETTLED, Result
 
+EVERY = 30.0
+"""Seconds between two lines where nobody looks at a terminal."""
 
-class Bars:
-    """Two bars, protections and cells, that finished work moves on."""
 
-    def __init__(self, progress: Progress, protections: int, cells: int, done: int) -> None:
-        """Start the bars; `done` cells were finished before."""
-        self._progress = progress
-        self._protections = progress.add_task("protections", total=protections, note="")
-        self._cells = progress.add_task("cells", total=cells, completed=done, note="")
+class Tally:
+    """Counts finished work and tells of it: in bars on a terminal, elsewhere in a line every half minute."""
+
+    def __init__(self, console: Console, progress: Progress, protections: int, cells: int, done: int) -> None:
+        """Start at nothing; `done` cells were finished before."""
+        self._console, self._progress = console, progress
+        self._bars = (
+            progress.add_task("protections", total=protections, note=""),
+            progress.add_task("cells", total=cells, completed=done, note=""),
+        )
+        self._protections, self._of_protections = 0, protections
+        self._cells, self._before, self._of_cells = done, done, cells
         self._failed = 0
+        self._start = self._told = time.monotonic()
 
     def protection(self) -> None:
         """Count a finished protection."""
-        self._progress.advance(self._protections)
+        self._protections += 1
+        self._progress.advance(self._bars[0])
+        self._tell("")
 
     def cell(self, result: Result) -> None:
         """Count a finished cell and whether it failed."""
+        self._cells += 1
         self._failed += result.status not in SETTLED
-        task = self._progress.tasks[-1]
-        speed = f"{task.speed:.1f} cells/s" if task.speed else ""
-        note = f"[red]{self._failed} failed[/red]  {speed}" if self._failed else speed
-        self._progress.update(self._cells, advance=1, note=note)
+        note = f"{self._failed} failed" if self._failed else ""
+        self._progress.update(self._bars[1], advance=1, note=f"[red]{note}[/red]" if note else "")
+        self._tell(f", {note}" if note else "")
+
+    def _tell(self, note: str) -> None:
+        now = time.monotonic()
+        if self._console.is_terminal or now - self._told < EVERY:
+            return
+        self._told = now
+        speed = (self._cells - self._before) / (now - self._start)
+        left = f", about {(self._of_cells - self._cells) / speed / 60:.0f} minutes left" if speed else ""
+        line = f"{self._protections} of {self._of_protections} protections, {self._cells} of {self._of_cells} cells"
+        self._console.print(f"{line}{note}{left}", highlight=False)
 
 
 @contextmanager
-def bars(console: Console, protections: int, cells: int, done: int) -> Iterator[Bars]:
-    """Show the bars for as long as the block runs; where nobody looks at a terminal, only how it ended."""
+def tally(console: Console, protections: int, cells: int, done: int) -> Iterator[Tally]:
+    """Show how far the work is for as long as the block runs."""
     columns = (
         TextColumn("{task.description:>11}"),
         BarColumn(),
@@ -46,5 +67,6 @@ def bars(console: Console, protections: int, cells: int, done: int) -> Iterator[
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=console, speed_estimate_period=60) as progress:
-        yield Bars(progress, protections, cells, done)
+    shown = console.is_terminal
+    with Progress(*columns, console=console, speed_estimate_period=60, disable=not shown) as progress:
+        yield Tally(console, progress, protections, cells, done)

@@ -5,18 +5,15 @@ from __future__ import annotations
 import resource
 import sys
 import time
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import torch
 
-from ntbench.engine.bench import Artifact, Bench
+from ntbench.engine.bench import Artifact, Bench, Row
 from ntbench.engine.limits import guarded
 from ntbench.engine.store import Store
-from ntbench.engine.together import Lane, kinship, prepared, train_lanes
 from ntbench.learn.models import read_weights, write_weights
 from ntbench.suite import Limits
 from ntbench.types import Cell, Protection, Result, Status, Trajectory
@@ -34,58 +31,21 @@ class Runner:
     def run(self, cell: Cell) -> Result:
         """Return the cell's result; whatever goes wrong inside becomes its status and reason."""
         start = time.perf_counter()
-        bench = Bench(cell, self.device, self.cache)
-        if reason := bench.refusal:
-            return Result(cell=cell, status="inapplicable", error=reason, provenance=bench.provenance())
-        weights, protection = self.protected(cell)
-        status, error = protection.status, f"protection failed: {protection.error}"
-        rows: list[tuple[float, ...]] = []
+        bench = Bench(cell, self.device, self.cache, self.limits)
+        rows: list[Row] = []
+        protection = None
+        status, error = self._applies(bench)
+        if status == "ok":
+            weights, protection = self.protected(cell)
+            status, error = protection.status, f"protection failed: {protection.error}"
         if status == "ok":
             status, error = guarded(self.limits.cell_seconds, lambda: rows.extend(bench.attacked(weights)))
         return _result(bench, status, error, protection, rows, time.perf_counter() - start)
 
-    def run_together(self, cells: Sequence[Cell]) -> list[Result]:
-        """Return the results of cells in their order: those of `run`, but for rounding and for seconds.
-
-        Attacks of one training each take their steps together where all that `likeness` names agrees, and share the
-        seconds equally. Everything else runs alone, as does what an error or a time limit cuts short.
-        """
-        done: dict[str, Result] = {}
-        groups: dict[object, list[Lane]] = {}
-        for lane in filter(None, map(self._lane, cells)) if len(cells) > 1 else ():
-            groups.setdefault(lane.likeness, []).append(lane)
-        for group in groups.values():
-            if len(group) > 1:
-                done |= self._trained(group)
-        return [done.get(cell.key) or self.run(cell) for cell in cells]
-
-    def _trained(self, lanes: list[Lane]) -> dict[str, Result]:
-        """Train cells together and return the results of those that came to an end, by the cell's key."""
-        start = time.perf_counter()
-        _, error = guarded(len(lanes) * self.limits.cell_seconds, partial(train_lanes, lanes))
-        if error:
-            first, _, _ = error.partition("\n")
-            warnings.warn(f"{len(lanes)} cells cannot train together and run alone: {first}", stacklevel=3)
-        seconds = (time.perf_counter() - start) / len(lanes)
-        return {
-            lane.bench.cell.key: _result(
-                lane.bench, lane.status, lane.error, lane.protection, lane.rows, lane.seconds + seconds
-            )
-            for lane in lanes
-            if lane.status
-        }
-
-    def _lane(self, cell: Cell) -> Lane | None:
-        """Return a cell made ready to train beside others, or None where it has to run alone."""
-        bench = Bench(cell, self.device, self.cache)
-        if bench.refusal or not kinship(cell):
-            return None
-        weights, protection = self.protected(cell)
-        if protection.status != "ok":
-            return None
-        made: list[Lane | None] = []
-        guarded(self.limits.cell_seconds, lambda: made.append(prepared(bench, weights, protection)))
-        return made[0] if made else None
+    def _applies(self, bench: Bench) -> tuple[Status, str]:
+        reasons: list[str] = []
+        status, error = guarded(self.limits.cell_seconds, lambda: reasons.append(bench.refusal))
+        return ("inapplicable", reasons[0]) if reasons and reasons[0] else (status, error)
 
     def protected(self, cell: Cell) -> Artifact:
         """Return the protected weights of a cell and the facts about them, computing them where they are absent."""
@@ -109,7 +69,7 @@ class Runner:
     def _artifact(self, key: str, cell: Cell, compute: Callable[[Bench], Artifact], known: Protection) -> Artifact:
         def make(path: Path) -> None:
             made: list[Artifact] = []
-            bench = Bench(cell, self.device, self.cache)
+            bench = Bench(cell, self.device, self.cache, self.limits)
             status, error = guarded(self.limits.protect_seconds, lambda: made.append(compute(bench)))
             failed = known.model_copy(update={"status": status, "error": error})
             weights, facts = made[0] if made else ({}, failed)
@@ -120,19 +80,19 @@ class Runner:
 
 
 def _result(
-    bench: Bench,
-    status: Status,
-    error: str,
-    protection: Protection,
-    rows: list[tuple[float, ...]],
-    seconds: float,
+    bench: Bench, status: Status, error: str, protection: Protection | None, rows: list[Row], seconds: float
 ) -> Result:
+    target, source = bench.shares.target, bench.shares.source
     return Result(
         cell=bench.cell,
         status=status,
-        error=error,
+        error=error if status != "ok" else "",
         choice=bench.choice,
-        samples=bench.samples,
+        track=bench.attack.access.track,
+        images=len(target.test),
+        originals=target.originals,
+        source_images=len(source.test),
+        paid=bench.paid,
         protection=protection,
         trajectory=_columns(rows),
         provenance=bench.provenance(),
@@ -141,7 +101,7 @@ def _result(
     )
 
 
-def _columns(rows: list[tuple[float, ...]]) -> Trajectory:
+def _columns(rows: list[Row]) -> Trajectory:
     return Trajectory.model_validate(dict(zip(Trajectory.model_fields, zip(*rows, strict=True), strict=False)))
 
 

@@ -38,6 +38,15 @@ class Fit:
     parameters: Parameters | None = None
     loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy
     after_step: Callable[[], None] = lambda: None
+    outcome: Callable[[], nn.Module] | None = None
+    """Gives what is handed over at the end of a budget, where that is not the model that trains."""
+    told: str = ""
+    """What a search says that it chose; where it says so, its own cost is no part of the run."""
+
+    @property
+    def adapted(self) -> nn.Module:
+        """Return what is handed over now."""
+        return self.outcome() if self.outcome else self.model
 
     @property
     def batch_size(self) -> int:
@@ -84,7 +93,9 @@ class Fit:
                 continue
             held = None if end == ends[-1] else copy.deepcopy((self.model.state_dict(), optimizer.state_dict()))
             mark = meter.cost
-            self._cool(optimizer, fork, end)
+            # The trunk must not feel what a branch draws, for dropout say.
+            with torch.random.fork_rng():
+                self._cool(optimizer, fork, end)
             yield end
             if held:
                 self.model.load_state_dict(held[0])

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import load_file, save
 from timm.models import register_model
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -48,7 +49,8 @@ class SmallCNN(nn.Module):
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Pool the feature maps and, unless `pre_logits`, classify them."""
-        x = F.adaptive_avg_pool2d(x, 2).flatten(1)
+        # Of 16 pixels 2x2 are left already; asking for them again would cost a tenth of a training step.
+        x = x.flatten(1) if x.shape[-2:] == (2, 2) else F.adaptive_avg_pool2d(x, 2).flatten(1)
         return x if pre_logits else self.head(x)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -88,19 +90,63 @@ def _small(widths: tuple[int, int, int], pretrained: bool, kwargs: Mapping[str, 
     return SmallCNN(widths, **{key: value for key, value in kwargs.items() if key not in _TIMMS})
 
 
-def build(arch: Arch, classes: int, seed: int) -> nn.Module:
-    """Return a freshly initialised model, in channels_last, that depends on its seed alone.
+STARTS = ("pretrained", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "pretrained_strict")
+"""What an architecture's parameters say of the weights that it starts from: for the defender alone."""
 
-    Raises UserError on a name that timm does not know and on arguments that it refuses.
+
+def build(arch: Arch, classes: int, seed: int) -> nn.Module:
+    """Return a randomly initialised model, in channels_last, that depends on its seed alone.
+
+    Whatever the parameters say of published weights is left out. Raises UserError on a name that timm does not know and
+    on arguments that it refuses.
     """
-    if not timm.is_model(arch.name):
-        raise unknown("architecture", arch.name, timm.list_models())
+    params = {key: value for key, value in arch.params.items() if key not in STARTS}
+    return _created(arch.name, classes, seed, params)
+
+
+def start(arch: Arch, classes: int, seed: int, weights: str = "") -> nn.Module:
+    """Return the model that a defender begins with: as `build`, or with published weights where these are named.
+
+    `weights` is `timm`, or a safetensors file of the architecture, whose head is left out where its classes differ.
+    """
+    if weights == "timm" or any(key in arch.params for key in STARTS):
+        published = {"pretrained": True} if weights == "timm" else {}
+        return _created(arch.name, classes, seed, {**arch.params, **published})
+    model = build(arch, classes, seed)
+    return load_public(model, Path(weights)) if weights else model
+
+
+def load_public(model: nn.Module, file: Path) -> nn.Module:
+    """Load a safetensors file into a model, all but the head where its shape differs, and return the model.
+
+    Raises UserError on a file that cannot be read, and on weights that the model lacks or has in another shape.
+    """
+    try:
+        found = load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"weights {str(file)!r} cannot be read ({error}); give a safetensors file") from None
+    own, layer = model.state_dict(), head(model)
+    of_head = {name for name, tensor in model.state_dict(keep_vars=True).items() if tensor in set(layer.parameters())}
+    fitting = {n: t for n, t in found.items() if n not in of_head or (n in own and t.shape == own[n].shape)}
+    misfits = {n for n in own.keys() - of_head if n not in fitting or fitting[n].shape != own[n].shape}
+    if wrong := sorted(misfits | (fitting.keys() - own.keys())):
+        raise UserError(
+            f"weights {str(file)!r} do not fit {type(model).__name__}: {', '.join(wrong[:3])} of {len(wrong)}"
+        )
+    model.load_state_dict(own | fitting)
+    return model
+
+
+def _created(name: str, classes: int, seed: int, params: Mapping[str, Any]) -> nn.Module:
+    if not timm.is_model(name):
+        raise unknown("architecture", name, timm.list_models())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            model: nn.Module = timm.create_model(arch.name, num_classes=classes, **arch.params)
-        except TypeError as error:
-            raise UserError(f"architecture {arch.name!r} refuses params={arch.params}: {error}") from None
+            model: nn.Module = timm.create_model(name, num_classes=classes, **params)
+        except (TypeError, OSError, RuntimeError, AssertionError) as error:
+            reason = " ".join(str(error).split())
+            raise UserError(f"architecture {name!r} cannot be built with params={dict(params)}: {reason}") from None
     return model.to(memory_format=torch.channels_last)
 
 

@@ -1,65 +1,204 @@
-"""Overheads of one task's rows: what reaching a share of scratch's accuracy costs, at the largest sample ratio."""
+"""Costs to a goal: when a run first gets there, which run is the cheapest, and how attacker and baseline compare."""
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
-from ntbench.measure.curves import COSTS, PAPER, Curves, Selection
-from ntbench.measure.metrics import Array, Overhead, cost_to_reach, overhead
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import CensoredData, ecdf
+
+from ntbench.measure.areas import Array
+from ntbench.measure.choice import TOLERANCE, others_mean
+from ntbench.measure.curves import COSTS, Curves
+from ntbench.measure.intervals import UNKNOWN, Interval, t_interval
+from ntbench.measure.tracks import Run
 
 QUANTILES = (50, 80, 90, 95)
-PAPER_QUANTILE = 90
-UNKNOWN = Overhead(np.nan, False, np.nan, np.nan)
+"""Goals in percent of the baseline's plateau."""
+HEADLINE = ("steps", 90)
+CENSORED = 2.0
+"""How many horizons a run that never got there is taken to cost, where attackers compare what to run."""
 
 
-def worst_overheads(curves: Curves, row: int, rule: Selection) -> dict[tuple[str, int], Overhead]:
-    """Return by (cost, q) the cheapest attack's cost over scratch's cheapest, to q percent of tuned scratch's accuracy.
+@dataclass(frozen=True, eq=False)
+class Spent:
+    """What the chosen runs [count, seed] cost to the goal, infinite where they did not reach it by `limit`."""
 
-    Each side's attack has the lowest median over seeds (then restricted mean, then share of censored seeds) on the
-    curves of the validation data, or of the test data for the rule `oracle`; the costs reported are those of the test
-    curves. All are NaN where either side has no attack with every seed.
+    cost: Array
+    limit: Array
+
+    @cached_property
+    def medians(self) -> Array:
+        """Return the Kaplan-Meier median [count] over the seeds that have a run."""
+        return np.array([survival_median(c, limit) for c, limit in zip(self.cost, self.limit, strict=True)])
+
+    @property
+    def counted(self) -> Array:
+        """Return costs in which a run that did not get there counts at its horizon."""
+        return np.where(np.isinf(self.cost), self.limit, self.cost)
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """One cost over another, a geometric mean over counts; `bound` says that the first or second is one as well.
+
+    `counts` are the sample counts that it rests on, those at which the baseline itself reached the goal.
     """
-    scratch = curves.scratch()
-    found = {(cost, q): UNKNOWN for cost in COSTS for q in QUANTILES}
-    if scratch is None or not (curves.eligible(row)[:, -1].any() and curves.eligible(scratch)[:, -1].any()):
-        return found
-    best = curves.attacks.index(curves.worst(scratch, rule)[0][-1])
-    path = curves.test_path if rule == "oracle" else curves.val_path
-    tuned = [float(array[rule][scratch, best, -1].mean()) for array in (curves.scores, curves.outcomes)]
-    for cost, q in found:
-        feasible, goal = (q / 100 * accuracy for accuracy in tuned)
-        ours, theirs = (_cheapest(curves, i, curves.cost[cost], path, feasible) for i in (row, scratch))
-        found[cost, q] = _compared(curves, cost, goal, (row, ours), (scratch, theirs))
-    return found
+
+    interval: Interval
+    bound: bool
+    counts: tuple[int, ...]
 
 
-def paper_overhead(curves: Curves, row: int | None, attack: str) -> Overhead:
-    """Return the overhead in steps to 90 percent of what scratch reaches under the same attack; NaN where one lacks."""
-    scratch = curves.scratch()
-    if row is None or scratch is None or attack not in curves.attacks:
-        return UNKNOWN
-    a = curves.attacks.index(attack)
-    if not (curves.eligible(row)[a, -1] and curves.eligible(scratch)[a, -1]):
-        return UNKNOWN
-    goal = PAPER_QUANTILE / 100 * float(curves.outcomes[PAPER][scratch, a, -1].mean())
-    return _compared(curves, "steps", goal, (row, a), (scratch, a))
+NO_RATIO = Ratio(UNKNOWN, False, ())
 
 
-def _cheapest(curves: Curves, row: int, cost: Array, path: Array, goal: float) -> int:
-    reached = cost_to_reach(cost[row], path[row], goal)
-    censored = np.isinf(reached)
-    restricted = np.where(censored, cost[row, :, :, -1], reached).mean(axis=1)
-    order = np.lexsort((censored.mean(axis=1), restricted, np.median(reached, axis=1)))
-    return next(int(a) for a in order if curves.eligible(row)[a, -1])
+class Crossings:
+    """When every run of a task reaches some percent of the baseline's plateau, on validation and on test data."""
+
+    def __init__(self, curves: Curves) -> None:
+        """Keep the curves; crossings are found once a goal."""
+        self.curves = curves
+        self._held: dict[int, tuple[Array, Array]] = {}
+        self._spent: dict[tuple[tuple[Run, ...], str, int], Spent] = {}
+
+    @cached_property
+    def limits(self) -> Array:
+        """Return what each run would have cost at the horizon [cost, release, attack, count, seed]."""
+        return horizon_costs(self.curves.grid.cost, self.curves.end_steps)
+
+    def at(self, quantile: int) -> tuple[Array, Array]:
+        """Return costs [cost, release, attack, count, seed] at which validation and test scores reach a goal."""
+        if quantile not in self._held:
+            grid, steps = self.curves.grid, self.curves.end_steps
+            goal = quantile / 100 * plateaus(self.curves)
+            self._held[quantile] = (reach(grid.val, grid.cost, goal, steps), reach(grid.test, grid.cost, goal, steps))
+        return self._held[quantile]
+
+    def spent(self, runs: Sequence[Run], cost: str, quantile: int) -> Spent:
+        """Return what the rational attacker's cheapest runs cost: chosen on other seeds' validation, read on test."""
+        key = (tuple(runs), cost, quantile)
+        if key not in self._spent:
+            self._spent[key] = self._chosen(runs, cost, quantile)
+        return self._spent[key]
+
+    def _chosen(self, runs: Sequence[Run], cost: str, quantile: int) -> Spent:
+        at = (COSTS.index(cost), *np.array(runs, dtype=np.intp).reshape(-1, 2).T)
+        val, test, limit = (array[at] for array in (*self.at(quantile), self.limits))
+        return _cheapest(val, test, limit)
 
 
-def _compared(curves: Curves, cost: str, goal: float, ours: tuple[int, int], theirs: tuple[int, int]) -> Overhead:
-    spent = curves.cost[cost]
-    positive = spent[theirs][spent[theirs] > 0]
-    if not positive.size:
-        return UNKNOWN
-    floor = float(positive.min())
-    mine, base = (cost_to_reach(spent[run], curves.test_path[run], goal) for run in (ours, theirs))
-    # Scratch against itself is 1, also where it needs no step.
-    mine = np.maximum(mine, floor) if ours == theirs else mine
-    return overhead(mine, spent[ours][:, -1], base, floor)
+def plateaus(curves: Curves) -> Array:
+    """Return the frozen plateau [count] of the baseline, NaN where the suite has none."""
+    frozen = {level.samples: level.plateau for level in curves.task.levels}
+    return np.array([frozen.get(count) for count in curves.counts], dtype=np.float64)
+
+
+def reach(score: Array, cost: Array, goal: ArrayLike, steps: Array) -> Array:
+    """Return the costs [cost, ..., count, seed] at which scores [..., count, seed, end] first reach goals [count].
+
+    Between budgets [count, end] a factor of at most 2 apart, costs are interpolated in their logarithm, linearly in
+    the score; otherwise the first budget at or above the goal counts. Infinite where no budget does, NaN without any
+    score or goal.
+    """
+    target = np.asarray(goal, dtype=np.float64)[:, None]
+    with np.errstate(invalid="ignore"):
+        hit = score >= target[..., None] - TOLERANCE
+    first = hit.argmax(axis=-1)[..., None]
+    before = np.maximum(first - 1, 0)
+    low, high = (np.take_along_axis(score, at, axis=-1)[..., 0] for at in (before, first))
+    near = np.broadcast_to(_near(steps)[:, None, :], score.shape)
+    between = (first > 0)[..., 0] & np.isfinite(low) & np.take_along_axis(near, first, axis=-1)[..., 0]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = np.where(between, np.clip((target - low) / (high - low), 0, 1), 1.0)
+    c0, c1 = (_at(cost, at) for at in (before, first))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        inside = np.where(c0 > 0, c0 * (c1 / c0) ** share, c1)
+    found = np.where(hit.any(axis=-1), np.where(between, inside, c1), np.inf)
+    return np.where(np.isfinite(score).any(axis=-1) & np.isfinite(target), found, np.nan)
+
+
+def _at(cost: Array, end: NDArray[np.intp]) -> Array:
+    # Costs [cost, ...] of one end [..., 1] a run.
+    return np.take_along_axis(cost, np.broadcast_to(end, (len(cost), *end.shape)), axis=-1)[..., 0]
+
+
+def _near(steps: Array) -> NDArray[np.bool_]:
+    # Whether each budget is at most twice the one before it, but for the rounding of steps.
+    before = np.concatenate([np.full((len(steps), 1), np.nan), steps[:, :-1]], axis=1)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(steps - 0.5 <= 2 * (before + 0.5))
+
+
+def horizon_costs(cost: Array, steps: Array) -> Array:
+    """Return costs [cost, ..., count, seed, end] at the horizon; a run that ended before is taken to go on alike."""
+    there = np.isfinite(cost[0])
+    last = (there.shape[-1] - 1 - there[..., ::-1].argmax(axis=-1))[..., None]
+    held = _at(cost, last)
+    return np.asarray(held * (steps[:, -1:] / held[0]))
+
+
+def _cheapest(val: Array, test: Array, limit: Array) -> Spent:
+    # All [run, count, seed].
+    if not len(val):
+        empty = np.full(val.shape[1:], np.nan)
+        return Spent(empty, empty)
+    with np.errstate(divide="ignore"):
+        logs = np.log(np.where(np.isinf(val), CENSORED * limit, val))
+    expected = others_mean(logs[..., None])[..., 0]
+    rated = np.where(np.isfinite(expected) & ~np.isnan(test), expected, np.inf)
+    best = rated.min(axis=0)
+    pick = (rated <= best + TOLERANCE).argmax(axis=0)[None]
+    there = np.isfinite(best)
+    held = (np.take_along_axis(array, pick, axis=0)[0] for array in (test, limit))
+    return Spent(*(np.where(there, array, np.nan) for array in held))
+
+
+def survival_median(cost: ArrayLike, limit: ArrayLike) -> float:
+    """Return the Kaplan-Meier median of costs that are infinite where they were cut off at their limit.
+
+    It is infinite where half of the runs or more never got there, and NaN where there is no run.
+    """
+    costs, limits = np.asarray(cost, dtype=np.float64), np.asarray(limit, dtype=np.float64)
+    held = ~np.isnan(costs)
+    costs, limits = costs[held], limits[held]
+    got = np.isfinite(costs)
+    if not costs.size:
+        return np.nan
+    if got.all() or not got.any() or limits[~got].min() >= costs[got].max():
+        # Cut off behind all that got there: the survival curve falls by equal steps.
+        return float(np.sort(costs)[(len(costs) - 1) // 2])
+    curve = ecdf(CensoredData(uncensored=costs[got], right=limits[~got])).sf
+    below = curve.probabilities <= 0.5 + TOLERANCE
+    reached = below & np.isin(curve.quantiles, costs[got])
+    return float(curve.quantiles[reached.argmax()]) if reached.any() else np.inf
+
+
+def compare(above: Spent, below: Spent, baseline: Spent, counts: Sequence[int]) -> Ratio:
+    """Return one cost over another at the counts where the baseline reaches the goal, paired by seed.
+
+    Medians over seeds at each count, their geometric mean over counts; the interval is Student's of the logarithms,
+    averaged over counts at each seed. A median that was cut off counts at the horizon, and makes the ratio a bound.
+    """
+    able = np.isfinite(baseline.medians) & ~np.isnan(above.medians) & ~np.isnan(below.medians)
+    if not able.any():
+        return NO_RATIO
+    medians = [_medians(side)[able] for side in (above, below)]
+    point = float(np.exp(np.mean(np.log(medians[0] / medians[1]))))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logs = np.log(above.counted / below.counted)[able]
+    whole = logs[:, np.isfinite(logs).all(axis=0)].mean(axis=0)
+    cut = bool(np.isinf(above.medians[able]).any() or np.isinf(below.medians[able]).any())
+    held = tuple(count for count, good in zip(counts, able, strict=True) if good)
+    if not whole.size:
+        return Ratio(Interval(point, np.nan, np.nan), cut, held)
+    ends = t_interval(whole)
+    return Ratio(Interval(point, min(point, float(np.exp(ends.low))), max(point, float(np.exp(ends.high)))), cut, held)
+
+
+def _medians(side: Spent) -> Array:
+    limit = np.where(np.isnan(side.limit), 0.0, side.limit).max(axis=1)
+    return np.where(np.isinf(side.medians), limit, side.medians)

@@ -1,4 +1,4 @@
-"""Results as pandas tables: cells, trajectories, failures, coverage, learning curves, the heat map, the leaderboard."""
+"""Results as pandas tables, one row a cell or one an end, from which every number of a board can be worked out."""
 
 from __future__ import annotations
 
@@ -7,160 +7,121 @@ from typing import Any
 
 import pandas as pd
 
-from ntbench.measure.curves import Curves, checked, collect
-from ntbench.measure.ranking import leaderboard_table, reference, seed_areas
-from ntbench.suite import Suite
 from ntbench.types import SETTLED, Protection, Result, Trajectory, digest
 
-__all__ = [
-    "TIMING",
-    "coverage_table",
-    "failures_table",
-    "heatmap_table",
-    "leaderboard_table",
-    "learning_curves",
-    "results_table",
-    "trajectories_table",
-]
-
-PLACE = ("protocol", "task", "arch", "defense", "attack", "mask", "ratio", "samples", "seed")
+PLACE = ("protocol", "task", "arch", "track", "defense", "attack", "mask", "knowledge", "samples", "seed")
 TIMING = ("seconds", "cell_seconds", "pretrain_seconds", "protect_seconds", "peak_mb")
-COUNTS = ("samples", "steps", "train_samples", "flops", "pretrain_flops", "protect_flops")
-FRACTIONS = ("test_accuracy", "val_accuracy", "source_before", "source_after", "zero_shot", "sparsity")
+"""All that may differ between two runs of one cell, in seconds and MiB."""
+COUNTS = ("steps", "budget", "shown", "flops", "paid", "pretrain_flops", "protect_flops", "protect_steps")
+IMAGES = ("images", "originals", "source_images")
+FRACTIONS = ("test", "val", "own", "source_before", "source_after", "zero_shot", "sparsity")
 COLUMNS = (
     *PLACE,
-    *("status", "error", "choice", "test_accuracy", "val_accuracy", "steps", "train_samples", "flops"),
-    *("source_before", "source_after", "zero_shot", "sparsity", "pretrain_flops", "protect_flops"),
+    *("status", "error", "choice", "test", "val", "own", "t90", "horizon", "budget", "steps", "shown", "flops", "paid"),
+    *("source_before", "source_after", "zero_shot", "sparsity", "pretrain_flops", "protect_flops", "protect_steps"),
+    *("images", "originals", "source_images", "clean", "kept", "attack_name", "defense_name", "params"),
     *("data", "version", "key"),
     *TIMING,
 )
-COVERAGE = ("task", "defense", "mask", "attack", "runs", "failed", "not_applicable", "reason")
+RUN = tuple(name for name in PLACE if name not in ("protocol", "arch"))
+PATH = ("key", *RUN, "step", "shown", "flops", "seconds", "val", "test", "own", "correct")
+COVERAGE = ("task", "track", "defense", "mask", "attack", "runs", "failed", "not_applicable", "reason")
 DECIMALS = 6
 
 
 def results_table(results: Iterable[Result]) -> pd.DataFrame:
     """Return one row per cell, inapplicable or not, in the order of the recipes, whatever the order of the results.
 
-    Accuracies are those of the last scored point and stand on `ok` rows alone: where a diverged run stopped is no
-    result. The last columns, TIMING, are in seconds and MiB and are all that may differ between two runs.
+    `test`, `val`, `own` and the costs are those of the largest budget in `steps` that the cell has a number for.
     """
     table = pd.DataFrame([_cell(result) for result in results], columns=list(COLUMNS))
-    table = table.astype(dict.fromkeys(COUNTS, "Int64") | dict.fromkeys(FRACTIONS + TIMING, "float64")).round(DECIMALS)
+    table = table.astype(dict.fromkeys(COUNTS + IMAGES, "Int64") | dict.fromkeys(FRACTIONS + TIMING, "float64")).round(
+        DECIMALS
+    )
     return table.sort_values([*PLACE, "key"], ignore_index=True)
 
 
 def trajectories_table(results: Iterable[Result]) -> pd.DataFrame:
-    """Return one row per cell, scored step and split, with the costs so far and the accuracy there."""
-    names = ("key", "task", "defense", "attack", "mask", "ratio", "samples_n", "seed")
-    columns = (*names, "step", "train_samples", "flops", "seconds", "split", "value")
+    """Return one row per cell and budget: scores, costs, and which test images were right (base64 of packed bits)."""
     rows: list[tuple[Any, ...]] = []
-    for r in results:
-        cell, run = r.cell, r.trajectory
-        place = (cell.key, cell.task.name, cell.defense.label, cell.attack.label, cell.mask, cell.ratio, r.samples)
-        for split, values in (("val", run.val), ("test", run.test)):
-            points = zip(run.step, run.samples, run.flops, run.seconds, values, strict=True)
-            rows += [(*place, cell.seed, *costs, split, value) for *costs, value in points]
-    table = pd.DataFrame(rows, columns=list(columns)).astype({"samples_n": "Int64"}).round(DECIMALS)
-    return table.sort_values([*names[1:], "key", "split", "step"], ignore_index=True)
+    for result in results:
+        run, place = result.trajectory, _place(result)
+        columns = (run.step, run.samples, run.flops, run.seconds, run.val, run.test, run.own, run.correct)
+        start = (result.cell.key, *(place[name] for name in RUN))
+        rows += [(*start, *point) for point in zip(*columns, strict=True)]
+    table = pd.DataFrame(rows, columns=list(PATH)).astype({"own": "float64"})
+    return table.round(DECIMALS).sort_values([*RUN, "key", "step"], ignore_index=True)
 
 
 def failures_table(results: Iterable[Result]) -> pd.DataFrame:
     """Return one row per cell that failed, with the first line of its reason; what is inapplicable did not fail."""
-    columns = ["task", "defense", "attack", "mask", "ratio", "seed", "status", "error"]
-    table = results_table(r for r in results if r.status not in SETTLED)
-    return table[columns]
+    names = ["task", "track", "defense", "attack", "mask", "knowledge", "samples", "seed", "status", "error"]
+    return results_table(r for r in results if r.status not in SETTLED)[names]
 
 
 def coverage_table(results: Iterable[Result]) -> pd.DataFrame:
-    """Return per task, defense, mask and attack how many cells ran, failed, and do not apply, with the first reason."""
-    place = list(COVERAGE[:4])
-    cells = results_table(results)
-    na = cells["status"] == "inapplicable"
-    counted = cells[place].assign(
-        runs=~na, failed=~na & (cells["status"] != "ok"), not_applicable=na, reason=cells["error"].where(na, "")
-    )
-    return counted.groupby(place, as_index=False, sort=True).agg(
-        {"runs": "sum", "failed": "sum", "not_applicable": "sum", "reason": "max"}
-    )[list(COVERAGE)]
+    """Return per row and attack how many cells ran, failed, and do not apply, with the first reason in words."""
+    place = list(COVERAGE[:5])
+    rows = [{name: value for name, value in _place(r).items() if name in place} | _outcome(r) for r in results]
+    table = pd.DataFrame(rows, columns=list(COVERAGE))
+    sums = {"runs": "sum", "failed": "sum", "not_applicable": "sum", "reason": "max"}
+    return table.groupby(place, as_index=False, sort=True).agg(sums)[list(COVERAGE)]
 
 
-def learning_curves(results: Iterable[Result], suite: Suite, selection: str = "val") -> pd.DataFrame:
-    """Return test accuracies per task, defense, mask, sample ratio and seed, NaN where nothing can be chosen.
-
-    `worst` is under the attacker's choice and `scratch` under scratch's own; `paper` is where the paper's attack ends
-    under the paper's mask, and `scratch_matched` where it ends from scratch.
-    """
-    rule = checked(selection)
-    names = ("worst", "paper", "scratch", "scratch_matched")
-    columns = ("task", "defense", "mask", "ratio", "samples", "seed", *names)
-    rows: list[tuple[Any, ...]] = []
-    for curves in collect(results, suite):
-        scratch = reference(curves, rule)
-        for i, row in enumerate(curves.rows):
-            setting = suite.paper_setting(row.defense)
-            paper = curves.under(curves.find(row.defense, setting.mask), setting.attack)
-            matched = curves.under(curves.scratch(), setting.attack)
-            arrays = (curves.worst(i, rule)[1], paper, scratch, matched)
-            place = (curves.task, row.defense, row.mask)
-            rows += [(*place, *point, *(a[n, s] for a in arrays)) for n, s, *point in _points(curves)]
-    return pd.DataFrame(rows, columns=list(columns))
+def _outcome(result: Result) -> dict[str, Any]:
+    refused = result.status == "inapplicable"
+    return {
+        "runs": int(not refused),
+        "failed": int(result.status not in SETTLED),
+        "not_applicable": int(refused),
+        "reason": _first_line(result.error) if refused else "",
+    }
 
 
-def heatmap_table(results: Iterable[Result], suite: Suite, selection: str = "val") -> pd.DataFrame:
-    """Return SLC-AUC against tuned scratch, mean over seeds, per task, defense, mask and single attack.
-
-    It is NaN where the attack lacks a seed or a sample ratio, or cannot face the row.
-    """
-    rule = checked(selection)
-    rows: list[tuple[Any, ...]] = []
-    for curves in collect(results, suite):
-        scratch = reference(curves, rule)
-        for i, row in enumerate(curves.rows):
-            eligible = curves.eligible(i)
-            for a, attack in enumerate(curves.attacks):
-                whole = bool(eligible[a].all())
-                area = float(seed_areas(curves, curves.outcomes[rule][i, a], scratch).mean()) if whole else float("nan")
-                rows.append((curves.task, row.defense, row.mask, attack, area))
-    return pd.DataFrame(rows, columns=["task", "defense", "mask", "attack", "slc"])
-
-
-def _points(curves: Curves) -> list[tuple[Any, ...]]:
-    grid = [(n, ratio, curves.samples[n]) for n, ratio in enumerate(curves.ratios)]
-    return [(n, s, ratio, count, seed) for n, ratio, count in grid for s, seed in enumerate(curves.seeds)]
-
-
-def _cell(result: Result) -> dict[str, Any]:
-    cell, run, done = result.cell, result.trajectory, result.protection or Protection()
-    scored = bool(run.step)
-    good = scored and result.status == "ok"
+def _place(result: Result) -> dict[str, Any]:
+    cell = result.cell
     return {
         "protocol": cell.protocol,
         "task": cell.task.name,
         "arch": cell.arch.name,
+        "track": result.track,
         "defense": cell.defense.label,
         "attack": cell.attack.label,
         "mask": cell.mask,
-        "ratio": cell.ratio,
-        "samples": result.samples,
+        "knowledge": cell.knowledge,
+        "samples": cell.samples,
         "seed": cell.seed,
+    }
+
+
+def _cell(result: Result) -> dict[str, Any]:
+    cell, done = result.cell, result.protection or Protection()
+    return {
+        **_place(result),
+        **{name: getattr(done, name) for name in Protection.model_fields if name in COLUMNS},
+        **{name: getattr(result, name) for name in ("images", "originals", "source_images", "paid", "choice")},
+        **_last(result.trajectory),
         "status": result.status,
-        "error": result.error.strip().partition("\n")[0],
-        "choice": result.choice,
-        "test_accuracy": run.test[-1] if good else None,
-        "val_accuracy": run.val[-1] if good else None,
-        **_last(run),
-        **{name: getattr(done, name) for name in ("source_before", "source_after", "zero_shot", "sparsity")},
-        **{name: getattr(done, name) for name in ("pretrain_flops", "protect_flops")},
+        "error": _first_line(result.error),
+        "t90": cell.budget.t90,
+        "horizon": cell.budget.horizon,
+        "budget": cell.budget.steps,
+        "attack_name": cell.attack.name,
+        "defense_name": cell.defense.name,
+        "params": " ".join(f"{name}={value}" for name, value in sorted(cell.attack.params.items())),
         "data": digest(result.provenance.data) if result.provenance else "",
         "version": result.provenance.versions.get("ntbench", "") if result.provenance else "",
         "key": cell.key,
         "cell_seconds": result.seconds,
-        "pretrain_seconds": done.pretrain_seconds,
-        "protect_seconds": done.protect_seconds,
         "peak_mb": result.peak_mb,
     }
 
 
+def _first_line(text: str) -> str:
+    return text.strip().partition("\n")[0]
+
+
 def _last(run: Trajectory) -> dict[str, Any]:
-    columns = {"steps": run.step, "train_samples": run.samples, "flops": run.flops, "seconds": run.seconds}
-    return {name: column[-1] if column else None for name, column in columns.items()}
+    columns = {"steps": run.step, "shown": run.samples, "flops": run.flops, "seconds": run.seconds}
+    scores = {"test": run.test, "val": run.val, "own": run.own}
+    return {name: column[-1] if column else None for name, column in (columns | scores).items()}

@@ -1,146 +1,256 @@
-"""What every column means, once, for the HTML page, the Markdown tables and the README."""
+"""What every column of every file means, once, for the page, the Markdown tables and the README."""
 
 from __future__ import annotations
 
-RULES = {
-    "last": "the attacker takes the last model of every attack, and picks the attack, per sample count, by accuracy on "
-    "its own validation data (feasible)",
-    "val": "the attacker picks both the step of every attack, among those that are scored, and the attack, per sample "
-    "count, by accuracy on its own validation data (feasible)",
-    "oracle": "both the step and the attack, per sample count, are picked by test accuracy (not feasible: optimistic "
-    "for the attacker)",
-}
-
 READING = (
-    "A defense matters only as far as an attacker is worse off with its weights than with none. So every number "
-    "compares the attacker who fine-tunes the protected weights with one who trains the same architecture from "
-    "scratch, with the same samples, the same budget and the same choice of attacks. The paper setting is the one "
-    "attack that the paper of the defense evaluates with; the grid is the best of all attacks that an expert lists, "
-    "auto one attack that searches for itself, and the worst case the strongest of them all. The distance between "
-    "paper setting and worst case is how much the paper setting flatters."
+    "A release matters for protection only as far as an attacker gains from it. Uplift is that gain: how much better "
+    "an attacker does who may start from the release than one who must start without it, with the same target "
+    "samples, the same budgets and the same attacks. An attacker is rational: where the release does not help, it "
+    "starts anew, so a release that is worse than a fresh start protects no more than one that adds nothing. Leak is "
+    "the uplift of a protected release over that of the unprotected one: 0 means that nothing is left, 1 that there "
+    "is no protection.",
+    "The baseline is the best that attackers reach without the release, under the same attacks: from a random start, "
+    "or from public weights where the suite names them. Attacks are chosen for each seed and sample count by what "
+    "they reach on validation images at the other seeds. SLC-AUC is the area between the learning curve of the "
+    "release alone and that of the baseline; below 0 the release is worse than starting without it. Speed-up is what "
+    "the baseline takes to 90% of what it reaches, over what the attacker takes.",
+    "A verdict needs five seeds and all gates. Converged: the baseline gained under one point over the second half of "
+    "its budget. Horizon: budgets go to at least 8 T90, the steps that the baseline takes to 90% of its plateau. "
+    "Transfers: the unprotected release adds something. Inside: no winner has the lowest or highest of three or more "
+    "rates. Complete: every attack that applies ran, and under a third of its runs diverged. A row holds if the upper "
+    "ends are at most 0.1 for leak, 1.25 for speed-up and 2 points for source drop; it leaks if a lower end of the "
+    "first two is above that; it is open where an interval spans a limit or seeds are few.",
 )
 
 _COSTS = {
-    "steps": "Optimizer steps",
-    "samples": "Training samples seen",
-    "flops": "Floating-point operations",
-    "seconds": "Wall-clock seconds",
+    "steps": "optimizer steps",
+    "samples": "images shown",
+    "flops": "floating-point operations",
+    "seconds": "seconds",
 }
-_OVERHEADS = {
-    f"overhead_{cost}_{q}": f"{words} from the protected weights to reach {q} % of tuned scratch's accuracy, "
-    "over the same from scratch, for the cheapest attack, at the largest sample ratio, median over seeds; above 1 the "
-    "attacker loses, and '>' marks a lower bound: the budget ended first."
-    for cost, words in _COSTS.items()
-    for q in (50, 80, 90, 95)
-}
+_TASK = "Source domain, which is kept, and target domain, which is to be protected."
+_TRACK = (
+    "What an attacker holds beside its target samples: 'target' the release, 'source' also a share of the source data, "
+    "'unlabelled' the release but no labels, 'queries' a black box instead of the release, and a share of source."
+)
+_MASK = "The attacker on released zeros: 'dense' lets them grow, 'keep' puts them back after every step."
+
+
+def _ends(name: str, meaning: str) -> dict[str, str]:
+    return {
+        name: meaning,
+        f"{name}_low": f"Lower end of the interval of {name}; of the range of the seeds where they are under five.",
+        f"{name}_high": f"Upper end of the interval of {name}; of the range of the seeds where they are under five.",
+    }
+
 
 LEADERBOARD: dict[str, str] = {
-    "rank": "1 is the strongest defense: the lowest worst-case SLC-AUC. Only ranked rows have one.",
-    "rank_low": "Best rank within 95 % of the bootstrap resamples of the seeds.",
-    "rank_high": "Worst rank within 95 % of the bootstrap resamples of the seeds.",
-    "task": "Source domain (kept) and target domain (protected).",
-    "defense": "Label of the defense.",
-    "mask": "The attacker on released zeros: 'dense' lets them grow, 'keep' puts them back after every step.",
-    "needs": "Data that the defense asks for beyond the weights. In short tables S is source labels, T target labels, "
-    "and t target images without labels.",
-    "selection": "How the attacker chooses: 'last' takes the last step of every attack and chooses among attacks on "
-    "validation data, 'val' chooses the step too, 'oracle' chooses both on test data, which is optimistic.",
-    "ranked": "A defense is ranked by its weaker row: nobody can force an attacker to keep zeros.",
-    "control": "A control, in every table: no defense, training from scratch, plain magnitude pruning.",
-    "holds": "Worst-case SLC-AUC interval below 0, overhead_steps_90 at least 1, and drop at most 0.02.",
-    "thin": "Fewer than two thirds of the attacks that apply went well on every seed at some sample ratio. What "
-    "does not apply does not count; an attack that diverges has failed.",
-    "seeds": "Number of seeds.",
-    "cells": "Number of finished cells, failed ones included, inapplicable ones not.",
-    "failed": "Cells that ended in an error, a timeout or divergence; they never enter a number.",
-    "paper_attack": "The one attack that the paper of the defense evaluates with, at its last step under every rule.",
-    "paper_mask": "What the paper's attacker does with released zeros.",
-    "paper_slc": "SLC-AUC under the paper's attack, against scratch under that same attack.",
-    "paper_slc_low": "Lower end of its 95 % bootstrap interval over seeds.",
-    "paper_slc_high": "Upper end of its 95 % bootstrap interval over seeds.",
-    "paper_overhead": "Overhead in steps at 90 % under the paper's attack, against scratch under that same attack.",
-    "paper_overhead_censored": "Share of the seeds that never got there; from one half on, the value is a lower bound.",
-    "grid_attack": "The attack that the grid's best picks at most sample ratios.",
-    "grid_slc": "SLC-AUC of the best attack other than 'auto' at each sample ratio, against scratch's best over the "
-    "same attacks.",
-    "grid_slc_low": "Lower end of its 95 % bootstrap interval over seeds.",
-    "grid_slc_high": "Upper end of its 95 % bootstrap interval over seeds.",
-    "grid_steps": "Optimizer steps of all attacks of the grid on this row, summed over sample ratios, mean over seeds: "
-    "what trying them all costs.",
-    "auto_choice": "What the attack 'auto', which searches for itself on validation data, chose most often.",
-    "auto_slc": "SLC-AUC of the attack 'auto', against scratch under 'auto'.",
-    "auto_slc_low": "Lower end of its 95 % bootstrap interval over seeds.",
-    "auto_slc_high": "Upper end of its 95 % bootstrap interval over seeds.",
-    "auto_steps": "Optimizer steps of the search of 'auto', summed over sample ratios, mean over seeds.",
-    "auto_gap": "Mean accuracy over the log of the sample count that the attacker has under 'auto', minus that under "
-    "the best of the grid. Negative: the search missed something that the grid has.",
-    "auto_gap_low": "Lower end of its 95 % bootstrap interval over seeds.",
-    "auto_gap_high": "Upper end of its 95 % bootstrap interval over seeds.",
-    "worst_attack": "The attack that the worst case picks at most sample ratios.",
-    "worst_attacks": "The attack that the worst case picks at each sample ratio, smallest ratio first.",
-    "worst_steps": "Optimizer steps of the attacks that the worst case picks, summed over sample ratios, mean over "
-    "seeds; finding them is not counted.",
-    "slc": "SLC-AUC of the worst case: the area between its sample-wise learning curve and that of tuned scratch, over "
-    "the natural log of the sample count. Negative: the attacker is worse off than with no weights at all.",
-    "slc_low": "Lower end of its 95 % bootstrap interval over seeds.",
-    "slc_high": "Upper end of its 95 % bootstrap interval over seeds.",
-    "slc_norm": "slc over the log range of the sample counts: the mean difference in accuracy.",
-    **_OVERHEADS,
-    **{f"{name}_censored": f"Share of the seeds that never got there, for {name}." for name in _OVERHEADS},
-    **{f"{name}_restricted": f"Mean of {name} with such seeds counted at their budget." for name in _OVERHEADS},
+    "task": _TASK,
+    "track": _TRACK,
+    "defense": "Label of the defense, or of the control or baseline.",
+    "mask": _MASK,
+    "needs": "Data that the defense asks for beyond the weights.",
+    "control": "A row to read the others against, whatever is chosen, such as no defense and plain magnitude pruning.",
+    "baseline": "A row from which an attacker starts without the release.",
+    "ranked": "Rows of the track 'target' whose attackers may change released zeros; baselines have no rank.",
+    "rank": "1 leaks least.",
+    "rank_low": "Best rank that the data allow.",
+    "rank_high": "Worst rank that the data allow.",
+    "verdict": "holds, leaks, open, or none where a gate failed or the source is lost; empty where none is due.",
+    "reason": "Why the verdict is what it is, and what would decide an open one.",
+    **_ends("leak", "Mean uplift over the mean uplift of the unprotected release: 0 nothing is left, 1 no protection."),
+    **_ends(
+        "uplift",
+        "What a rational attacker gains from the release over the baseline, as a mean difference of accuracy over the "
+        "log of the sample count.",
+    ),
+    **_ends(
+        "slc",
+        "SLC-AUC of the release alone: the area between its learning curve and the baseline's, over the natural log of "
+        "the sample count. Below 0 the release is worse than starting without it.",
+    ),
+    **_ends(
+        "compute_uplift",
+        "What a rational attacker gains, as a mean difference of accuracy over the log of the budget from T90 / 8 to "
+        "the horizon, averaged over sample counts.",
+    ),
+    "scratch_uplift": "Uplift over a random start alone; differs from uplift where the suite names public weights.",
+    "oracle_leak": "Leak if attacks are chosen on test data, which no attacker can do: an upper bound of the choice.",
+    "oracle_uplift": "Uplift if attacks are chosen on test data, which no attacker can do.",
+    "own_leak": "Leak if each attacker chooses by a fifth of its own samples, where the suite asks for it.",
+    "own_uplift": "Uplift if each attacker chooses by a fifth of its own samples, where the suite asks for it.",
+    **_ends(
+        "speedup",
+        "Steps that the baseline takes to 90% of what it reaches, over those that the rational attacker takes: median "
+        "over seeds at each sample count, geometric mean over counts. Above 1 the release saves the attacker work.",
+    ),
+    "speedup_bound": "Whether runs ended before they got there, so that speedup is an upper bound.",
+    "overhead": "Steps from the release alone to 90% of what the baseline reaches, over those of the baseline.",
+    "overhead_bound": "Whether runs ended before they got there, so that overhead is a lower bound.",
+    **{
+        f"speedup_{cost}_{q}": f"Speed-up in {words} to {q}% of what the baseline reaches."
+        for cost, words in _COSTS.items()
+        for q in (50, 80, 90, 95)
+    },
+    **_ends("drop", "Source accuracy of the clean model less that of the release, paired by seed and image."),
     "source_before": "Accuracy on source test data before protection.",
     "source_after": "Accuracy on source test data after protection.",
-    "drop": "Intactness: source_before minus source_after, mean over seeds.",
-    "drop_low": "Lower end of its 95 % bootstrap interval over seeds.",
-    "drop_high": "Upper end of its 95 % bootstrap interval over seeds.",
-    "zero_shot": "Accuracy of the protected weights on target test data, before any attack.",
+    "zero_shot": "Accuracy of the release on target test data, before any attack.",
     "sparsity": "Share of the released weights that is zero.",
-    "protect_seconds_ratio": "Wall-clock time of protecting over that of pretraining.",
-    "protect_flops_ratio": "Floating-point operations of protecting over those of pretraining.",
-    "note": "Why a row is not ranked, or what is missing.",
+    "attack": "The attack on the release that the rational attacker picks at most sample counts at the horizon.",
+    "attacks": "The same at each sample count, fewest samples first.",
+    "takes_baseline": "Share of seeds and sample counts at which the rational attacker starts without the release.",
+    "interval": "What the ends are: an interval of that level, or the range of the seeds where they are under five.",
+    "seeds": "Number of seeds.",
+    "cells": "Number of finished cells, failed ones included, inapplicable ones not.",
+    "failed": "Cells that ended in an error, a timeout or divergence.",
+    "faced": "Number of attacks that the row faced.",
+    "inapplicable": "Number of attacks that do not apply to the row.",
+    "gate_converged": "The baseline gained under one point over the second half of its budget, at every sample count.",
+    "gate_horizon": "Budgets go to at least 8 T90 at every sample count.",
+    "gate_transfers": "The interval of the uplift of the unprotected release lies above 0.",
+    "gate_inside": "No winner is at the edge of its family's rates, where three or more ran.",
+    "gate_complete": "Every attack that applies ran, and under a third of its runs diverged.",
+    "gates": "The gates that the row does not pass, why, and what would mend it; empty if it passes all.",
+    "paper_attack": "The one attack that the paper of the defense evaluates with.",
+    "paper_mask": "What the paper's attacker does with released zeros.",
+    **_ends("paper_slc", "SLC-AUC under the paper's attack, against scratch under that same attack."),
+    "paper_overhead": "Overhead under the paper's attack, against scratch under that same attack.",
+    "search_uplift": "Uplift that the automatic search reaches.",
+    "grid_uplift": "Uplift that the grid of attacks reaches.",
+    "search_steps": "Optimizer steps of all trials of the search.",
+    "grid_steps": "Optimizer steps of all attacks of the grid.",
+    "protect_steps": "Optimizer steps of protecting.",
+    "protect_seconds": "Seconds of protecting.",
+    "protect_flops": "Floating-point operations of protecting.",
+    "protect_seconds_ratio": "Seconds of protecting over those of pretraining.",
+    "note": "What else a reader must know about the row.",
 }
 
 RESULTS: dict[str, str] = {
     "protocol": "Name and version of the suite.",
-    "task": LEADERBOARD["task"],
+    "task": _TASK,
     "arch": "Architecture.",
+    "track": _TRACK,
     "defense": LEADERBOARD["defense"],
     "attack": "Label of the attack.",
-    "mask": LEADERBOARD["mask"],
-    "ratio": "Share of the target training split that the attacker has.",
+    "mask": _MASK,
+    "knowledge": "How the attacker chooses: 'others' by what the other seeds reach, 'own' by a fifth of its own "
+    "samples.",
     "samples": "Number of target training samples that the attacker has.",
     "seed": "Seed of initialisation, subset and batch order.",
-    "status": "ok, error, timeout, diverged, or inapplicable where the attack cannot face the defense on this task.",
+    "status": "ok, error, timeout, diverged, unusable where the defense lost the source, or inapplicable where the "
+    "attack cannot face the defense.",
     "error": "First line of the reason of a failure, or why the attack is inapplicable.",
     "choice": "What an attack that chooses for itself says that it chose.",
-    "test_accuracy": "Accuracy on target test data at the end of the attack.",
-    "val_accuracy": "Accuracy on the attacker's validation data at the end of the attack.",
-    "steps": "Optimizer steps of the attack.",
-    "train_samples": "Training samples that the attack saw, repeats counted.",
+    "test": "Score on target test data at the largest budget that the cell has a number for.",
+    "val": "Score on the task's validation data there.",
+    "own": "Score on the samples that the attacker put aside, where it chooses by them.",
+    "t90": "Steps that the baseline takes to 90% of its plateau at this sample count.",
+    "horizon": "The largest budget in units of T90.",
+    "budget": "The largest budget in steps.",
+    "steps": "The largest budget in steps that the cell has a number for.",
+    "shown": "Images that the attack showed to the model, repeats counted.",
     "flops": "Floating-point operations of the attack.",
+    "paid": "Steps of the run with everything that it tried before.",
     "source_before": LEADERBOARD["source_before"],
     "source_after": LEADERBOARD["source_after"],
     "zero_shot": LEADERBOARD["zero_shot"],
     "sparsity": LEADERBOARD["sparsity"],
     "pretrain_flops": "Floating-point operations of pretraining.",
-    "protect_flops": "Floating-point operations of protecting.",
+    "protect_flops": LEADERBOARD["protect_flops"],
+    "protect_steps": LEADERBOARD["protect_steps"],
+    "images": "Target test images that were scored.",
+    "originals": "How many of these are independent: image i shows original i modulo this number.",
+    "source_images": "Source test images that were scored.",
+    "clean": "Which source test images were right before protection, packed as bits in base64.",
+    "kept": "Which source test images were right after protection, packed as bits in base64.",
+    "attack_name": "Name under which the attack is registered.",
+    "defense_name": "Name under which the defense is registered.",
+    "params": "Hyper-parameters of the attack.",
     "data": "One digest over the digests of all data splits.",
     "version": "Version of ntbench.",
     "key": "Hash of everything that decides the cell.",
-    "seconds": "Wall-clock seconds of the attack, scoring excluded.",
-    "cell_seconds": "Wall-clock seconds of the whole cell.",
-    "pretrain_seconds": "Wall-clock seconds of pretraining.",
-    "protect_seconds": "Wall-clock seconds of protecting.",
+    "seconds": "Seconds of the attack, scoring excluded.",
+    "cell_seconds": "Seconds of the whole cell.",
+    "pretrain_seconds": "Seconds of pretraining.",
+    "protect_seconds": LEADERBOARD["protect_seconds"],
     "peak_mb": "Peak memory of the worker in MiB.",
 }
-
-COVERAGE: dict[str, str] = {
-    "task": LEADERBOARD["task"],
-    "defense": LEADERBOARD["defense"],
-    "mask": LEADERBOARD["mask"],
+_ROW = {name: LEADERBOARD[name] for name in ("task", "track", "defense", "mask")}
+TRAJECTORIES: dict[str, str] = {name: RESULTS[name] for name in ("key", "task", "track", "defense", "attack")} | {
+    **{name: RESULTS[name] for name in ("mask", "knowledge", "samples", "seed")},
+    "step": "The budget in steps; every other number is of a run of that budget.",
+    **{name: RESULTS[name] for name in ("shown", "flops", "seconds")},
+    "val": "Score on the task's validation data.",
+    "test": "Score on target test data.",
+    "own": RESULTS["own"],
+    "correct": "Which target test images were right, packed as bits in base64.",
+}
+FAILURES = {
+    name: RESULTS[name]
+    for name in ("task", "track", "defense", "attack", "mask", "knowledge", "samples", "seed", "status", "error")
+}
+COVERAGE: dict[str, str] = _ROW | {
     "attack": RESULTS["attack"],
     "runs": "Cells that ran, failed ones included.",
     "failed": LEADERBOARD["failed"],
     "not_applicable": "Cells that are inapplicable, because the attack cannot face the defense on this task.",
     "reason": "Why they are.",
 }
+CURVES: dict[str, str] = _ROW | {
+    "samples": RESULTS["samples"],
+    "seed": RESULTS["seed"],
+    "worst": "Test score at the horizon of the attacker who starts from the release alone.",
+    "rational": "Test score at the horizon of the rational attacker, who may also take the baseline's runs.",
+    "baseline": "Test score at the horizon of the attacker who starts without the release.",
+    "paper": "Test score at the horizon under the paper's attack.",
+    "paper_scratch": "Test score at the horizon from scratch under the paper's attack.",
+}
+BUDGETS: dict[str, str] = _ROW | {
+    "budget": "Budget of a run in units of T90.",
+    **_ends("uplift", "What a rational attacker gains with this budget, averaged over sample counts."),
+    "accuracy": "Test score of the rational attacker with this budget.",
+    "baseline": "Test score without the release with this budget.",
+}
+ATTACKS: dict[str, str] = _ROW | {
+    "attack": RESULTS["attack"],
+    "attack_mask": "Whether this attack puts released zeros back after every step ('keep') or not ('dense').",
+    "slc": "SLC-AUC of this attack alone against the baseline at its best.",
+    "accuracy": "Mean test accuracy under this attack over the log of the sample count.",
+}
+FACTORS: dict[str, str] = _ROW | {
+    "factor": "What is held: optimizer, learning rate, schedule, batch size, or fine-tuning method.",
+    "value": "What it is held at; the other factors are at their best.",
+    "accuracy": "Mean test accuracy of the best such attack on the release alone, over the log of the sample count.",
+    "leak": "Leak if the attacker has such attacks and the baseline's runs.",
+}
+TASKS: dict[str, str] = {name: LEADERBOARD[name] for name in ("track", "defense", "mask")} | {
+    "tasks": "Number of tasks.",
+    "interval": LEADERBOARD["interval"],
+    "seeds": "Fewest seeds on one of the tasks.",
+    **_ends("leak", "Uplift summed over tasks, over that of the unprotected release."),
+    **_ends("uplift", "Mean uplift over tasks."),
+    **_ends("iqm", "Interquartile mean of uplift over tasks and seeds."),
+}
+PROFILES: dict[str, str] = {name: LEADERBOARD[name] for name in ("track", "defense", "mask")} | {
+    "uplift": "A level of uplift.",
+    "share": "Share of tasks and seeds at which the uplift is above that level.",
+}
+MAP: dict[str, str] = {"source": "Source domain.", "target": "Target domain."} | _ROW
+MAP |= {name: LEADERBOARD[name] for name in ("slc", "leak")}
+GLOSSARIES = {
+    "leaderboard.csv": LEADERBOARD,
+    "results.csv": RESULTS,
+    "trajectories.parquet": TRAJECTORIES,
+    "failures.csv": FAILURES,
+    "coverage.csv": COVERAGE,
+    "curves.csv": CURVES,
+    "budgets.csv": BUDGETS,
+    "attacks.csv": ATTACKS,
+    "factors.csv": FACTORS,
+    "tasks.csv": TASKS,
+    "profiles.csv": PROFILES,
+    "map.csv": MAP,
+}
+"""The columns of every file by its name."""

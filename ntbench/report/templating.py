@@ -7,24 +7,14 @@ from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
-from ntbench.report.display import (
-    COLUMNS,
-    MISSING,
-    NARROW,
-    NOTED,
-    WIDE,
-    cells,
-    filled,
-    header_groups,
-    heading,
-    number,
-    ratio,
-)
-from ntbench.report.glossary import COVERAGE, LEADERBOARD, READING, RESULTS
+from ntbench.report.columns import dimmed
+from ntbench.report.display import MISSING
+from ntbench.report.glossary import GLOSSARIES, LEADERBOARD, READING
 
 _TEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\n": " "}
 _TEX |= {character: f"\\{character}" for character in "&%$#_{}"}
 _TEX |= {"<": "$<$", ">": "$>$", "|": r"\textbar{}", '"': r"\textquotedbl{}", "\N{MINUS SIGN}": "$-$"}
+_TEX |= {"[": "{[}", "]": "{]}"}  # a bracket after \\ would be its argument
 _MARKDOWN = re.compile(r"[\\`*\[\]|#~]|(?<!\w)_|_(?!\w)")
 
 
@@ -54,7 +44,7 @@ def latex() -> Environment:
 
 def escape_latex(value: object) -> str:
     """Return a value as LaTeX text in which nothing is a command; characters beyond ASCII become question marks."""
-    escaped = "".join(_TEX.get(character, character) for character in str(value))
+    escaped = "".join(_TEX.get(character, character) for character in " ".join(str(value).split()))
     return escaped.encode("ascii", "replace").decode()
 
 
@@ -78,11 +68,6 @@ def _environment(package: str, **options: Any) -> Environment:
         keep_trailing_newline=True,
         **options,
     )
-    environment.globals.update(
-        columns=COLUMNS, narrow=NARROW, noted=NOTED, wide=WIDE, glossary=LEADERBOARD, reading=READING
-    )
-    environment.globals.update(cell_glossary=RESULTS, coverage_glossary=COVERAGE)
-    environment.globals.update(filled=filled)
-    environment.globals.update(cells=cells, heading=heading, header_groups=header_groups, number=number, ratio=ratio)
+    environment.globals.update(glossary=LEADERBOARD, glossaries=GLOSSARIES, reading=READING, dimmed=dimmed)
     environment.filters["minus"] = _minus
     return environment

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache as memoised
 from pathlib import Path
@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from filelock import FileLock
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -23,7 +24,7 @@ from ntbench.domains._partition import stratified_order
 from ntbench.types import digest
 
 _PARTS = ("train", "val", "test")
-_VERSION = 2
+_VERSION = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,10 +77,14 @@ def _indices(count: int, batch_size: int, generator: torch.Generator, device: to
 
 @dataclass(frozen=True, eq=False)
 class Domain:
-    """A named image distribution with its three fixed splits and 16 hex digits of SHA-256 for each of them."""
+    """A named image distribution with its three fixed splits and 16 hex digits of SHA-256 for each of them.
+
+    Test image i shows original i modulo `originals`.
+    """
 
     name: str
     classes: int
+    originals: int
     train: Split
     val: Split
     test: Split
@@ -103,34 +108,52 @@ def load_domain(
     family = find(name)
     stored = _build(family, name, image_size) if cache is None else _cached(family, name, image_size, cache)
     most = {"train": train, "val": scored, "test": scored}
+    digests, originals = _digests(stored), len(stored["test.y"]) // int(stored["views"])
+    if scored is not None and scored < len(stored["test.y"]):
+        stored |= {f"test.{column}": stored[f"test.{column}"][:originals] for column in "xy"}
+        originals = min(originals, scored)
     splits = {part: _split(stored[f"{part}.x"], stored[f"{part}.y"], most[part]) for part in _PARTS}
-    return Domain(name=name, classes=int(stored["classes"]), digests=_digests(stored), **splits)
+    return Domain(name, int(stored["classes"]), originals, **splits, digests=digests)
 
 
-def nested_subset(split: Split, ratio: float, generator: torch.Generator) -> Split:
-    """Return max(1, round(ratio * n)) samples with the class proportions of the split.
+def nested_subset(split: Split, count: int, generator: torch.Generator) -> Split:
+    """Return so many samples with the class proportions of the split.
 
-    For one state of the generator a smaller subset lies inside every larger one. ValueError for ratios outside (0, 1].
+    For one state of the generator a smaller subset lies inside every larger one. ValueError for counts that the split
+    does not have.
     """
-    if not 0 < ratio <= 1:
-        raise ValueError(f"ratio={ratio} is not in (0, 1]; give the share of the training split as a fraction")
-    return split.subset(_chosen(split.y, max(1, round(ratio * len(split))), generator).to(split.y.device))
+    if not 1 <= count <= len(split):
+        raise ValueError(f"{count} samples are asked for, of {len(split)}; give a count in between")
+    return divided(split, count, generator)[0]
 
 
-def _chosen(y: Tensor, count: int, generator: torch.Generator) -> Tensor:
+def divided(split: Split, count: int, generator: torch.Generator) -> tuple[Split, Split]:
+    """Return so many samples with the class proportions of the split, and the rest."""
+    order = _order(split.y, generator)
+    # Sorted, since the stratified order itself would give labels away to attacks that get none.
+    first, rest = (torch.from_numpy(np.sort(part)).to(split.y.device) for part in (order[:count], order[count:]))
+    return split.subset(first), split.subset(rest)
+
+
+def joined(splits: Sequence[Split]) -> Split:
+    """Return the samples of several splits as one."""
+    x = torch.cat([split.x for split in splits]).contiguous(memory_format=torch.channels_last)
+    return Split(x, torch.cat([split.y for split in splits]))
+
+
+def _order(y: Tensor, generator: torch.Generator) -> NDArray[np.intp]:
     labels = y.cpu().numpy()
     draws = [
         torch.rand(size, generator=generator, device=generator.device, dtype=torch.float64).cpu().numpy()
         for size in (len(labels), int(labels.max()) + 1)
     ]
-    # Sorted, since the stratified order itself would give labels away to attacks that get none.
-    return torch.from_numpy(np.sort(stratified_order(labels, *draws)[:count]))
+    return stratified_order(labels, *draws)
 
 
 def _split(pixels: Tensor, y: Tensor, most: int | None) -> Split:
     # Cut before the pixels become floats, which take four times the memory.
     if most is not None and most < len(y):
-        chosen = _chosen(y, most, torch.Generator().manual_seed(0))
+        chosen = torch.from_numpy(np.sort(_order(y, torch.Generator().manual_seed(0))[:most]))
         pixels, y = pixels[chosen], y[chosen]
     return Split(_normalised(pixels), y)
 
@@ -138,7 +161,7 @@ def _split(pixels: Tensor, y: Tensor, most: int | None) -> Split:
 def _build(family: Family, name: str, image_size: int) -> dict[str, Tensor]:
     """Return what a cache file holds: uint8 pixels [n, s, s, 3] and int64 labels [n] a split, and the class count."""
     raw = family.build(name, image_size)
-    stored = {"classes": torch.tensor(raw.classes)}
+    stored = {"classes": torch.tensor(raw.classes), "views": torch.tensor(raw.views)}
     for part in _PARTS:
         labelled: Labelled = getattr(raw, part)
         stored |= {f"{part}.x": _resized(labelled[0], image_size), f"{part}.y": torch.from_numpy(labelled[1])}
@@ -174,7 +197,7 @@ def _digests(stored: dict[str, Tensor]) -> dict[str, str]:
 
 
 def _metadata(stored: dict[str, Tensor]) -> dict[str, str]:
-    return _digests(stored) | {"classes": str(int(stored["classes"]))}
+    return _digests(stored) | {name: str(int(stored[name])) for name in ("classes", "views")}
 
 
 def _cached(family: Family, name: str, image_size: int, folder: Path) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from toys import context, defense, draw, on_timm_networks, pretrained, under_global_seeds
 
 from ntbench.learn.models import features, pack
-from ntbench.learn.train import accuracy
+from ntbench.learn.scoring import accuracy
 from ntbench.method import Context
 from ntbench.tasks.data import Split
 from ntbench.types import Arch

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from toys import context, defense, draw, learnt, on_timm_networks, same, under_global_seeds
 
 from ntbench.learn.models import features, head, pack
-from ntbench.learn.train import accuracy
+from ntbench.learn.scoring import accuracy
 from ntbench.method import Context
 from ntbench.tasks.data import Split
 from ntbench.types import Arch, Training

@@ -1,135 +1,124 @@
-"""Overheads of curves whose crossings are known."""
-
-from collections.abc import Callable, Iterator
-from typing import Any
-
+import numpy as np
 import pytest
-from fabricated import ATTACKS, RATIOS, SEEDS, STEPS, result, row, scratch_path, suite, trajectory
+from fabricated import COUNTS, ENDS, SEEDS, grid, outcome, recipe, suite, trajectory
+from scipy.stats import CensoredData, ecdf
 
-from ntbench.measure.ranking import leaderboard_table
-from ntbench.types import Result, Trajectory
+from ntbench.measure.areas import Array
+from ntbench.measure.costs import Spent, compare, horizon_costs, reach, survival_median
+from ntbench.measure.standing import Standing, Study
 
-
-def paths(defense: str, attack: str, seed: int) -> tuple[float, ...]:
-    """Return scratch's path, or that of `sophon`, which reaches the same at step 40, at 80 or never."""
-    if defense == "scratch":
-        return scratch_path(attack)
-    if attack != "strong":
-        return (0.05,) * 6
-    return [(0.1, 0.1, 0.1, 0.5, 0.75, 0.8), (0.1, 0.1, 0.1, 0.5, 0.5, 0.8), (0.1, 0.1, 0.1, 0.5, 0.5, 0.6)][seed]
+STEPS = np.array([[10.0, 20, 40, 80]])
 
 
-def timed(defenses: tuple[str, ...] = ("scratch", "sophon"), late: int = 0) -> Iterator[Result]:
-    for defense in defenses:
-        for attack in ATTACKS:
-            for ratio in RATIOS:
-                for seed in SEEDS:
-                    path = paths(defense, attack, min(seed + late * (defense == "sophon"), 2))
-                    path = path if ratio == 1 else tuple(accuracy / 2 for accuracy in path)
-                    yield result(defense, attack, ratio, seed, path[-1], path=path)
+def reached(scores: list[float], goal: float, steps: Array = STEPS) -> float:
+    cost = np.broadcast_to(steps[None, :, None], (1, 1, 1, steps.shape[1]))
+    return float(reach(np.array(scores)[None, None], cost, [goal], steps)[0, 0, 0])
 
 
-def test_overheads_in_every_cost() -> None:
-    board = leaderboard_table(timed(), suite(paper={"attack": "strong"}))
-    found, scratch = row(board, "sophon"), row(board, "scratch")
-    for cost in ("steps", "samples", "flops", "seconds"):
-        assert found[f"overhead_{cost}_90"] == 8
-        assert found[f"overhead_{cost}_90_censored"] == pytest.approx(1 / 3)
-        assert found[f"overhead_{cost}_90_restricted"] == pytest.approx((4 + 8 + 8) / 3)
-        assert [scratch[f"overhead_{cost}_{q}"] for q in (50, 80, 90, 95)] == [1, 1, 1, 1]
-    assert found.overhead_steps_50 == 4 and found.overhead_steps_95 == 4
-    assert found.paper_overhead == 8 and found.paper_overhead_censored == pytest.approx(1 / 3)
+def test_a_crossing_is_interpolated_in_the_log_of_steps() -> None:
+    assert reached([0.0, 0.2, 0.6, 0.8], 0.4) == pytest.approx(20 * 2**0.5)
+    assert reached([0.0, 0.2, 0.6, 0.8], 0.6) == pytest.approx(40)
+    assert reached([0.0, 0.2, 0.6, 0.8], 0.3) == pytest.approx(20 * 2**0.25)
 
 
-def test_censored_overheads_are_lower_bounds() -> None:
-    found = row(leaderboard_table(timed(late=1), suite(paper={"attack": "strong"})), "sophon")
-    assert found.overhead_steps_90 == 8 and found.overhead_steps_90_censored == pytest.approx(2 / 3)
-    assert found.overhead_steps_95 == 4 and found.overhead_steps_95_restricted == 4
+def test_the_first_end_above_counts_as_it_is() -> None:
+    assert reached([0.5, 0.6, 0.7, 0.8], 0.4) == 10
 
 
-def test_the_paper_overhead_is_measured_against_matched_scratch() -> None:
-    # Under the weak attack scratch stays at 0.1 and passes 0.9 * 0.1 at step 0, which counts as its first step, 5.
-    board = leaderboard_table(timed(), suite())
-    found = row(board, "sophon")
-    assert (found.paper_overhead, found.paper_overhead_censored, found.overhead_steps_90) == (80 / 5, 1, 8)
-    assert row(board, "scratch").paper_overhead == 1
+def test_a_goal_that_is_missed_is_infinite_and_without_run_or_goal_unknown() -> None:
+    assert reached([0.1, 0.2, 0.3, 0.4], 0.5) == np.inf
+    assert np.isnan(reached([np.nan] * 4, 0.5))
+    assert np.isnan(reached([0.5] * 4, np.nan))
 
 
-def replaced(path: Callable[[int], tuple[float, ...]], attack: str, **fields: Any) -> Iterator[Result]:
-    """Yield `timed` with other curves of `sophon` under one attack, by seed; no curve leaves its cell out."""
-    for r in timed():
-        _, defense, label, _, ratio, seed = r.cell.coordinates
-        if (defense, label) != ("sophon", attack):
-            yield r
-        elif curve := path(seed):
-            yield result(defense, label, ratio, seed, curve[-1], path=curve, **fields)
+def test_a_run_at_the_horizon_alone_pays_the_horizon() -> None:
+    assert reached([np.nan, np.nan, np.nan, 0.9], 0.5) == 80
 
 
-def test_an_attack_that_lacks_a_seed_is_not_the_cheapest() -> None:
-    cells = replaced(lambda seed: (0.8,) * 6 if seed else (), "other")
-    assert row(leaderboard_table(cells, suite()), "sophon").overhead_steps_90 == 8
+def test_nothing_is_interpolated_beyond_a_factor_of_two() -> None:
+    assert reached([0.0, 0.8], 0.4, np.array([[10.0, 40.0]])) == 40
+    assert reached([0.0, 0.8], 0.4, np.array([[2.0, 5.0]])) == pytest.approx(10**0.5)
 
 
-def test_the_cheapest_attack_has_the_lowest_median() -> None:
-    # Once at step 5 and twice never is 55 steps in the restricted mean, less than `strong` takes; its median is not.
-    cells = replaced(lambda seed: (0.1, 0.6, 0.6, 0.6, 0.6, 0.6) if seed else (0.1, *(0.8,) * 5), "other")
-    found = row(leaderboard_table(cells, suite()), "sophon")
-    assert (found.overhead_steps_90, found.overhead_steps_90_censored) == (8, pytest.approx(1 / 3))
+def test_a_later_fall_changes_nothing() -> None:
+    assert reached([0.0, 0.8, 0.1, 0.9], 0.4) == pytest.approx(10 * 2**0.5)
 
 
-def test_a_run_that_stops_early_is_censored_where_it_stops() -> None:
-    def cells() -> Iterator[Result]:
-        for r in timed():
-            columns = {name: column[:5] for name, column in r.trajectory}
-            early = r.cell.defense.label == "sophon"
-            yield r.model_copy(update={"trajectory": Trajectory(**columns)}) if early else r
-
-    found = row(leaderboard_table(cells(), suite(paper={"attack": "strong"})), "sophon")
-    assert (found.paper_overhead, found.paper_overhead_censored) == (4, pytest.approx(2 / 3))
+def test_a_run_that_ended_early_is_cut_off_at_the_horizon() -> None:
+    cost = np.array([[10.0, 20, np.nan, np.nan], [1.0, 2.0, np.nan, np.nan]])[:, None, None]
+    assert horizon_costs(cost, STEPS).ravel() == pytest.approx([80, 8])
 
 
-def test_the_cheapest_attack_is_chosen_on_validation_data() -> None:
-    cells = list(replaced(lambda seed: (0.1, *(0.8,) * 5), "other", val=0.0))
-    for rule, value in (("last", 8), ("val", 8), ("oracle", 0.5)):
-        assert row(leaderboard_table(cells, suite(), rule), "sophon").overhead_steps_90 == value
+def test_the_median_is_that_of_kaplan_and_meier() -> None:
+    draw = np.random.default_rng(0)
+    for _ in range(200):
+        limits, true = draw.integers(1, 9, 6).astype(float), draw.integers(1, 9, 6).astype(float)
+        cost = np.where(true <= limits, true, np.inf)
+        got = np.isfinite(cost)
+        if not got.any():
+            continue
+        curve = ecdf(CensoredData(uncensored=cost[got], right=limits[~got])).sf
+        jumps = [q for q, p in zip(curve.quantiles, curve.probabilities, strict=True) if p <= 0.5 and q in cost]
+        assert survival_median(cost, limits) == (jumps[0] if jumps else np.inf)
 
 
-def test_an_attacker_judges_by_the_validation_accuracy_of_scratch() -> None:
-    def cells() -> Iterator[Result]:
-        for ratio in RATIOS:
-            for seed in SEEDS:
-                for name in ATTACKS:
-                    path = scratch_path(name)
-                    yield result("scratch", name, ratio, seed, path[-1], path=path, val=path[-1] + 0.2)
-                # Early, with an accuracy that is enough on test data alone, and late.
-                yield result("sophon", "weak", ratio, seed, 0.6, path=(0.1, *(0.6,) * 5), val=0.8)
-                yield result("sophon", "strong", ratio, seed, 0.8, path=(0.1, 0.1, 0.1, *(0.8,) * 3), val=1.0)
-
-    assert row(leaderboard_table(cells(), suite()), "sophon").overhead_steps_90 == 2
+@pytest.mark.parametrize(("cost", "median"), [([3, 1, 2], 2), ([1, np.inf, np.inf], np.inf), ([1, 2, np.inf], 2)])
+def test_medians_of_few(cost: list[float], median: float) -> None:
+    assert survival_median(cost, np.full(len(cost), 9.0)) == median
 
 
-def test_the_goal_is_a_share_of_what_scratch_holds_under_the_rule() -> None:
-    # Scratch peaks at 0.9 and ends at 0.5; the defense gets to 0.5 at step 5 and to 0.9 at step 40.
-    curves = {"scratch": (0.1, 0.5, 0.9, 0.5, 0.5, 0.5), "sophon": (0.1, 0.5, 0.5, 0.5, 0.9, 0.9)}
-    cells = [
-        result(defense, "weak", ratio, seed, path[-1], path=path)
-        for defense, path in curves.items()
-        for ratio in RATIOS
-        for seed in SEEDS
+def test_ratios_are_geometric_means_over_the_counts_that_the_baseline_reaches() -> None:
+    base = Spent(np.array([[10.0] * 5, [40.0] * 5, [np.inf] * 5]), np.full((3, 5), 80.0))
+    ours = Spent(np.array([[5.0] * 5, [40.0] * 5, [1.0] * 5]), np.full((3, 5), 80.0))
+    found = compare(base, ours, base, COUNTS)
+    assert found.counts == COUNTS[:2]
+    assert found.interval.point == pytest.approx(2**0.5)
+    assert not found.bound
+    assert compare(ours, base, base, COUNTS).interval.point == pytest.approx(2**-0.5)
+
+
+def test_a_cut_off_median_makes_a_bound() -> None:
+    base = Spent(np.full((1, 5), 10.0), np.full((1, 5), 80.0))
+    ours = Spent(np.array([[np.inf, np.inf, np.inf, 20, 40]]), np.full((1, 5), 80.0))
+    found = compare(ours, base, base, [10])
+    assert found.bound
+    assert found.interval.point == pytest.approx(8)
+
+
+def standing(delay: float, defense: str = "none") -> Standing:
+    """Return a release that learns as scratch does, some times slower or faster."""
+
+    def path(speed: float) -> list[float]:
+        return [float(np.clip(0.2 * np.log2(end / 2 * speed), 0, 0.8)) for end in ENDS]
+
+    results = [
+        outcome(recipe(label, "strong", n, s), trajectory(path(speed)))
+        for label, speed in (("none", 1 / delay), ("scratch", 1.0))
+        for n in COUNTS
+        for s in SEEDS
     ]
-    for rule, value in (("last", 1), ("val", 4), ("oracle", 4)):
-        found = row(leaderboard_table(cells, suite(), rule), "sophon")
-        assert (found.overhead_steps_90, found.paper_overhead) == (value, 1)
+    levels = [{"samples": n, "t90": 10, "plateau": 0.8} for n in COUNTS]
+    study = Study(results, suite(tasks=[{"source": "a", "target": "b", "levels": levels}]))
+    return next(s for s in study.standings if s.release.label == defense)
 
 
-def test_a_longer_search_is_compared_in_what_it_spent() -> None:
-    def cells() -> Iterator[Result]:
-        yield from timed()
-        for ratio in RATIOS:
-            for seed in SEEDS:
-                run = trajectory((0.1, 0.1, 0.8, 0.8, 0.8, 0.8), steps=tuple(4 * step for step in STEPS))
-                yield result("sophon", "auto", ratio, seed, 0.8, trajectory=run)
+def test_the_release_alone_is_slower_and_the_attacker_never_is() -> None:
+    slow = standing(2.0)
+    assert slow.overhead("steps", 50).interval.point == pytest.approx(2)
+    assert slow.speedup("steps", 50).interval.point == pytest.approx(1)
+    fast = standing(0.5)
+    for cost in ("steps", "samples", "flops", "seconds"):
+        assert fast.speedup(cost, 50).interval.point == pytest.approx(2)
+    assert fast.speedup("steps", 90).interval == pytest.approx((2, 2, 2))
 
-    found = row(leaderboard_table(cells(), suite()), "sophon")
-    # `strong` takes 40 steps, 80, and never; the search always 40, over the 10 of scratch.
-    assert (found.overhead_steps_90, found.overhead_steps_90_censored, found.overhead_samples_90) == (4, 0, 4)
+
+def test_scratch_against_itself_is_one() -> None:
+    own = standing(2.0, "scratch")
+    assert own.speedup().interval.point == own.overhead().interval.point == 1
+
+
+def test_without_a_plateau_there_is_no_speed_up() -> None:
+    levels = [{"samples": n, "t90": 10} for n in COUNTS]
+    results = grid(lambda *_: 0.5, rows=(("none", "dense"), ("scratch", "dense")))
+    study = Study(results, suite(tasks=[{"source": "a", "target": "b", "levels": levels}]))
+    assert all(np.isnan(s.speedup().interval.point) for s in study.standings)

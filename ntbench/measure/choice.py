@@ -1,0 +1,121 @@
+"""The rational attacker: which run it takes, at every sample count, seed and budget, and what that run reaches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ntbench.measure.areas import Array
+from ntbench.measure.curves import Curves
+from ntbench.measure.tracks import Run
+
+TOLERANCE = 1e-9
+"""Far below one image of any data set: sums of the same numbers in another order are equal."""
+By = Literal["others", "oracle", "own"]
+"""What is chosen by: others' validation images, the test images, or a part of the attacker's own samples."""
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """The run that is chosen [count, seed], as its place among the runs, -1 for none, and the budget that it ends at.
+
+    `score` [count, seed] is its test score.
+    """
+
+    runs: tuple[Run, ...]
+    run: NDArray[np.intp]
+    end: NDArray[np.intp]
+    score: Array
+
+    def place(self, count: int, seed: int) -> tuple[int, int, int, int, int] | None:
+        """Return where in the grid the chosen run stands, None where there is nothing to choose."""
+        k = int(self.run[count, seed])
+        return None if k < 0 else (*self.runs[k], count, seed, int(self.end[count, seed]))
+
+    def of(self, release: int) -> NDArray[np.bool_]:
+        """Return where [count, seed] a run on a release is chosen."""
+        on = np.array([run[0] == release for run in self.runs] + [False])
+        return np.asarray(on[self.run], dtype=bool)
+
+
+def others_mean(values: Array) -> Array:
+    """Return for each seed the mean over the other seeds that have a number; a single seed has its own alone.
+
+    `values` are [run, count, seed, end].
+    """
+    if values.shape[2] == 1:
+        return values
+    there = np.isfinite(values)
+    total = np.where(there, values, 0.0)
+    rest = total.sum(axis=2, keepdims=True) - total
+    number = there.sum(axis=2, keepdims=True) - there
+    return np.where(number > 0, rest / np.maximum(number, 1), np.nan)
+
+
+def choose(curves: Curves, runs: Sequence[Run], by: By = "others", last: int | None = None) -> Choice:
+    """Choose among runs at every budget up to the end `last`, the horizon by default.
+
+    A run that failed at a seed keeps its latest end before; one that has nothing there leaves the place to the next
+    best. The first of equals is taken: in list order, then by the smaller budget.
+    """
+    grid = curves.own if by == "own" else curves.grid
+    shape = (len(curves.counts), len(curves.seeds))
+    if grid is None or not runs:
+        return Choice(tuple(runs), np.full(shape, -1), np.full(shape, -1), np.full(shape, np.nan))
+    stop = grid.val.shape[-1] if last is None else last + 1
+    test = _taken(grid.test, runs)[..., :stop]
+    score = {"others": lambda: others_mean(_taken(grid.val, runs)[..., :stop]), "oracle": lambda: test}.get(
+        by, lambda: _taken(grid.own, runs)[..., :stop]
+    )()
+    return _best(tuple(runs), score, test)
+
+
+def final(curves: Curves, run: Run, by: By = "others") -> Choice:
+    """Return a single run at the largest budget that it has, as a choice that nobody makes."""
+    grid = curves.own if by == "own" and curves.own is not None else curves.grid
+    test = _taken(grid.test, [run])
+    return _best((run,), np.broadcast_to(np.arange(test.shape[-1], dtype=np.float64), test.shape), test)
+
+
+def with_default(curves: Curves, choice: Choice, default: str) -> Choice:
+    """Fill a choice by own samples, where these were too few to choose by, with the default attack at its horizon."""
+    runs = [run for run in choice.runs if curves.attacks[run[1]].label == default]
+    if curves.own is None or not runs:
+        return choice
+    filled = final(curves, runs[0], "own")
+    empty = (choice.run < 0) & (filled.run >= 0)
+    return Choice(
+        choice.runs,
+        np.where(empty, choice.runs.index(runs[0]), choice.run),
+        np.where(empty, filled.end, choice.end),
+        np.where(empty, filled.score, choice.score),
+    )
+
+
+def _taken(array: Array, runs: Sequence[Run]) -> Array:
+    return np.asarray(array[tuple(np.array(runs, dtype=np.intp).T)])
+
+
+def latest(test: Array) -> NDArray[np.intp]:
+    """Return for each end the latest one up to it at which a run has a test score, -1 for none."""
+    ends = np.arange(test.shape[-1])
+    return np.maximum.accumulate(np.where(np.isfinite(test), ends, -1), axis=-1)
+
+
+def _best(runs: tuple[Run, ...], score: Array, test: Array) -> Choice:
+    held = latest(test)
+    usable = np.where((held >= 0) & np.isfinite(score), score, -np.inf)
+    # [count, seed, run and end]: in list order, budgets rising.
+    flat = usable.transpose(1, 2, 0, 3).reshape(*usable.shape[1:3], -1)
+    best = flat.max(axis=-1, keepdims=True)
+    pick = (flat >= best - TOLERANCE).argmax(axis=-1)
+    run, end = np.divmod(pick, test.shape[-1])
+    n, s = np.indices(run.shape)
+    end = held[run, n, s, end]
+    there = np.isfinite(best[..., 0])
+    reached = np.where(there, test[run, n, s, end], np.nan)
+    return Choice(runs, np.where(there, run, -1), np.where(there, end, -1), reached)

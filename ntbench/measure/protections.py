@@ -1,0 +1,68 @@
+"""What protecting did to the source and cost: the drop of source accuracy with its interval, and means over seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ntbench.measure.areas import Array
+from ntbench.measure.curves import Curves
+from ntbench.measure.intervals import UNKNOWN, Interval, mean_interval
+from ntbench.types import Protection, unpack_bits
+
+MEANS = ("source_before", "source_after", "zero_shot", "sparsity", "protect_steps", "protect_seconds", "protect_flops")
+
+
+@dataclass(frozen=True)
+class Effect:
+    """A release's effect on its source, and means over seeds of what stands in its protections."""
+
+    drop: Interval
+    needs: str
+    means: dict[str, float]
+    seconds_ratio: float
+
+
+def effect(curves: Curves, release: int) -> Effect:
+    """Return what protecting a release did and cost; NaN for what nobody recorded."""
+    found = [p for (r, _), p in sorted(curves.protections.items()) if r == release]
+    spent, base = (_total(found, f"{name}_seconds") for name in ("protect", "pretrain"))
+    return Effect(
+        drop=source_drop(found, curves.source_images),
+        needs=next((p.needs for p in found if p.needs), ""),
+        means={name: _mean(found, name) for name in MEANS},
+        seconds_ratio=spent / base if base > 0 else np.nan,
+    )
+
+
+def source_drop(found: Sequence[Protection], images: int) -> Interval:
+    """Return the accuracy that protection costs on source, paired by seed and by image where images are known."""
+    pairs = [(p.source_before, p.source_after) for p in found]
+    if not pairs or any(before is None or after is None for before, after in pairs):
+        return UNKNOWN
+    drops = np.array([[float(before or 0) - float(after or 0)] for before, after in pairs])
+    if not (images and all(p.clean and p.kept for p in found)):
+        return mean_interval(drops)
+    each = np.array([_lost(p, images) for p in found])
+    return mean_interval(each + drops - each.mean(axis=1, keepdims=True))
+
+
+def _lost(found: Protection, images: int) -> Array:
+    before, after = (unpack_bits(bits, images).astype(np.float64) for bits in (found.clean, found.kept))
+    return np.asarray(before - after)
+
+
+def _values(found: Sequence[Protection], name: str) -> Array:
+    values = [getattr(p, name) for p in found]
+    return np.array([value for value in values if value is not None], dtype=np.float64)
+
+
+def _mean(found: Sequence[Protection], name: str) -> float:
+    values = _values(found, name)
+    return float(values.mean()) if values.size else np.nan
+
+
+def _total(found: Sequence[Protection], name: str) -> float:
+    return float(_values(found, name).sum())

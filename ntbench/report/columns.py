@@ -1,0 +1,181 @@
+"""The columns of every table that people see: a heading, the field that the glossary explains, and its text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ntbench.report.display import (
+    MISSING,
+    Record,
+    bounded,
+    count,
+    factor,
+    number,
+    percent,
+    points,
+    rank,
+    row_name,
+    seconds,
+    text,
+    verdict,
+    with_interval,
+    yes,
+)
+
+COSTS = {"steps": "steps", "samples": "images shown", "flops": "FLOPs", "seconds": "seconds"}
+QUANTILES = (50, 80, 90, 95)
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a rendered table; where `numeric`, its texts stand on the right."""
+
+    heading: str
+    field: str
+    text: Callable[[Record], str]
+    numeric: bool = True
+
+
+def _interval(heading: str, field: str, show: Callable[..., str] = number, signed: bool = True) -> Column:
+    return Column(heading, field, lambda r: with_interval(r, field, show, signed))
+
+
+def _number(heading: str, field: str, show: Callable[..., str] = number) -> Column:
+    return Column(heading, field, lambda r: show(r.get(field)))
+
+
+def _signed(heading: str, field: str, show: Callable[..., str] = number) -> Column:
+    return Column(heading, field, lambda r: show(r.get(field), signed=True))
+
+
+def _words(heading: str, field: str) -> Column:
+    return Column(heading, field, lambda r: text(r, field), numeric=False)
+
+
+def _paper_attack(record: Record) -> str:
+    name = text(record, "paper_attack")
+    return f"{name} (mask kept)" if record.get("paper_mask") == "keep" and name != MISSING else name
+
+
+def _gates(record: Record) -> str:
+    # Where gates alone decide the verdict they stand there as the reason already.
+    said = text(record, "gates")
+    return MISSING if said == text(record, "reason") else said
+
+
+def _failed(record: Record) -> str:
+    return f"{count(record.get('failed'))} of {count(record.get('cells'))}"
+
+
+def _speedup(cost: str, q: int) -> Column:
+    return _number(f"{q}%", f"speedup_{cost}_{q}", factor)
+
+
+DEFENSE = Column("Defense", "defense", row_name, numeric=False)
+LEAK = _interval("Leak", "leak", signed=False)
+SLC = _signed("SLC-AUC", "slc")
+SPEEDUP = Column("Speed-up", "speedup", lambda r: bounded(r, "speedup", "<"))
+DROP = _number("Source drop", "drop", points)
+ATTACK = _words("Strongest attack", "attack")
+VERDICT = Column("Verdict", "verdict", verdict, numeric=False)
+
+HEADLINE = (DEFENSE, LEAK, SLC, SPEEDUP, DROP, ATTACK, VERDICT)
+UPLIFT = _interval("Uplift, points", "uplift", points)
+BESIDE = (DEFENSE, LEAK, _signed("Uplift, points", "uplift", points), SPEEDUP, ATTACK, VERDICT)
+CLAIM = (
+    DEFENSE,
+    Column("Attack of the paper", "paper_attack", _paper_attack, numeric=False),
+    _interval("SLC-AUC under it", "paper_slc"),
+    _number("Overhead under it", "paper_overhead", factor),
+    _signed("SLC-AUC of the strongest", "slc"),
+    VERDICT,
+)
+GATES = (
+    DEFENSE,
+    VERDICT,
+    _words("Why", "reason"),
+    Column("Gates not passed", "gates", _gates, numeric=False),
+    _number("Seeds", "seeds", count),
+    Column("Cells failed", "failed", _failed),
+)
+RANKS = (
+    DEFENSE,
+    Column("Rank", "rank", rank),
+    UPLIFT,
+    _interval("Over compute, points", "compute_uplift", points),
+    _signed("Over scratch, points", "scratch_uplift", points),
+)
+CHOICE = (
+    DEFENSE,
+    _words("Strongest attack at each count, fewest samples first", "attacks"),
+    _number("Takes the baseline, %", "takes_baseline", percent),
+    _number("Leak, choice on test", "oracle_leak"),
+    _number("Leak, own choice", "own_leak"),
+    _signed("Uplift, choice on test, points", "oracle_uplift", points),
+    _signed("Uplift, own choice, points", "own_uplift", points),
+)
+PACE = (
+    DEFENSE,
+    _interval("Speed-up", "speedup", factor),
+    _interval("SLC-AUC of the release alone", "slc"),
+    Column("Overhead of the release alone", "overhead", lambda r: bounded(r, "overhead", ">")),
+)
+SPEEDUPS = {cost: (DEFENSE, *(_speedup(cost, q) for q in QUANTILES)) for cost in COSTS}
+TOGETHER = (
+    DEFENSE,
+    LEAK,
+    UPLIFT,
+    _interval("Interquartile mean, points", "iqm", points),
+    _number("Tasks", "tasks", count),
+)
+KEEPS = (
+    DEFENSE,
+    _number("Source before, %", "source_before", percent),
+    _number("Source after, %", "source_after", percent),
+    _interval("Drop, points", "drop", points),
+    _number("Target before any attack, %", "zero_shot", percent),
+    _number("Zeros, %", "sparsity", percent),
+)
+PAYS = (
+    DEFENSE,
+    _words("Data needed", "needs"),
+    _number("Steps", "protect_steps", count),
+    _number("Seconds", "protect_seconds", seconds),
+    _number("FLOPs", "protect_flops", count),
+    _number("Time over pretraining", "protect_seconds_ratio", factor),
+)
+SEARCH = (
+    DEFENSE,
+    _signed("Uplift of the search, points", "search_uplift", points),
+    _number("Its steps", "search_steps", count),
+    _signed("Uplift of the grid, points", "grid_uplift", points),
+    _number("Its steps", "grid_steps", count),
+)
+FAILURES = (
+    _words("Task", "title"),
+    DEFENSE,
+    _words("Attack", "attack"),
+    _number("Samples", "samples", count),
+    _number("Seed", "seed", count),
+    _words("Status", "status"),
+    _words("Reason", "error"),
+)
+FACED = (
+    _words("Defense", "defense"),
+    _words("Faced", "faced"),
+    _words("Did not apply", "refused"),
+    _words("Not in its plan", "unplanned"),
+    _words("Failed", "broken"),
+)
+
+
+def filled(rows: Sequence[Record], columns: Sequence[Column]) -> tuple[Column, ...]:
+    """Return the columns that say something about at least one row."""
+    return tuple(column for column in columns if any(column.text(row) != MISSING for row in rows))
+
+
+def dimmed(record: Record) -> bool:
+    """Return whether a row is there to compare with: a control, a baseline, or one of the ranked track without rank."""
+    unranked = record.get("track") == "target" and not yes(record, "ranked")
+    return unranked or yes(record, "control") or yes(record, "baseline")

@@ -1,0 +1,120 @@
+"""Maps of numbers: leak by factor and row, and source by target."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import Normalize, TwoSlopeNorm
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from ntbench.report.display import MISSING, Record, line, number, short, yes
+from ntbench.report.style import NARROW, WIDE, label
+
+LINE = 0.17  # inches
+MAPS = {"slc": "SLC-AUC", "leak": "leak"}
+
+
+def factors_figure(rows: Sequence[Record], levels: Sequence[Record]) -> Figure | None:
+    """Draw leak by factor and value, a column for each of the board's rows; `levels` are the table of factors."""
+    table = pd.DataFrame(list(levels), columns=["factor", "value", "defense", "mask", "leak"])
+    order = [(row["defense"], row["mask"]) for row in rows if not yes(row, "baseline")]
+    pairs = list(dict.fromkeys(zip(table["factor"], table["value"], strict=True)))
+    places = [place for place in order if place in set(zip(table["defense"], table["mask"], strict=True))]
+    grid = table.pivot_table(index=["factor", "value"], columns=["defense", "mask"], values="leak", dropna=False)
+    if grid.empty or not np.isfinite(grid.to_numpy(float)).any():
+        return None
+    values = grid.reindex(index=pd.MultiIndex.from_tuples(pairs), columns=pd.MultiIndex.from_tuples(places))
+    figure = Figure(figsize=(WIDE, 1.6 + LINE * len(pairs)), layout="constrained")
+    axes = figure.add_subplot()
+    _grid(axes, values.to_numpy(float), Normalize(0, 1), 5.5 if len(places) <= 24 else 0)
+    axes.set_yticks(range(len(pairs)), [short(value, 18) for _, value in pairs])
+    _columns(axes, places)
+    _factor_heads(axes, [factor for factor, _ in pairs])
+    return figure
+
+
+def attacks_figure(rows: Sequence[Record], table: pd.DataFrame) -> Figure | None:
+    """Draw SLC-AUC of every single attack against the tuned baseline, a column for each of the board's rows."""
+    order = [(row["defense"], row["mask"]) for row in rows if not yes(row, "baseline")]
+    kept = table["attack"].where(table["attack_mask"] != "keep", table["attack"] + " (mask kept)")
+    grid = table.assign(attack=kept).pivot_table(
+        index="attack", columns=["defense", "mask"], values="slc", dropna=False, sort=False
+    )
+    places = [place for place in order if place in grid.columns]
+    values = grid[places].to_numpy(float)
+    if not np.isfinite(values).any():
+        return None
+    reach = max(float(np.nanmax(np.abs(values))), 1e-6)
+    figure = Figure(figsize=(WIDE, 1.4 + LINE * len(grid)), layout="constrained")
+    axes = figure.add_subplot()
+    _grid(axes, values, TwoSlopeNorm(0, -reach, reach), 5.5 if len(places) <= 20 else 0)
+    axes.set_yticks(range(len(grid)), [short(str(name), 24) for name in grid.index])
+    _columns(axes, places)
+    return figure
+
+
+def map_figure(table: pd.DataFrame, rows: Sequence[Record], name: str, width: float = WIDE) -> Figure | None:
+    """Draw a number, `slc` or `leak`, of every source and target, a panel a row with the mean in its title."""
+    table = table[np.isfinite(table[name].astype(float))]
+    there = set(zip(table["defense"], table["mask"], strict=True))
+    shown = [row for row in rows if (row["defense"], row["mask"]) in there and not yes(row, "baseline")]
+    if not shown:
+        return None
+    sources, targets = (list(dict.fromkeys(table[end])) for end in ("source", "target"))
+    columns = min(2 if width <= NARROW else 4, len(shown))
+    lines = -(-len(shown) // columns)
+    figure = Figure(figsize=(width, 0.9 + lines * (0.45 + 0.22 * len(sources))), layout="constrained")
+    reach = max(float(np.abs(table[name].astype(float)).max()), 1e-6)
+    norm = TwoSlopeNorm(0, -reach, reach) if name == "slc" else Normalize(0, 1)
+    for i, row in enumerate(shown):
+        axes = figure.add_subplot(lines, columns, i + 1)
+        part = table[(table["defense"] == row["defense"]) & (table["mask"] == row["mask"])]
+        values = part.pivot_table(index="source", columns="target", values=name).reindex(sources, columns=targets)
+        _grid(axes, values.to_numpy(float), norm, 6.5 if len(targets) <= 6 else 5)
+        _map_heads(axes, row, float(np.nanmean(values.to_numpy(float))), (sources, targets), i, columns, len(shown))
+    figure.supxlabel("target", fontsize=8)
+    figure.supylabel("source", fontsize=8)
+    return figure
+
+
+def _columns(axes: Axes, places: Sequence[tuple[str, str]]) -> None:
+    heads = [label({"defense": name, "mask": mask}, 18) for name, mask in places]
+    axes.set_xticks(range(len(places)), heads, rotation=45, ha="right", rotation_mode="anchor")
+
+
+def _map_heads(
+    axes: Axes, row: Record, mean: float, ends: tuple[Sequence[str], Sequence[str]], i: int, columns: int, count: int
+) -> None:
+    sources, targets = ends
+    axes.set_title(f"{label(row, 18)}: {number(mean, signed=True)}", loc="left", pad=3, fontsize=7)
+    left = [short(name, 12) for name in sources] if i % columns == 0 else [""] * len(sources)
+    axes.set_yticks(range(len(sources)), left)
+    bottom = [short(name, 12) for name in targets] if i + columns >= count else [""] * len(targets)
+    axes.set_xticks(range(len(targets)), bottom, rotation=30, ha="right", rotation_mode="anchor")
+
+
+def _grid(axes: Axes, values: NDArray[np.float64], norm: Any, size: float) -> None:
+    two_sided = isinstance(norm, TwoSlopeNorm)
+    image = axes.imshow(values, cmap="RdBu_r" if two_sided else "Oranges", norm=norm, aspect="auto")
+    axes.set_facecolor("0.93")
+    for side in axes.spines.values():
+        side.set_visible(False)
+    axes.tick_params(length=0)
+    for (y, x), value in np.ndenumerate(values):
+        if size:
+            said = number(value) if np.isfinite(value) else MISSING
+            dark = np.isfinite(value) and np.asarray(image.to_rgba(np.array([value])))[0, :3].sum() < 1.35
+            axes.text(x, y, said, ha="center", va="center", fontsize=size, color="white" if dark else "black")
+
+
+def _factor_heads(axes: Axes, factors: Sequence[str]) -> None:
+    for place, name in enumerate(factors):
+        if place and name != factors[place - 1]:
+            axes.axhline(place - 0.5, color="white", linewidth=4)
+        if place == 0 or name != factors[place - 1]:
+            axes.text(1.01, place, line(name), transform=axes.get_yaxis_transform(), va="center", fontweight="bold")

@@ -1,0 +1,64 @@
+"""Where the numbers come from: suite, data, versions and recipes, without the folders of a machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import PurePath
+from typing import Any
+
+from ntbench.report.display import number
+from ntbench.suite import Suite
+from ntbench.types import Result, domain_label
+
+
+def suite_facts(suite: Suite, detectable: float) -> dict[str, str]:
+    """Return what decides a suite's numbers by name, and the smallest leak that they tell from 0."""
+    params = ", ".join(f"{name} {plain(value)}" for name, value in suite.arch.params.items())
+    counts = {task.title: ", ".join(str(level.samples) for level in task.levels) for task in suite.tasks}
+    training = {name: plain(value) for name, value in suite.pretrain.model_dump().items() if value not in ("", 0, 0.0)}
+    return {
+        "Suite": f"{suite.protocol}: {suite.summary}",
+        "Architecture": f"{suite.arch.name} {params}".strip(),
+        "Pretraining": ", ".join(f"{name} {value}" for name, value in training.items()),
+        "Seeds": ", ".join(map(str, suite.seeds)),
+        **{f"Target samples, {title}": listed for title, listed in counts.items()},
+        "Horizon": f"{suite.horizon:g} T90, budgets a factor of {suite.scored:g} apart",
+        "Share of source in the track source": f"{suite.source_share:g}",
+        "Most source drop": f"{100 * suite.max_drop:g} points",
+        "Smallest leak told from 0": number(detectable),
+    }
+
+
+def provenance(results: Sequence[Result]) -> dict[str, dict[str, str]]:
+    """Return digests of data, versions, devices and the recipe of every method by name; empty kinds are left out."""
+    found: dict[str, dict[str, set[str]]] = {"Data": {}, "Versions": {}, "Devices": {}}
+    for origin in (r.provenance for r in results if r.provenance):
+        for name, value in origin.data.items():
+            found["Data"].setdefault(_split(name), set()).add(value)
+        for name, value in origin.versions.items():
+            found["Versions"].setdefault(name, set()).add(value)
+        found["Devices"].setdefault("device", set()).add(origin.device)
+    said = {kind: {name: ", ".join(sorted(names[name])) for name in sorted(names)} for kind, names in found.items()}
+    said["Every defense and attack with its hyper-parameters"] = _recipes(results)
+    return {kind: names for kind, names in said.items() if names}
+
+
+def plain(value: Any) -> str:
+    """Return a value as text, of an absolute path its last part alone."""
+    return PurePath(value).name if isinstance(value, str) and PurePath(value).is_absolute() else str(value)
+
+
+def _split(name: str) -> str:
+    domain, _, split = name.rpartition("/")
+    return f"{domain_label(domain)}/{split}" if domain else name
+
+
+def _recipes(results: Sequence[Result]) -> dict[str, str]:
+    specs = {(spec.kind, spec.label): spec for r in results for spec in (r.cell.defense, r.cell.attack)}
+    return {
+        f"{kind} {label}": ", ".join(
+            [f"{spec.name} version {spec.version}", f"code {spec.code}"]
+            + [f"{name} {plain(value)}" for name, value in spec.params.items()]
+        )
+        for (kind, label), spec in sorted(specs.items(), reverse=True)
+    }

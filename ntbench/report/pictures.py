@@ -1,0 +1,119 @@
+"""The figures of a report: what each is called and says, drawn for a page, for a phone and for a paper."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from ntbench.report.display import Record, text
+from ntbench.report.forest import ranking_figure
+from ntbench.report.heat import MAPS, attacks_figure, factors_figure, map_figure
+from ntbench.report.panels import compute_figure, learning_curves_figure
+from ntbench.report.sentences import brackets
+from ntbench.report.style import NARROW, WIDE, rendered, styled
+
+HOLLOW = "Hollow: a control, or an attacker who keeps the released zeros (kept)."
+CAPTIONS = {
+    "ranking": (
+        "What every release leaks",
+        "Leak, the least at the top, between the two ends: 0, where the release adds nothing over scratch or another "
+        f"start without it, and 1, as much as with no protection. Shaded: what holds. {HOLLOW}",
+    ),
+    "learning_curves": (
+        "Over samples",
+        "Target test accuracy of the release alone and of the baseline, means over seeds; bars span the seeds. The "
+        "area between them is SLC-AUC. Uplift in each panel is what a rational attacker gains, in points: where the "
+        "release is worse it starts anew.",
+    ),
+    "compute": (
+        "Over compute",
+        "What a rational attacker gains from the release if a run has this budget, averaged over sample counts, beside "
+        "the unprotected release. T90: the steps that the baseline takes to 90% of its plateau.",
+    ),
+    "factors": (
+        "Robustness, factor by factor",
+        "Leak where one factor of the attack is held and the others are at their best; 0 nothing is left, 1 no "
+        "protection. A dash: no such attack faced the row.",
+    ),
+    "attacks": (
+        "Every attack on every row",
+        "SLC-AUC of a single attack against the baseline at its best; below 0 worse than starting without the release. "
+        "A dash: the attack did not face the row, or lacks a seed or a sample count.",
+    ),
+    "slc": (
+        "SLC-AUC from every source to every target",
+        "Of the release alone; below 0 it is worse than starting without it. The number beside each name is the mean.",
+    ),
+    "leak": (
+        "Leak from every source to every target",
+        "0: nothing is left, 1: no protection. The number beside each name is the mean over the tasks shown.",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure on the page: PNG as base64, the narrow one for phones, and its files by format."""
+
+    stem: str
+    title: str
+    caption: str
+    place: str
+    wide: str
+    narrow: str
+    files: Mapping[str, bytes]
+
+
+def task_pictures(
+    rows: Sequence[Record], lines: Mapping[str, pd.DataFrame], levels: Sequence[Record], name: str, title: str
+) -> dict[str, Picture]:
+    """Return the figures of one task by name; `name` stands in file names, `title` is for people.
+
+    `lines` are the task's curves, budgets and attacks in the ranked track; what has nothing to show is left out.
+    """
+    drawn: dict[str, Callable[[float], Figure | None]] = {
+        "ranking": lambda width: ranking_figure(rows, width),
+        "learning_curves": lambda width: learning_curves_figure(rows, lines["curves"], width),
+        "compute": lambda width: compute_figure(rows, lines["budgets"], width),
+        "factors": lambda width: factors_figure(rows, levels) if width == WIDE else None,
+        "attacks": lambda width: attacks_figure(rows, lines["attacks"]) if width == WIDE else None,
+    }
+    return dict(_pictures(drawn, name, title, brackets(rows)))
+
+
+def map_pictures(table: pd.DataFrame, rows: Sequence[Record], protocol: str) -> dict[str, Picture]:
+    """Return the maps of sources and targets by the number that they show."""
+    drawn: dict[str, Any] = {name: (lambda width, name=name: map_figure(table, rows, name, width)) for name in MAPS}
+    return dict(_pictures(drawn, "map", protocol, ""))
+
+
+def _pictures(
+    drawn: Mapping[str, Callable[[float], Figure | None]], name: str, title: str, note: str
+) -> Iterator[tuple[str, Picture]]:
+    for kind, draw in drawn.items():
+        with styled():
+            wide, narrow = draw(WIDE), draw(NARROW)
+            if wide is None:
+                continue
+            files = rendered(wide)
+            small = _base64(rendered(narrow, ("png",))["png"]) if narrow is not None else ""
+        heading, caption = CAPTIONS[kind]
+        said = f"{caption} {note.replace('Brackets', 'Lines')}" if kind == "ranking" and note else caption
+        yield kind, Picture(f"{kind}-{name}", heading, said, title, _base64(files["png"]), small, files)
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def mapped(board: pd.DataFrame) -> list[Record]:
+    """Return one row per defense and mask of the ranked track, for the panels of the maps, by mean leak."""
+    part = board[board["track"] == "target"]
+    mean = part.groupby(["defense", "mask"], sort=False)
+    rows = mean.agg({"leak": "mean", "baseline": "first", "control": "first"}).reset_index().sort_values("leak")
+    return [{str(k): v for k, v in row.items()} | {"verdict": text(row, "verdict")} for row in rows.to_dict("records")]  # type: ignore[arg-type]

@@ -1,0 +1,62 @@
+"""What a page says about one task, in the order in which people read it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pandas as pd
+
+from ntbench.report import views
+from ntbench.report.pictures import Picture, task_pictures
+from ntbench.report.sentences import gate_line, ranking, sentence
+from ntbench.report.tables import Tables
+from ntbench.report.views import View
+from ntbench.suite import Suite
+from ntbench.types import Task
+
+
+@dataclass(frozen=True)
+class Section:
+    """One task: a sentence, the table of seven columns, small tables, pictures, and what is one click away."""
+
+    task: Task
+    sentence: str
+    headline: View
+    gates: str
+    beside: list[View]
+    factors: list[View]
+    details: list[View]
+    pictures: dict[str, Picture]
+
+    @property
+    def title(self) -> str:
+        """Return the task as people read it."""
+        return self.task.title
+
+    def shown(self, *names: str) -> list[Picture]:
+        """Return those of these pictures that there are."""
+        return [self.pictures[name] for name in names if name in self.pictures]
+
+
+def sections(tables: Tables, suite: Suite) -> Iterator[Section]:
+    """Yield the sections of the tasks that have rows."""
+    for task in suite.tasks:
+        if rows := ranking(tables.leaderboard, task):
+            levels = views.levels(tables.factors, tables.leaderboard, task)
+            factors = views.factors(levels, tables.leaderboard, task)
+            lines = {name: _ranked(getattr(tables, name), task) for name in ("curves", "budgets", "attacks")}
+            yield Section(
+                task=task,
+                sentence=sentence(tables.leaderboard, task),
+                headline=views.headline(tables.leaderboard, task),
+                gates=gate_line(rows),
+                beside=[*views.tracks(tables.leaderboard, task), *views.claim(tables.leaderboard, task)],
+                factors=factors,
+                details=[*views.details(tables.leaderboard, task), *factors, *views.faced(tables.coverage, task)],
+                pictures=task_pictures(rows, lines, levels, task.name, task.title),
+            )
+
+
+def _ranked(table: pd.DataFrame, task: Task) -> pd.DataFrame:
+    return table[(table["task"] == task.name) & (table["track"] == "target")]
