@@ -89,7 +89,7 @@ def test_questions_are_counted_in_images_and_end_at_the_limit() -> None:
 
 def test_an_attack_asks_about_what_it_says_and_keeps_to_its_limit() -> None:
     ctx = granted()
-    steps, batch, owned = 10, 32 // 3, 12
+    steps, batch, owned = 10, 32, 120
     assert attacked(ctx, directions=4)[1] == f"{owned + steps * batch * 5} questions"
     assert attacked(ctx, directions=4, queries=owned + 3 * batch * 5 + 7)[1] == f"{owned + 3 * batch * 5} questions"
     assert attacked(ctx, directions=4, estimate="public")[1] == f"{owned + steps * batch * 4} questions"

@@ -17,7 +17,7 @@ from ntbench.method import Context
 from ntbench.registry import registry
 from ntbench.types import Arch
 
-adaptation = import_module("ntbench.attacks._adaptation")
+twins = import_module("ntbench.attacks._twin")
 
 
 def plue(**params: Any) -> Any:
@@ -83,13 +83,13 @@ def test_pairs_that_shared_a_label_at_one_visit_are_found() -> None:
 @pytest.mark.parametrize(("reference", "count"), [(False, 10), (True, 1)])
 def test_the_public_slip_votes_with_one_neighbour(reference: bool, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    original = adaptation.neighbours
+    original = twins.neighbours
 
     def spy(queries: Any, bank: Any, count: int, own: Any = None) -> Any:
         asked.append((count, original(queries, bank, count, own).shape[1]))
         return original(queries, bank, count, own)
 
-    monkeypatch.setattr(adaptation, "neighbours", spy)
+    monkeypatch.setattr(twins, "neighbours", spy)
     list(plue(reference_neighbours=reference).attack(learnt(), world(steps=3)))
     assert asked == [(count, count)] * 3
 
