@@ -296,7 +296,7 @@ def test_real_usps_is_read_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     real(monkeypatch, "USPS/usps.bz2", "USPS/usps.t.bz2")
     raw = build("usps")
     assert [getattr(raw, part)[0].shape for part in PARTS] == [(count, 16, 16) for count in (6562, 729, 2007)]
-    model = LogisticRegression(max_iter=200).fit(raw.train[0][:2000].reshape(-1, 256) / 255, raw.train[1][:2000])
+    model = KNeighborsClassifier(1).fit(raw.train[0][:2000].reshape(-1, 256) / 255, raw.train[1][:2000])
     assert model.score(raw.test[0].reshape(-1, 256) / 255, raw.test[1]) > 0.85
 
 
