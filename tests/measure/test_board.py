@@ -156,7 +156,7 @@ def by_hand(path: pd.DataFrame, defense: str) -> np.ndarray:
             means = others.groupby(["defense", "attack", "step"]).val.mean()
             here = path[(path.samples == count) & (path.seed == seed)].set_index(["defense", "attack", "step"])
             base = means[means.index.get_level_values("defense") == "scratch"]
-            bits = [str(here.correct.loc[[m.idxmax()]].iloc[0]) for m in (means, base)]
+            bits = [dict(zip(here.index, here.correct, strict=True))[m.idxmax()] for m in (means, base)]
             found[n, seed] = np.subtract(*(unpack_bits(b, 200).astype(float) for b in bits))
     return found
 
