@@ -41,7 +41,8 @@ def factors_figure(rows: Sequence[Record], levels: Sequence[Record]) -> Figure |
 def attacks_figure(rows: Sequence[Record], table: pd.DataFrame) -> Figure | None:
     """Draw SLC-AUC of every single attack against the tuned baseline, a column for each of the board's rows."""
     order = [(row["defense"], row["mask"]) for row in rows if not yes(row, "baseline")]
-    kept = table["attack"].where(table["attack_mask"] != "keep", table["attack"] + " (mask kept)")
+    names = table["attack"].map(lambda name: short(name, 20))
+    kept = names.where(table["attack_mask"] != "keep", names + " (kept)")
     grid = table.assign(attack=kept).pivot_table(
         index="attack", columns=["defense", "mask"], values="slc", dropna=False, sort=False
     )
@@ -53,7 +54,7 @@ def attacks_figure(rows: Sequence[Record], table: pd.DataFrame) -> Figure | None
     figure = Figure(figsize=(WIDE, 1.4 + LINE * len(grid)), layout="constrained")
     axes = figure.add_subplot()
     _grid(axes, values, TwoSlopeNorm(0, -reach, reach), 5.5 if len(places) <= 20 else 0)
-    axes.set_yticks(range(len(grid)), [short(str(name), 24) for name in grid.index])
+    axes.set_yticks(range(len(grid)), [str(name) for name in grid.index])
     _columns(axes, places)
     return figure
 

@@ -11,7 +11,7 @@ import pandas as pd
 from ntbench.report import columns as c
 from ntbench.report.columns import Column, filled
 from ntbench.report.display import MISSING, Record, line, listed, number, percent, records, yes
-from ntbench.report.sentences import brackets, failures, ranking
+from ntbench.report.sentences import brackets, failures, gate_line, ranking
 from ntbench.types import Task
 
 TRACKS = {
@@ -72,7 +72,8 @@ def tracks(board: pd.DataFrame, task: Task) -> list[View]:
     found = []
     for track, (title, note) in TRACKS.items():
         rows = ranking(board, task, track)
-        view = View(track, title, c.BESIDE, rows, f"{note} {brackets(rows)}".strip())
+        gates = "" if track == "unlabelled" else gate_line(rows)
+        view = View(track, title, c.BESIDE, rows, " ".join(filter(None, [note, brackets(rows), gates])))
         found += [] if view.empty else [view]
     return found
 
