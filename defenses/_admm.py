@@ -44,7 +44,7 @@ class AdmmPruning(Defense):
     batch_norm: Literal["kept", "pruned"] = "kept"
     sparsity: float = Field(default=0.98, gt=0, lt=1)
     ramp: float = Field(default=0.6, gt=0, le=1)
-    masking: Literal["steps", "end"] = "end"
+    masking: Literal["steps", "end"] = "steps"
     settle: int = Field(default=10, ge=0)
     iterations: int = Field(default=20, ge=1)
     steps: int = Field(default=15, ge=1)

@@ -3,12 +3,14 @@
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
-from ntbench.method import Context, Split, create_schedule, descend, features
+from ntbench.method import Context, Split, create_optimizer, create_schedule, descend, features
 
 from ._guard import SourceGuard
 
@@ -67,12 +69,44 @@ def descend_both(
         yield step
 
 
-def watched(guard: SourceGuard, training: Iterator[int], steps: int, checks: int) -> None:
+def keep_source(
+    guard: SourceGuard,
+    optimizer: Optimizer,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    source: Iterator[Batch],
+    steps: int,
+    repair: int,
+) -> None:
+    """Take steps down loss(x, y) on source, and `repair` more where the guard does not hold after them."""
+    for count in (steps, repair):
+        for step in range(1, count + 1):
+            descend(optimizer, loss(*next(source)), step)
+        if guard.holds():
+            return
+
+
+def repairing(
+    guard: SourceGuard, model: nn.Module, ctx: Context, lr: float, batch_size: int, steps: int
+) -> Callable[[], None]:
+    """Return a look of the guard that trains on source alone, by Adam, where it finds too much of it lost."""
+    assert ctx.source is not None
+    optimizer = create_optimizer(model.parameters(), "adam", lr)
+    source = ctx.source.batches(batch_size, ctx.generator("repair"))
+    return partial(keep_source, guard, optimizer, lambda x, y: F.cross_entropy(model(x), y), source, 0, steps)
+
+
+def watched(
+    guard: SourceGuard,
+    training: Iterator[int],
+    steps: int,
+    checks: int,
+    look: Callable[[], object] | None = None,
+) -> None:
     """Run a training of some steps and leave its last state within the guard's tolerance.
 
-    The guard looks about `checks` times in even steps, the last of which ends with the training.
+    The guard looks about `checks` times in even steps, the last of which ends with the training; `look` is how.
     """
     for step in training:
         if (steps - step) % max(1, steps // checks) == 0:
-            guard.holds()
+            (look or guard.holds)()
     guard.restore()

@@ -4,14 +4,10 @@ import copy
 
 from torch import Tensor, nn
 
-from ntbench.method import Context, correct
+from ntbench.method import Context, UnusableError, correct
 
 TOLERANCE = 0.015
 """How much source accuracy may go, so that the mean drop on unseen images stays within two points."""
-
-
-class Unusable(ValueError):
-    """A protection that kept the source in none of its states; the message says how far off it was and what helps."""
 
 
 class SourceGuard:
@@ -46,10 +42,10 @@ class SourceGuard:
         return within
 
     def restore(self) -> None:
-        """Load the state kept last; Unusable where the model never was within tolerance."""
+        """Load the state kept last; UnusableError where the model never was within tolerance."""
         if self._held is None:
             start = float(self._clean.mean())
-            raise Unusable(
+            raise UnusableError(
                 f"source accuracy on validation data was {start - self._least:.3f} at best, {start:.3f} before: a drop "
                 f"of {self._least:.3f} where tolerance={self._tolerance:g}; what keeps it: {self._remedy}, "
                 f"or tolerance={self._least:.3f}"
@@ -57,6 +53,6 @@ class SourceGuard:
         self._model.load_state_dict(self._held)
 
     def insist(self) -> None:
-        """Leave the model as it is now; Unusable where it is not within tolerance."""
+        """Leave the model as it is now; UnusableError where it is not within tolerance."""
         self.holds()
         self.restore()

@@ -10,8 +10,6 @@ from torch.nn import functional as F
 
 from ntbench.method import Field, Optimizer, descend, head, reset_head
 
-from ._guard import SourceGuard
-
 Batches = Iterator[tuple[Tensor, Tensor]]
 Rate = Annotated[float, Field(gt=0)]
 Attacker = tuple[Optimizer, Rate, Rate]
@@ -113,14 +111,3 @@ def weighted_sum(
 def linear(parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> Tensor:
     """Return sum_i <g_i, p_i>, the loss that has given gradients wherever its parameters are."""
     return torch.stack([(p * g).sum() for p, g in zip(parameters, gradients, strict=True)]).sum()
-
-
-def keep_source(
-    guard: SourceGuard, optimizer: torch.optim.Optimizer, loss: Loss, source: Batches, steps: int, repair: int
-) -> None:
-    """Take steps down loss(x, y) on source, and `repair` more where the guard does not hold after them."""
-    for count in (steps, repair):
-        for step in range(1, count + 1):
-            descend(optimizer, loss(*next(source)), step)
-        if guard.holds():
-            return

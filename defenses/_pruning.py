@@ -32,20 +32,28 @@ def release_strongest(
 ) -> None:
     """Leave the last stage, tuned inside its masks, that the guard lets pass, found by halving the way to it.
 
-    What is released is then sparser than any other stage that was tried and passed. Unusable where none passes.
+    What is released is then sparser than any other stage that was tried and passed. UnusableError where none passes.
     """
     way = list(stages)
     passed, failed = -1, len(way)
     tried = failed - 1
     while passed < tried:
         model.load_state_dict(way[tried].state)
-        tune(way[tried].masks)
-        if guard.holds():
+        if _survives(guard, tune, way[tried].masks):
             passed = tried
         else:
             failed = tried
         tried = (passed + failed) // 2
     guard.restore()
+
+
+def _survives(guard: SourceGuard, tune: Callable[[list[Tensor]], None], masks: list[Tensor], rounds: int = 2) -> bool:
+    """Return whether tuning inside masks brings the source back, in one round or, where it does not, in one more."""
+    for _ in range(rounds):
+        tune(masks)
+        if guard.holds():
+            return True
+    return False
 
 
 def encoder_weights(model: nn.Module, batch_norm: bool = False) -> list[Tensor]:

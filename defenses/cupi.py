@@ -32,7 +32,7 @@ from ntbench.method import (
 )
 
 from ._bounded import Scale, label_loss
-from ._domains import Batch, descend_both, pairs, passing, watched
+from ._domains import Batch, descend_both, pairs, passing, repairing, watched
 from ._guard import TOLERANCE, SourceGuard
 from ._heads import target_judge
 from ._memory import ClassMemory, numbered
@@ -64,6 +64,7 @@ class CUPI(Defense):
     head_steps: int = Field(default=100, ge=1)
     refits: int = Field(default=5, ge=0)
     checks: int = Field(default=10, ge=1)
+    repair_steps: int = Field(default=24, ge=0)
     tolerance: float = Field(default=TOLERANCE, ge=0, le=1)
 
     def k(self, step: int) -> float:
@@ -91,12 +92,14 @@ class CUPI(Defense):
                 ft, t = styles.observe(xt)
             l_c, l_t = ((self.alpha * label_loss(judge(f, yt[j]), yt[j], self.scale)).clamp_max(1) for f in (fc, ft))
             d_s, d_t, m_t, v_t = (next(weights) * memory.gaps(i, j, (fs, fc, ft), (s, t))).clamp_max(1)
-            return label_loss(head(model)(fs), ys[i], self.scale) - l_c - l_t - d_s + d_t - m_t - v_t
+            kept = label_loss(head(model)(fs), ys[i], self.scale)
+            return kept - l_c - l_t - d_s + d_t - m_t - v_t
 
         batches = pairs(numbered(ctx.source), numbered(ctx.target), self.batch_size, ctx)
         model.train()
         training = descend_both(batches, loss, optimizer, self.steps, self.clip, self.schedule)
-        watched(guard, training, self.steps, self.checks)
+        look = repairing(guard, model, ctx, self.lr, self.batch_size, self.repair_steps)
+        watched(guard, training, self.steps, self.checks, look)
         return model
 
 

@@ -12,7 +12,7 @@ statistics of its own, and the running ones are the source's; without batch norm
 Borders are timm's stages, at most five, in place of five cuts of a VGG, without maps of one position; variances are
 divided by n; a transformer's positions are its tokens. A target with another number of classes is judged by a head of
 its own that is trained on every batch before it judges it. The rate falls to 0 once, not by 0.999 a step; gradients are
-clipped. Of the states at `checks` looks the last one within `tolerance` of the source, on validation data, is left.
+clipped. `checks` and `repair_steps` are those of `ntl`; the last state within `tolerance` of the source is released.
 """
 
 from itertools import cycle
@@ -31,7 +31,7 @@ from ntbench.method import (
 )
 
 from ._bounded import Scale, label_loss
-from ._domains import Batch, descend_both, pairs, passing, watched
+from ._domains import Batch, descend_both, pairs, passing, repairing, watched
 from ._guard import TOLERANCE, SourceGuard
 from ._heads import target_judge
 from ._style import Kind, StyleTransfer
@@ -59,6 +59,7 @@ class CUTI(Defense):
     head_steps: int = Field(default=100, ge=1)
     refits: int = Field(default=5, ge=0)
     checks: int = Field(default=10, ge=1)
+    repair_steps: int = Field(default=24, ge=0)
     tolerance: float = Field(default=TOLERANCE, ge=0, le=1)
 
     def protect(self, model: nn.Module, ctx: Context) -> nn.Module:
@@ -80,7 +81,8 @@ class CUTI(Defense):
         batches = pairs(ctx.source, ctx.target, self.batch_size, ctx)
         model.train()
         training = descend_both(batches, loss, optimizer, self.steps, self.clip, self.schedule)
-        watched(guard, training, self.steps, self.checks)
+        look = repairing(guard, model, ctx, self.lr, self.batch_size, self.repair_steps)
+        watched(guard, training, self.steps, self.checks, look)
         return model
 
     def _loss(self, source: Tensor, ys: Tensor, target: Tensor, yt: Tensor) -> Tensor:

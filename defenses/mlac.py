@@ -11,14 +11,15 @@ Deviations: first order (public code: second order through all steps); then dC/d
 theta_0>, and by the envelope theorem W counts as a constant, found by projected gradient descent (public code: a
 differentiable convex solver). With probability `own_head`, where class counts agree, the copy starts from the model's
 own head in place of w. C is taken on fresh batches, never before the first step; the adversary lowers C and not CE; the
-norm of its gradient is not penalised; its rate is not clamped. Each loop ends with `source_steps` on CE_S, and
+norm of its gradient is not penalised; its rate has an Adam step of its own (`rate_lr`, in the logarithm) and is not
+clamped. Each loop ends with `source_steps` on CE_S, and
 `repair_steps` more where source accuracy on validation data is more than `tolerance` below the start; the last state
 within it is released. Buffers stay out of the simulation.
 """
 
 import copy
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -26,9 +27,10 @@ from torch.nn import functional as F
 
 from ntbench.method import Context, Defense, Field, create_optimizer, descend, head, register
 
+from ._domains import keep_source
 from ._guard import TOLERANCE, SourceGuard
 from ._losses import recoded_cross_entropy
-from ._meta import Batches, attack_steps, attackers_copy, keep_source, linear, weighted_sum
+from ._meta import Batches, attack_steps, attackers_copy, linear, weighted_sum
 
 
 @register
@@ -69,11 +71,8 @@ class MLAC(Defense):
         first, _, _ = attackers_copy(model, ctx.target_classes, 1.0, chance)
         classifier = copy.deepcopy(head(first))
         log_rate = nn.Parameter(torch.tensor(math.log(self.inner_lr), device=ctx.device))
-        learn = create_optimizer(
-            [{"params": [*classifier.parameters()]}, {"params": [log_rate], "lr": self.rate_lr}],
-            "adam",
-            self.adversary_lr,
-        )
+        rate: dict[str, Any] = {"params": [log_rate], "lr": self.rate_lr}
+        learn = create_optimizer([{"params": [*classifier.parameters()]}, rate], "adam", self.adversary_lr)
         censor = create_optimizer(model.parameters(), "adam", self.lr)
         train = create_optimizer(model.parameters(), "adam", self.source_lr)
         guard, steps = SourceGuard(model, ctx, self.tolerance), (self.source_steps, self.repair_steps)

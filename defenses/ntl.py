@@ -8,9 +8,10 @@ Deviations: beta is ten times the public one; `scale="nats"` bounds the target a
 weaker. Features are the input of the classifier, not an inner VGG layer. Under batch norm each domain is normalised by
 statistics of its own, and the running ones are the source's (`batches="own"`): an attacker has target batches alone.
 `joint` is NTLBench's one pass; `separate` is the paper's two passes, whose running statistics mix both. Without batch
-norm all three are one. Gradients are clipped; the rate does not decay. The last weights within `tolerance` of the
-source, on validation data, are released. Where the target has other classes than the source, CE_T is taken by a head of
-its own, which is trained on every batch before it judges it.
+norm all three are one. Gradients are clipped; the rate does not decay. At each of `checks` looks that finds more than
+`tolerance` of the source lost, on validation data, `repair_steps` on source alone follow; the last weights within it
+are released. Where the target has other classes than the source, CE_T is taken by a head of its own, which is trained
+on every batch before it judges it.
 """
 
 from functools import partial
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from ntbench.method import Context, Defense, Field, create_optimizer, register
 
 from ._bounded import Batches, Scale, bounded_loss
-from ._domains import Batch, descend_both, pairs, watched
+from ._domains import Batch, descend_both, pairs, repairing, watched
 from ._guard import TOLERANCE, SourceGuard
 from ._heads import Judge, target_judge
 
@@ -47,6 +48,7 @@ class NTL(Defense):
     head_steps: int = Field(default=60, ge=1)
     refits: int = Field(default=5, ge=0)
     checks: int = Field(default=10, ge=1)
+    repair_steps: int = Field(default=24, ge=0)
     tolerance: float = Field(default=TOLERANCE, ge=0, le=1)
 
     def protect(self, model: nn.Module, ctx: Context) -> nn.Module:
@@ -58,7 +60,8 @@ class NTL(Defense):
         optimizer = create_optimizer(model.parameters(), "adam", self.lr)
         model.train()
         training = descend_both(batches, partial(self._loss, model, judge), optimizer, self.steps, self.clip)
-        watched(guard, training, self.steps, self.checks)
+        look = repairing(guard, model, ctx, self.lr, self.batch_size, self.repair_steps)
+        watched(guard, training, self.steps, self.checks, look)
         return model
 
     def _loss(self, model: nn.Module, judge: Judge, source: Batch, target: Batch) -> Tensor:

@@ -9,21 +9,24 @@ for, are the target of NTL's loss CE_S - min(1, alpha * CE_T) * min(1, beta * MM
 Deviations: the public code gives most images of two of its sets a wrong label, since their file names ignore d, and it
 freezes transposed convolutions along their input channels; here a label never leaves its image, and output channels are
 frozen. One step teaches G realness and class together; D learns classes from real images alone and has no dropout.
-Losses are in nats (`scale="klmean"` is the public NTL loss). The blur spans the public share of the image's side, which
-is nothing at 16 pixels; images stay floats. Widths, rates and steps are for small images. As in `ntl`, features are the
-classifier's input, gradients are clipped and domains share a batch. The last weights within `tolerance` of the source
-accuracy at the start, on validation data, are released.
+Distances count from where a copy of G starts, since the MMD of two batches of one domain is not 0 but as large as the
+public bounds. CE is CE / K as in the public NTL loss (`scale="nats"`: CE). The blur spans the public share of the
+image's side, which is nothing at 16 pixels; images stay floats. Widths, rates and steps are for small images. As in
+`ntl`, features are the classifier's input, gradients are clipped, each domain has batch statistics of its own, and a
+lost source is repaired. Where less than `carried` of what G draws is classified by the source model as it was asked
+for, nothing is released: G then has not learnt the domain. The last weights within `tolerance` of the source, on
+validation data, are released.
 """
 
 import torch
 from torch import nn
 
-from ntbench.method import Context, Defense, Field, Split, accuracy, create_optimizer, head, register
+from ntbench.method import Context, Defense, Field, Split, UnusableError, accuracy, create_optimizer, head, register
 
 from ._bounded import Batches, Scale, bounded_loss
-from ._domains import descend_both, pairs, watched
+from ._domains import descend_both, pairs, repairing, watched
 from ._generator import Discriminator, Generator, initialise
-from ._guard import TOLERANCE, SourceGuard, Unusable
+from ._guard import TOLERANCE, SourceGuard
 from ._neighbours import Pair, draw, learn, neighbours
 
 CHECKS = 10
@@ -57,6 +60,7 @@ class NTLSourceOnly(Defense):
     lr: float = Field(default=5e-4, gt=0)
     batch_size: int = Field(default=32, ge=2)
     clip: float = Field(default=5.0, gt=0)
+    repair_steps: int = Field(default=24, ge=0)
     tolerance: float = Field(default=TOLERANCE, ge=0, le=1)
 
     def protect(self, model: nn.Module, ctx: Context) -> nn.Module:
@@ -75,11 +79,12 @@ class NTLSourceOnly(Defense):
             self.steps,
             self.clip,
         )
-        watched(guard, training, self.steps, CHECKS)
+        look = repairing(guard, model, ctx, self.lr, self.batch_size, self.repair_steps)
+        watched(guard, training, self.steps, CHECKS, look)
         return model
 
     def _neighbourhood(self, model: nn.Module, ctx: Context) -> Split:
-        """Return generated images, each with the label that it was drawn for; Unusable where they don't carry it."""
+        """Return generated images, each with the label that it was drawn for; UnusableError where not carried."""
         assert ctx.source is not None
         classes = head(model).out_features
         size, noise = ctx.source.x.shape[-1], ctx.generator("noise")
@@ -96,11 +101,11 @@ class NTLSourceOnly(Defense):
         )
 
     def _check(self, model: nn.Module, pair: Pair, classes: int) -> None:
-        """Raise Unusable where the source model does not see in drawn images the labels that they were drawn for."""
+        """Raise UnusableError where the source model sees other labels in drawn images than they were drawn for."""
         labels = torch.arange(classes).repeat_interleave(-(-DRAWN // classes)).to(head(model).weight.device)
         carried = accuracy(model, draw(pair.made, labels, pair.noise))
         if carried < self.carried:
-            raise Unusable(
+            raise UnusableError(
                 f"of the images that the generator draws {carried:.2f} carry their label to the source model, where "
                 f"chance is {1 / classes:.2f} and carried={self.carried:g} is asked for; train it longer "
                 f"(gan_steps={self.gan_steps}) or make it wider (width={self.width})"

@@ -6,17 +6,24 @@ CE_S - alpha * min(CE_T, ceiling) * min(MMD(f_S, f_T), 1) + rho/2 * sum_l |W_l -
 then Z = projection(W + U) inside the mask, U = U + W - Z, and the mask is where Z is not zero. Features are normalised
 over channels; CE_T is taken by a target head that was trained on the pretrained encoder and then frozen.
 
-Deviations: p = 2 by default (`norm_power=1` is the public code's norm without the square); the default projection keeps
-the exact top k of all layers on a cubic schedule that ends at `ramp` of the iterations (`soft_threshold` is the public
-code's l1/rho, which leaves the sparsity to chance); batch norm is not pruned and the source head trains along, unlike
-in the public code (`batch_norm="pruned"`, `source_head="frozen"`); source and target share a batch; features are
-pooled; gradients are clipped. The public code reports source accuracy after further source training of a model that it
-does not release; here that training, inside the mask and of all other parameters, is part of what is released, unless
-source accuracy on validation data ends more than `tolerance` below the start.
+Deviations: B/W is a ratio of unbiased variances on target batches with as many samples of every class
+(`ratio="balanced"`); that of the public code (`public`) grows with the noise of small batches and of many classes. p =
+2 (`norm_power=1` is the public code's norm without the square); the projection keeps the exact top k of all layers on a
+cubic schedule that ends at `ramp` of the iterations (`soft_threshold` is the public code's l1 / rho with its stop).
+Batch norm is not pruned and the source head trains along (`batch_norm="pruned"`, `source_head="frozen"` as public).
+Under batch norm each domain has statistics of its own, and the running ones are the source's; features are pooled;
+gradients are clipped. Weights outside the mask are cleared after every step, as in the public code, and `rho` then
+does next to nothing under `topk`; with `masking="end"` it alone draws them to zero. The public code reports source
+accuracy after further source training of a model that it does not release; here that training, inside the mask and of
+all other parameters, is part of what is released. Where the last mask keeps less of the source than `tolerance` allows
+on validation data, an earlier one of the schedule is released.
 
-The two switches on digits to digits_m, seeds 0 and 1: source test accuracy .975 and .970 by default, .970 and .963 with
-batch norm pruned (all but one or two biases go, no weight does), .975 and .978 with the head frozen; target accuracy
-after Adam 1e-3 inside the mask on all samples .43 and .44, .37 and .45, .42 and .49.
+The public code's form, under the names used here: projection="soft_threshold", norm_power=1, rho=5e-3, l1=1e-4,
+ratio="public", batch_norm="pruned", source_head="frozen", tune_steps=0, tolerance=1.
+
+digits to digits_m, test accuracy with the mask kept, best of three attacks of 80 steps on 120 and 600 samples, at a
+drop within 1.5 points: balanced .54 and .70 at a sparsity of .98; public ratio on batches of 32 .73 and .86 at the .86
+that it backs off to; masking="end" .73 and .86 with rho=5e-3 (.86), .67 and .84 with rho=.5 (.94).
 """
 
 from typing import Literal

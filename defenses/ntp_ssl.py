@@ -8,11 +8,12 @@ channels; B/W is the between-class over the within-class scatter. Pruning reads 
 
 Deviations: the public code first trains the encoder on source labels and then prunes it with the supervised loss; here
 the contrastive loss takes the place of CE_S, a proposal of ours, and no CE_T is subtracted. Views of source and images
-of target share a batch; the projector trains along; training goes on inside the mask under the contrastive loss;
-features are pooled; gradients are clipped; `topk` and `batch_norm` are those of `ntp`. At the end a linear head is
-fitted on source labels while the encoder stands still. The pretrained model that is handed in is thrown away: what
-source accuracy is held against, with `tolerance` on validation data, is that of a linear head on the unprotected
-contrastive encoder, which is what `simclr` releases.
+of target pass apart under batch norm; the projector trains along; training goes on inside the mask under the
+contrastive loss; features are pooled; gradients are clipped; `ratio`, `topk` and `batch_norm` are those of `ntp`. At
+the end a linear head is fitted on source labels while the encoder stands still. The pretrained model that is handed in
+is thrown away: what source accuracy is held against, with `tolerance` on validation data, is that of a linear head on
+the unprotected contrastive encoder, which is what `simclr` releases. Where the last mask of the schedule loses more, an
+earlier one is released.
 """
 
 import copy

@@ -1,11 +1,11 @@
 """The control row of an attacker who starts from public weights and never touches the release.
 
-No paper and no equations: a file of weights for the declared architecture is loaded, and the model that was trained on
-source is thrown away. What a release adds beyond such weights is what it gives away.
+No paper and no equations: weights for the declared architecture come from a safetensors file (`weights`), or are those
+of another source domain of ours (`origin`), and the model that was trained on the source is thrown away. What a release
+adds beyond such weights is what it gives away.
 
-Deviations: none. The file is safetensors, nothing is unpickled, and its tensors must have timm's names and shapes; the
-classifier alone may differ or be missing, and is then the fresh model's. `sha256` stands in the recipe, so that another
-file is another row.
+Deviations: none. The tensors of a file must have timm's names and shapes; the classifier alone may differ or be
+missing, and is then the fresh model's. `sha256` stands in the recipe, so that another file is another row.
 """
 
 import hashlib
@@ -13,13 +13,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Self
 
-import torch
 from pydantic import model_validator
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
-from ntbench.method import Context, Defense, Field, head, register
+from ntbench.method import Context, Defense, Field, head, load_public, register
 
 
 @register
@@ -29,12 +26,19 @@ class Public(Defense):
     name = "public"
     needs_source = False
 
-    weights: str = Field(min_length=1)
+    weights: str = ""
     """The path of a safetensors file."""
+    origin: str = ""
+    """A domain that the public model was trained on; it is pretrained like the source."""
     sha256: str = Field(default="", pattern="^([0-9a-f]{64})?$")
     """Of the file, in hex digits; left out, it is filled in."""
 
     @model_validator(mode="after")
+    def _one_start(self) -> Self:
+        if bool(self.weights) == bool(self.origin):
+            raise ValueError("name either `weights`, the path of a safetensors file, or `origin`, a domain")
+        return self if self.origin else self._same_file()
+
     def _same_file(self) -> Self:
         path = Path(self.weights).expanduser()
         if not path.is_file():
@@ -47,38 +51,10 @@ class Public(Defense):
         return self
 
     def protect(self, model: nn.Module, ctx: Context) -> nn.Module:
-        """Return a fresh model with the public weights; ValueError where a tensor does not fit."""
-        fresh = ctx.fresh(head(model).out_features)
-        load_public(fresh, _read(self.weights))
-        return fresh
-
-
-def load_public(model: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Load weights by name; ValueError with the name and the shapes where one outside the classifier does not fit."""
-    own = model.state_dict()
-    classifier = {id(p) for p in head(model).parameters()}
-    free = {name for name, p in model.named_parameters() if id(p) in classifier}
-    for name in sorted((own.keys() | weights.keys()) - free):
-        ours, theirs = (tuple(t[name].shape) if name in t else None for t in (own, weights))
-        if ours == theirs:
-            continue
-        # Counters of batches decide nothing; not every file has them.
-        if theirs is None and name.endswith("num_batches_tracked"):
-            continue
-        raise ValueError(
-            f"public weights: {name!r} is {theirs or 'missing'} in the file and {ours or 'missing'} in the "
-            "architecture; take weights of the same timm architecture"
+        """Return the model that came, which was trained on `origin`, or a fresh one with the weights of the file."""
+        return (
+            model if self.origin else load_public(ctx.fresh(head(model).out_features), Path(self.weights).expanduser())
         )
-    fitting = {n: t for n, t in weights.items() if n in own and (n not in free or t.shape == own[n].shape)}
-    with torch.no_grad():
-        model.load_state_dict(fitting, strict=False)
-
-
-def _read(path: str) -> dict[str, Tensor]:
-    try:
-        return load_file(Path(path).expanduser())
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"weights={path!r} cannot be read as safetensors ({error})") from None
 
 
 @lru_cache(maxsize=64)

@@ -6,16 +6,18 @@ takes one Adam step at alpha * lr along the mean over k of grad L(query_k; theta
 beta * lr on source CE follow (reinforcement, NTR). L is ICE = -log(1 - p_y), the public code's CE(1 - z, y), or
 KLU = KL(uniform || p).
 
-Deviations: attackers are drawn from several optimizers and rates, not plain SGD at 1e-4; the copy's head is drawn anew
-with probability `reinit` (public code: always for ICE, never for KLU) and always where the class counts differ, and
-then the query gradient of that head is dropped; support and query are separate batches of equal size; KLU uses 1 / K
+Deviations: attackers are drawn from several optimizers, at rates uniform in the logarithm, not plain SGD at 1e-4; the
+copy's head is drawn anew with probability `reinit` (public code: always for ICE, never for KLU) and always where the
+class counts differ, and with probability `redraw` so are all layers behind a random one; the query gradient of what was
+drawn anew is dropped; support and query are separate batches of equal size; KLU uses 1 / K
 and log_softmax; twelve source steps a loop with their own Adam; clip 5. All buffers stay out of the simulation. The
 public code stops for good below 80% source test accuracy; here extra source steps follow a loop that ends more than
 `tolerance` below the start on validation data, and the last state within tolerance is released.
 
 The public code's settings, under the names used here: attackers=[["sgd", 1e-4, 1e-4]], redraw=0, inner_steps=50,
 loops=1000, lr=1e-4, clip=0.5, batch_size=150 and repair_steps=0; for ICE reinit=1, alpha=3, beta=5, source_steps=1,
-with the public formula loss="ice_reference"; for KLU reinit=0, alpha=1, beta=1, source_steps=5, as its README says.
+with the public formula loss="ice_reference"; for KLU reinit=0, alpha=1, beta=1, source_steps=5, as its README says. On
+small networks that schedule does nothing: 1e-4 moves neither the simulated attacker nor the model.
 """
 
 from collections.abc import Callable
@@ -29,6 +31,7 @@ from torch.optim import Optimizer as Optim
 
 from ntbench.method import Context, Defense, Field, create_optimizer, descend, register
 
+from ._domains import keep_source
 from ._guard import TOLERANCE, SourceGuard
 from ._losses import inverse_cross_entropy, kl_to_uniform, reversed_cross_entropy
 from ._meta import (
@@ -37,7 +40,6 @@ from ._meta import (
     attackers_copy,
     check_attackers,
     drawn_attacker,
-    keep_source,
     linear,
     query_gradients,
 )

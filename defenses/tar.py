@@ -13,7 +13,9 @@ first and three attackers a loop are left out. The w_i sum to 1 (public code: gr
 copy's head is drawn anew with probability `reinit`, and always where class counts differ. L is taken on fresh held-out
 batches (public code: one along an attack), the distance on the last features (every layer), and gradients are clipped.
 Loops end with `retain_steps` under an Adam of their own, `repair_steps` more where source accuracy on validation data
-is more than `tolerance` below the start; the last state within it is released. Buffers stay out of the simulation.
+is more than `tolerance` below the start; the last state within it is released. Buffers stay out of the simulation. The
+distance is relative to the size of the features, so that `retain` does not depend on the network, and the original is
+in eval mode.
 """
 
 import copy
@@ -28,6 +30,7 @@ from torch.nn import functional as F
 
 from ntbench.method import Context, Defense, Field, create_optimizer, descend, features, head, register
 
+from ._domains import keep_source
 from ._guard import TOLERANCE, SourceGuard
 from ._losses import negative_entropy
 from ._meta import (
@@ -37,7 +40,6 @@ from ._meta import (
     attackers_copy,
     check_attackers,
     drawn_attacker,
-    keep_source,
     linear,
     weighted_sum,
 )

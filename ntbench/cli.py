@@ -141,16 +141,22 @@ def run(
 def _show(session: Session) -> None:
     """Print the board and where the page lies, which is written anew where it is stale; exit with 1 on failed cells."""
     from ntbench.measure.board import leaderboard_table
-    from ntbench.report.page import is_current, write_report
-    from ntbench.report.terminal import failures, show
+    from ntbench.report.page import write_report
+    from ntbench.report.sentences import sentence
+    from ntbench.report.terminal import headlines
 
-    results, suite, stamp = session.results(), session.suite, session.stamp
-    show(console, leaderboard_table(results, suite), suite)
-    if not is_current(session.folder, stamp):
+    results, suite = session.results(), session.suite
+    board = leaderboard_table(results, suite)
+    for shown in headlines(board, suite):
+        console.print(shown)
+    for task in suite.tasks:
+        console.print(sentence(board, task), style="bold", markup=False, highlight=False)
+    if not session.page_is_current():
         with console.status("writing the report"):
-            write_report(session.folder, results, suite, stamp)
-    console.print(f"report: {session.folder / 'report' / 'index.html'}", highlight=False)
-    if failed := failures(results):
+            write_report(session.folder, results, suite)
+        session.mark_page()
+    console.print(f"report: {session.page}", highlight=False)
+    if failed := session.failures(results):
         console.print(failed, style="red", markup=False, highlight=False)
         raise typer.Exit(1)
 

@@ -13,7 +13,7 @@ from torch import nn
 from ntbench.errors import UnusableError, UserError
 from ntbench.learn import optim
 from ntbench.learn.fit import Fit, descend, fit
-from ntbench.learn.models import features, head, reset_head
+from ntbench.learn.models import features, head, load_public, reset_head
 from ntbench.learn.optim import create_optimizer, create_schedule
 from ntbench.learn.scoring import accuracy, correct
 from ntbench.registry import registry
@@ -42,6 +42,7 @@ __all__ = [
     "features",
     "fit",
     "head",
+    "load_public",
     "register",
     "reset_head",
 ]

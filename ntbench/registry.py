@@ -1,4 +1,8 @@
-"""Names to classes: one table behind three doors (entry point, file, decorator)."""
+"""Names to classes: one table behind three doors (entry point, file, decorator).
+
+Our own methods are imported. Where an engine runs, foreign ones are not: it opens the registry's `door`, behind which
+another process imports them and says what they are, and `Foreign` stands for them here.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +15,27 @@ import sys
 import warnings
 from collections.abc import Callable
 from functools import partial
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, Protocol, TypeVar, get_args
 
 from ntbench.errors import UserError, unknown
 from ntbench.sources import code_digest, source_file
 from ntbench.types import Kind, MethodSpec
 
 GROUP = "ntbench.methods"
+OURS = ("ntbench.defenses", "ntbench.attacks")
 T = TypeVar("T", bound=type)
+
+
+class Door(Protocol):
+    """What stands between this process and foreign code."""
+
+    def describe(self, file: str) -> list[dict[str, Any]]:
+        """Return what the methods of a file, or with an empty name those of installed packages, say of themselves."""
+
+    def stand_in(self, described: dict[str, Any]) -> type[Any]:
+        """Return a class that stands for a described method."""
 
 
 class CollisionError(UserError):
@@ -36,6 +51,8 @@ class Registry:
         self._installed: set[tuple[str, str]] = set()
         self._loaded: dict[str, list[type[Any]]] = {}
         self._discovered = False
+        self.door: Door | None = None
+        """Set by the engine; without it foreign code is imported here, by whoever trusts it."""
 
     def register(self, cls: T) -> T:
         """Add a class under its kind and name; a second class of the same name is refused."""
@@ -68,44 +85,68 @@ class Registry:
         return cls(**spec.params)
 
     def discover(self) -> None:
-        """Import what the installed packages offer; a broken package is a warning, not an end."""
+        """Take in what the installed packages offer; a broken package is a warning, not an end."""
         if self._discovered:
             return
         self._discovered = True
         decorated = set(self._classes)
         points = entry_points(group=GROUP)
         for point in points:
-            loaded = _guarded(point.value, point.load)
-            if inspect.isclass(loaded):
-                _guarded(point.value, partial(self.register, loaded))
-            for module in pkgutil.iter_modules(getattr(loaded, "__path__", [])):
-                if not module.name.startswith("_"):
-                    name = f"{point.value}.{module.name}"
-                    _guarded(name, partial(importlib.import_module, name))
+            if point.value in OURS or self.door is None:
+                self._import(point)
+        if self.door and any(point.value not in OURS for point in points):
+            _guarded("of another package", partial(self._let_in, ""))
         # What somebody imported from an installed package before is installed all the same.
         packages = tuple(f"{point.value.partition(':')[0]}." for point in points)
         self._installed = {
             key for key, cls in self._classes.items() if key not in decorated or cls.__module__.startswith(packages)
         }
 
+    def foreign(self) -> list[type[Any]]:
+        """Return the installed classes that are not ours."""
+        self.discover()
+        return [cls for key, cls in self._classes.items() if key in self._installed and not is_ours(cls)]
+
     def load_plugin(self, path: str) -> list[type[Any]]:
-        """Import one file, unless it is known as it is now, and return the methods that it registers."""
+        """Take in one file, unless it is known as it is now, and return the methods that it registers."""
         self.discover()
         file = Path(path).resolve()
         name = _module_name(file)
         if name not in self._loaded:
             before = dict(self._classes)
-            _import_file(file, name)
+            if self.door is None:
+                _import_file(file, name)
+            else:
+                self._let_in(str(file))
             self._loaded[name] = [cls for key, cls in self._classes.items() if before.get(key) is not cls]
         if not self._loaded[name]:
             raise UserError(f"plug-in {path!r} registers nothing; decorate its class with @register")
         return self._loaded[name]
+
+    def _import(self, point: EntryPoint) -> None:
+        loaded = _guarded(point.value, point.load)
+        if inspect.isclass(loaded):
+            _guarded(point.value, partial(self.register, loaded))
+        for module in pkgutil.iter_modules(getattr(loaded, "__path__", [])):
+            if not module.name.startswith("_"):
+                name = f"{point.value}.{module.name}"
+                _guarded(name, partial(importlib.import_module, name))
+
+    def _let_in(self, file: str) -> None:
+        assert self.door is not None
+        for described in self.door.describe(file):
+            self.register(self.door.stand_in(described))
 
     @property
     def plugins(self) -> tuple[str, ...]:
         """Return the files that a worker process must load to know the same methods."""
         files = {source_file(cls) for key, cls in self._classes.items() if key not in self._installed}
         return tuple(sorted(file for file in files if Path(file).is_file()))
+
+
+def is_ours(cls: type[Any]) -> bool:
+    """Return whether a class belongs to ntbench itself."""
+    return cls.__module__.rpartition(".")[0] in OURS
 
 
 def _identity(cls: type[Any]) -> tuple[str, str]:

@@ -12,7 +12,12 @@ from typing import Any
 
 
 def source_file(cls: type[Any]) -> str:
-    """Return the file that a class was defined in, or its module's name where there is none."""
+    """Return the file that a class was defined in, or its module's name where there is none.
+
+    A class that stands for another one, in another process, says so itself.
+    """
+    if told := cls.__dict__.get("origin_file"):
+        return str(told)
     module = sys.modules.get(cls.__module__)
     return getattr(module, "__file__", None) or cls.__module__
 

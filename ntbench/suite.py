@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Sequence
 from importlib import resources
 from itertools import product
 from pathlib import Path
@@ -187,7 +188,18 @@ def parse_suite(text: str, origin: str) -> Suite:
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{origin}: not valid TOML: {error}") from None
     except ValidationError as error:
-        raise UserError("\n".join(f"{origin}: {_explain(item)}" for item in error.errors())) from None
+        raise UserError("\n".join(f"{origin}: {_explain(item)}" for item in _own(error.errors()))) from None
+
+
+def _own(mistakes: Sequence[Any]) -> list[Any]:
+    """Return the mistakes without those that follow from others: a list is not too short for want of a sound item."""
+    places = [item["loc"] for item in mistakes]
+
+    def follows(item: Any) -> bool:
+        inner = (place for place in places if len(place) > len(item["loc"]))
+        return item["type"] == "too_short" and any(place[: len(item["loc"])] == item["loc"] for place in inner)
+
+    return [item for item in mistakes if not follows(item)]
 
 
 def _explain(item: Any) -> str:

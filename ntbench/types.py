@@ -196,13 +196,18 @@ class Cell(Recipe):
         defense, attack = self.defense.label, self.attack.label
         return (self.task.name, defense, attack, self.mask, self.samples, self.seed, self.knowledge)
 
+    @property
+    def origin(self) -> str:
+        """Return the domain that the defender's model is trained on: the source, but for public models of others."""
+        return str(self.defense.params.get("origin") or self.task.source)
+
     @cached_property
     def pretrain_key(self) -> str:
         """Return the hash of what decides the pretrained weights; the target domain does not."""
         return digest(
             {
                 "schema": SCHEMA_VERSION,
-                "source": self.task.source,
+                "source": self.origin,
                 "image_size": self.task.image_size,
                 "samples": [self.task.train_samples, self.task.scored_samples],
                 "arch": self.arch.model_dump(mode="json"),

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from filelock import FileLock
+from hypothesis import settings
 
 from ntbench.engine.plan import plan
 from ntbench.engine.runner import Runner
@@ -22,8 +23,13 @@ from ntbench.types import Arch, Budget, Cell, MethodSpec, Task, Training
 
 # Results in this process must match those of workers, which run on one thread.
 torch.set_num_threads(1)
+# The same examples every time, however slow the machine is.
+settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
+settings.load_profile("repeatable")
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
+LEVELS = ({"samples": 12, "t90": 0.5, "plateau": 0.3}, {"samples": 48, "t90": 0.5, "plateau": 0.4})
+"""Budgets of 1, 2 and 4 steps."""
 
 
 @pytest.fixture(scope="session")
@@ -77,12 +83,10 @@ def tiny() -> Suite:
             "version": 1,
             "summary": "two cells",
             "seeds": [0],
-            "ratios": [0.2, 1.0],
             "paper": {"attack": "finetune"},
             "arch": {"name": "cnns_bn"},
             "pretrain": {"steps": 3, "batch_size": 16},
-            "budget": {"steps": 4, "samples": 32, "scored": [1, 4]},
-            "tasks": [{"source": "digits", "target": "digits_m", "image_size": 8}],
+            "tasks": [{"source": "digits", "target": "digits_m", "image_size": 8, "levels": LEVELS}],
             "defenses": [{"name": "none"}],
             "attacks": [{"name": "finetune", "params": {"batch_size": 8}}],
         }
@@ -98,13 +102,13 @@ def cell() -> Cell:
     """A recipe that no method needs to stand behind."""
     return Cell(
         protocol="tiny-1",
-        task=Task(source="digits", target="digits_m", image_size=8),
+        task=Task.model_validate({"source": "digits", "target": "digits_m", "image_size": 8, "levels": LEVELS}),
         arch=Arch(name="cnns_bn"),
         pretrain=Training(steps=3),
-        budget=Budget(steps=4, samples=32, scored=(1, 4)),
+        budget=Budget(t90=0.5),
         defense=_spec("defense", "none"),
         attack=_spec("attack", "finetune", lr=0.01, mask="dense"),
-        ratio=0.2,
+        samples=12,
         seed=0,
     )
 

@@ -105,6 +105,7 @@ def trajectory(
 ) -> Trajectory:
     """Return a run with these scores at the ends, the last of them where there are fewer scores."""
     steps = tuple(ends[len(ends) - len(test) :])
+    bits = [pack_bits(np.asarray(r, dtype=bool)) for r in right or ()]
     return Trajectory(
         step=steps,
         samples=tuple(32 * s for s in steps),
@@ -112,7 +113,7 @@ def trajectory(
         seconds=tuple(0.5 * s for s in steps),
         val=tuple(test if val is None else val),
         test=tuple(test),
-        correct=tuple("" for _ in steps) if right is None else tuple(pack_bits(np.asarray(r)) for r in right),
+        correct=tuple(bits or ("" for _ in steps)),
         own=tuple(None for _ in steps) if own is None else tuple(own),
     )
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Callable
 from importlib import resources
@@ -7,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
+from hypothesis import given
+from hypothesis import strategies as st
 
+from ntbench.engine.calibrate import guessed
 from ntbench.engine.plan import plan
 from ntbench.errors import UserError
 from ntbench.suite import AttackEntry, Suite, load_suite, parse_suite, suite_names
 
 SMOKE = resources.files("ntbench.protocols").joinpath("smoke.toml").read_text(encoding="utf-8")
+TASK = SMOKE[SMOKE.index("[[tasks]]") : SMOKE.index("[[defenses]]")]
 Edit = Callable[[str], str]
 
 
@@ -26,31 +30,57 @@ def edit(old: str, new: str) -> Edit:
 def test_built_in_suites_load_and_every_name_in_them_stands_for_something(name: str) -> None:
     suite = load_suite(name)
     assert suite.name == name
-    cells = plan(suite)
+    cells = plan(guessed(suite))
     assert len({cell.key for cell in cells}) == len({cell.coordinates for cell in cells}) == len(cells) > 0
 
 
 def test_the_suites_of_the_project_are_there() -> None:
-    assert {"smoke", "quick", "embedded"} <= set(suite_names())
+    assert {"smoke", "quick"} <= set(suite_names())
 
 
 MISTAKES: dict[str, tuple[Edit, list[str]]] = {
     "unknown key": (
         edit("seeds =", "sedes ="),
-        ["sedes = [0, 1]", "unknown key", "remove it", "seeds: missing; add it"],
+        ["sedes = [0]", "unknown key", "remove it", "seeds: missing; add it"],
+    ),
+    "key of the first edition": (
+        edit("horizon = 8", "ratios = [0.1, 1.0]"),
+        ["ratios = [0.1, 1.0]: unknown key; remove it or correct its spelling"],
     ),
     "unknown inner key": (edit("steps = 20", "stepz = 20"), ["pretrain.stepz = 20", "unknown key"]),
     "missing table": (edit('[arch]\nname = "cnns_bn"\n', ""), ["arch: missing; add it"]),
     "missing key": (edit('source = "digits"\n', ""), ["tasks.0.source: missing; add it"]),
     "wrong type": (edit("steps = 20", 'steps = "many"'), ["pretrain.steps = 'many'", "integer"]),
     "out of range": (edit("lr = 2e-3", "lr = -1"), ["pretrain.lr = -1", "greater than 0"]),
-    "duplicate seeds": (edit("seeds = [0, 1]", "seeds = [1, 1]"), ["seeds = [1, 1]", "twice", "remove one"]),
-    "negative seed": (edit("seeds = [0, 1]", "seeds = [0, -1]"), ["seeds.1 = -1", "greater than or equal to 0"]),
-    "no seed": (edit("seeds = [0, 1]", "seeds = []"), ["seeds = []", "at least 1"]),
-    "unsorted ratios": (edit("[0.05, 0.2, 1.0]", "[0.2, 0.05, 1.0]"), ["ratios = [0.2, 0.05, 1.0]", "rise strictly"]),
-    "ratio of zero": (edit("[0.05, 0.2, 1.0]", "[0.0, 0.2, 1.0]"), ["ratios = [0.0, 0.2, 1.0]", "within (0, 1]"]),
-    "single ratio": (edit("[0.05, 0.2, 1.0]", "[1.0]"), ["ratios = [1.0]", "at least 2"]),
-    "wrong scored steps": (edit("scored = [1, 3, 6]", "scored = [1, 3]"), ["budget", "scored=[1, 3]", "steps=6"]),
+    "duplicate seeds": (edit("seeds = [0]", "seeds = [1, 1]"), ["seeds = [1, 1]", "twice", "remove one"]),
+    "negative seed": (edit("seeds = [0]", "seeds = [0, -1]"), ["seeds.1 = -1", "greater than or equal to 0"]),
+    "no seed": (edit("seeds = [0]", "seeds = []"), ["seeds = []", "at least 1"]),
+    "equal counts": (edit("samples = 96", "samples = 12"), ["tasks.0", "the samples [12, 12] must rise strictly"]),
+    "falling counts": (edit("samples = 96", "samples = 6"), ["tasks.0", "the samples [12, 6] must rise strictly"]),
+    "a single count": (
+        edit(", { samples = 96, t90 = 1.5, plateau = 0.4 }", ""),
+        ["tasks.0.levels", "at least 2 items"],
+    ),
+    "a plateau in percent": (edit("plateau = 0.3", "plateau = 30"), ["tasks.0.levels.0.plateau = 30", "less than or"]),
+    "a horizon below T90": (edit("horizon = 8", "horizon = 0.5"), ["horizon = 0.5", "greater than or equal to 1"]),
+    "budgets too far apart": (edit("horizon = 8", "scored = 4"), ["scored = 4", "less than or equal to 2"]),
+    "two tasks of one name": (
+        edit("[[defenses]]", f"{TASK.replace('image_size = 8', 'image_size = 16')}[[defenses]]"),
+        ["tasks", "two tasks are named 'digits-digits_m'; give each its own `label`"],
+    ),
+    "the same task twice": (edit("[[defenses]]", f"{TASK}[[defenses]]"), ["tasks", "same value twice", "remove one"]),
+    "a default that is no attack": (
+        edit("horizon = 8", 'own = true\ndefault = "momentum 1"'),
+        ["default: unknown attack label 'momentum 1'; did you mean 'momentum 0.01'?"],
+    ),
+    "attackers who go by their own data without a default": (
+        edit("horizon = 8", "own = true"),
+        ["default: unknown attack label ''"],
+    ),
+    "a row that nothing has": (
+        edit('label = "new head, {optimizer} {lr:g}"', 'label = "new head, {optimizer} {lr:g}"\nagainst = ["nonne"]'),
+        ["attacks: against: unknown row 'nonne'; did you mean 'none'"],
+    ),
     "unknown paper attack": (
         edit('attack = "momentum 0.01"', 'attack = "momentum 0.1"'),
         ["paper.attack", "unknown attack label 'momentum 0.1'", "did you mean 'momentum 0.01'?"],
@@ -68,7 +98,7 @@ MISTAKES: dict[str, tuple[Edit, list[str]]] = {
         ["attacks.0.grid.mask = 'keep'", "list"],
     ),
     "name in capitals": (edit('name = "smoke"', 'name = "Smoke!"'), ["name = 'Smoke!'", "pattern"]),
-    "syntax": (edit("version = 1", "version = = 1"), ["not valid TOML", "line 2"]),
+    "syntax": (edit("version = 2", "version = = 2"), ["not valid TOML", "line 2"]),
 }
 
 
@@ -85,13 +115,20 @@ def test_a_mistake_names_the_file_the_key_the_value_and_the_remedy(mistake: str,
 
 
 def test_several_mistakes_are_told_at_once() -> None:
-    text = SMOKE.replace("version = 1", "version = 0").replace("steps = 20", "steps = 0")
+    text = SMOKE.replace("version = 2", "version = 0").replace("steps = 20", "steps = 0")
     with pytest.raises(UserError) as caught:
         parse_suite(text, "x.toml")
     assert [line.split(" = ")[0] for line in str(caught.value).splitlines()] == [
         "x.toml: version",
         "x.toml: pretrain.steps",
     ]
+
+
+def test_a_mistake_in_an_item_does_not_make_its_list_too_short() -> None:
+    with pytest.raises(UserError) as caught:
+        parse_suite(SMOKE.replace("levels =", "level ="), "x.toml")
+    keys = [line.split(" = ")[0].split(": ")[1] for line in str(caught.value).splitlines()]
+    assert sorted(keys) == ["tasks.0.level", "tasks.0.levels"]
 
 
 @pytest.mark.parametrize(
@@ -137,29 +174,58 @@ def test_the_paper_setting_is_the_rows_own_or_the_suites() -> None:
     assert suite.paper_setting("ntl").attack == "new head, adam 0.003"
     assert suite.paper_setting("ntl").mask == "keep"
     assert suite.paper_setting("none").attack == "momentum 0.01"
-    assert suite.protocol == "smoke-1"
+    assert suite.protocol == "smoke-2"
 
 
 def test_some_tasks_of_a_suite() -> None:
-    suite = load_suite("embedded")
-    assert [task.name for task in suite.with_tasks(("syn-digits_m", "syn-digits_m")).tasks] == ["syn-digits_m"]
-    with pytest.raises(UserError, match="unknown task of embedded 'syn-digitsm'; did you mean 'syn-digits_m'"):
-        suite.with_tasks(("syn-digitsm",))
+    text = SMOKE.replace("[[defenses]]", f"{TASK.replace('digits_m', 'syn')}[[defenses]]", 1)
+    suite = parse_suite(text, "two.toml")
+    assert [task.name for task in suite.with_tasks(("digits-syn", "digits-syn")).tasks] == ["digits-syn"]
+    assert suite.with_tasks(("digits-syn", "digits-digits_m")).tasks == suite.tasks[::-1]
+    with pytest.raises(UserError, match="unknown task of smoke 'digits-sin'; did you mean 'digits-syn'"):
+        suite.with_tasks(("digits-sin",))
 
 
-def test_a_search_stands_in_place_of_the_attacks() -> None:
-    suite = load_suite("quick").searched(250)
-    (search,) = suite.attacks
-    assert (search.name, search.params, search.grid) == ("auto", {"runs": 3}, {"mask": ["dense", "keep"]})
-    assert suite.paper_setting("ntp-fisher").attack == "auto" and suite.protocol == "quick_searched-1"
-    with pytest.raises(UserError, match="--budget 79: a single run of quick takes 80 steps; give more"):
-        load_suite("quick").searched(79)
+def test_a_label_tells_two_tasks_of_one_pair_apart() -> None:
+    second = TASK.replace("image_size = 8", 'image_size = 16\nlabel = "larger"')
+    suite = parse_suite(SMOKE.replace("[[defenses]]", f"{second}[[defenses]]", 1), "two.toml")
+    assert [task.name for task in suite.tasks] == ["digits-digits_m", "larger"]
 
 
-def test_an_attack_is_set_against_rows_that_exist(tiny: Suite) -> None:
-    text = tiny.model_dump(mode="json")
-    text["attacks"][0]["against"] = ["nonne"]
-    with pytest.raises(ValidationError, match="against: unknown row 'nonne'; did you mean 'none'"):
-        Suite.model_validate(text)
-    text["attacks"][0]["against"] = ["none"]
-    assert Suite.model_validate(text).attacks[0].against == ("none",)
+def test_a_grid_of_a_defense_is_as_many_rows() -> None:
+    text = SMOKE.replace("params = { steps = 5 }", 'label = "ntl-{alpha:g}"\ngrid = { alpha = [0.1, 1.0] }')
+    suite = parse_suite(text, "ablation.toml")
+    assert suite.defenses[-1].rows == ["ntl-0.1", "ntl-1"]
+    assert [row for entry in suite.defenses for row in entry.rows] == [
+        "none",
+        "scratch",
+        "magnitude",
+        "ntl-0.1",
+        "ntl-1",
+    ]
+    with pytest.raises(UserError, match=r"two rows share a label in .*; give each its own `label`"):
+        parse_suite(text.replace("ntl-{alpha:g}", "ntl"), "ablation.toml")
+
+
+def test_attacks_face_the_rows_that_they_are_set_against_and_always_the_baselines() -> None:
+    everyone, some = AttackEntry(name="finetune"), AttackEntry(name="finetune", against=("ntl-0.1", "sophon"))
+    assert everyone.faces("ntl-1", "ntl")
+    assert some.faces("ntl-0.1", "ntl") and some.faces("sophon, 5 loops", "sophon")
+    assert some.faces("from nothing", "scratch") and some.faces("published", "public")
+    assert not some.faces("ntl-1", "ntl") and not some.faces("none", "none")
+
+
+@given(
+    st.dictionaries(st.sampled_from("abcd"), st.lists(st.integers(0, 9), min_size=1, max_size=3), max_size=3),
+    st.dictionaries(st.sampled_from("cdef"), st.integers(10, 19), max_size=3),
+)
+def test_variants_are_every_point_of_the_grid_once(grid: dict[str, list[int]], params: dict[str, int]) -> None:
+    found = AttackEntry(name="finetune", grid=grid, params=params).variants()
+    assert len(found) == math.prod(len(values) for values in grid.values())
+    for label, point in found:
+        assert label == "finetune" and point.keys() == {*grid, *params}
+        assert all(point[name] in grid[name] for name in grid)
+        assert all(point[name] == value for name, value in params.items() if name not in grid)
+    for name, values in grid.items():
+        counts = [sum(point[name] == value for _, point in found) for value in set(values)]
+        assert sum(counts) == len(found)

@@ -11,18 +11,23 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from ntbench.engine import apart
+from ntbench.engine.apart import Bounds
+from ntbench.engine.foreign import is_foreign
 from ntbench.engine.shares import Shares
 from ntbench.engine.subject import Grant, Snapshot, Weights, attacked, protected
 from ntbench.engine.view import View, view_of
 from ntbench.learn.fit import fit
-from ntbench.learn.meter import Meter
-from ntbench.learn.models import build, pack, start, unpack
+from ntbench.learn.meter import Cost, Meter
+from ntbench.learn.models import build, pack, reset_head, start, unpack
 from ntbench.learn.scoring import accuracy, correct
 from ntbench.method import Attack, Defense
 from ntbench.registry import registry
+from ntbench.suite import Limits
 from ntbench.tasks.data import Split
 from ntbench.types import Arch, Cell, Protection, Provenance, digest, pack_bits
 
+LIMITS = Limits()
 Artifact = tuple[Weights, Protection]
 Row = tuple[int, int, int, float, float, float, str, float | None]
 """A trajectory's columns at one budget."""
@@ -31,9 +36,9 @@ Row = tuple[int, int, int, float, float, float, str, float | None]
 class Bench:
     """What one cell works on: its data, its fresh models and its random numbers."""
 
-    def __init__(self, cell: Cell, device: torch.device, cache: Path | None) -> None:
-        """Take a recipe; data is loaded when it is first asked for."""
-        self.cell, self.device = cell, device
+    def __init__(self, cell: Cell, device: torch.device, cache: Path | None, limits: Limits = LIMITS) -> None:
+        """Take a recipe; data is loaded when it is first asked for. The limits are those of foreign code."""
+        self.cell, self.device, self._limits = cell, device, limits
         self.shares = Shares(cell, cache)
         self.choice, self.paid = "", 0
 
@@ -64,7 +69,7 @@ class Bench:
     def pretrained(self) -> Artifact:
         """Train on source and return the weights with what it cost."""
         # Tasks of one source share these weights, so nothing of the target may decide them.
-        cell, source = self.cell, self.shares.source
+        cell, source = self.cell, self.shares.origin
         seed = int(cell.pretrain_key, 16) % 2**63
         model = start(cell.arch, source.classes, seed, cell.pretrain.weights).to(self.device)
         generator, data = torch.Generator().manual_seed(seed), source.train.to(self.device)
@@ -82,7 +87,7 @@ class Bench:
 
     def protected(self, weights: Weights, facts: Protection) -> Artifact:
         """Protect pretrained weights and return what is released; only weights cross the line."""
-        released, meter = protected(self.defense, self._defenders(weights))
+        released, cost = self._released(self._defenders(self._headed(weights)))
         model = unpack(released, self._fresh(self.shares.source.classes))
         right = correct(model, self.shares.source.test.to(self.device))
         comparable = self.shares.source.classes == self.shares.target.classes
@@ -92,11 +97,25 @@ class Bench:
             "kept": pack_bits(right.numpy()),
             "zero_shot": accuracy(model, self.shares.target.test.to(self.device)) if comparable else None,
             "sparsity": _sparsity(model),
-            "protect_seconds": meter.cost.seconds,
-            "protect_flops": meter.cost.flops,
-            "protect_steps": meter.cost.steps,
+            "protect_seconds": cost.seconds,
+            "protect_flops": cost.flops,
+            "protect_steps": cost.steps,
         }
         return released, facts.model_copy(update=update)
+
+    def _released(self, grant: Grant) -> tuple[Weights, Cost]:
+        if is_foreign(self.defense):
+            return apart.protect(self.cell.defense, grant, Bounds(self._limits.protect_seconds, self._limits.memory_mb))
+        released, meter = protected(self.defense, grant)
+        return released, meter.cost
+
+    def _headed(self, weights: Weights) -> Weights:
+        """Return weights whose head fits the source; what was trained on other classes gets a fresh one."""
+        if self.shares.origin.classes == self.shares.source.classes:
+            return weights
+        model = unpack(weights, self._fresh(self.shares.origin.classes))
+        reset_head(model, self.shares.source.classes, torch.Generator().manual_seed(self.shares.seed("head")))
+        return pack(model)
 
     def attacked(self, weights: Weights) -> Iterator[Row]:
         """Attack released weights and yield a row of the trajectory at every budget."""
@@ -106,8 +125,14 @@ class Bench:
         grant = self._grant({}, self.cell.budget.ends)
         with grant.numerics():
             view = view_of(self.attack, model, [*parts, held], (self.cell.protect_key, digest(self.cell.task.data)))
-        for snapshot in attacked(self.attack, self._attackers(view, weights)):
+        for snapshot in self._snapshots(self._attackers(view, weights)):
             yield self._scored(snapshot, view, grant)
+
+    def _snapshots(self, grant: Grant) -> Iterator[Snapshot]:
+        if not is_foreign(self.attack):
+            return attacked(self.attack, grant)
+        bounds = Bounds(self._limits.cell_seconds, self._limits.memory_mb)
+        return apart.attack(self.cell.attack, grant, bounds, self.attack.on_features)
 
     def _scored(self, snapshot: Snapshot, view: View, grant: Grant) -> Row:
         self.choice, self.paid, cost = snapshot.choice, snapshot.paid, snapshot.cost

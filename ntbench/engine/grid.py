@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import joblib
 import torch
 
+from ntbench.engine.foreign import open_door
 from ntbench.engine.limits import limit_memory
 from ntbench.engine.runner import Runner
 from ntbench.engine.store import Store
@@ -165,6 +166,7 @@ def _remote_backend() -> Any:
 
 def _work(job: Job, settings: Settings) -> tuple[str, Result | None]:
     torch.set_num_threads(1)
+    open_door()
     for plugin in settings.plugins:
         registry.load_plugin(plugin)
     if settings.device == "cpu":

@@ -57,6 +57,8 @@ def guarded(seconds: float, work: Callable[[], None]) -> tuple[Status, str]:
             work()
     except TimeLimitError:
         return "timeout", f"took longer than {seconds:g} seconds"
+    except TimeoutError as error:
+        return "timeout", str(error)
     except FloatingPointError as error:
         return "diverged", str(error)
     except UnusableError as error:

@@ -31,7 +31,7 @@ class Runner:
     def run(self, cell: Cell) -> Result:
         """Return the cell's result; whatever goes wrong inside becomes its status and reason."""
         start = time.perf_counter()
-        bench = Bench(cell, self.device, self.cache)
+        bench = Bench(cell, self.device, self.cache, self.limits)
         rows: list[Row] = []
         protection = None
         status, error = self._applies(bench)
@@ -69,7 +69,7 @@ class Runner:
     def _artifact(self, key: str, cell: Cell, compute: Callable[[Bench], Artifact], known: Protection) -> Artifact:
         def make(path: Path) -> None:
             made: list[Artifact] = []
-            bench = Bench(cell, self.device, self.cache)
+            bench = Bench(cell, self.device, self.cache, self.limits)
             status, error = guarded(self.limits.protect_seconds, lambda: made.append(compute(bench)))
             failed = known.model_copy(update={"status": status, "error": error})
             weights, facts = made[0] if made else ({}, failed)

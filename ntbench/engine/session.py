@@ -17,6 +17,9 @@ from ntbench.registry import registry
 from ntbench.suite import Limits, Suite, load_suite
 from ntbench.types import SETTLED, Cell, Level, Result, digest
 
+TOLD = 10
+"""How many failed cells are named on a terminal."""
+
 
 @dataclass(frozen=True)
 class Request:
@@ -73,6 +76,31 @@ class Session:
         statuses = self.store.statuses()
         cells = self._manifest().cells
         return digest([cells, {key: statuses.get(key) for key in cells.values()}])
+
+    @property
+    def page(self) -> Path:
+        """Return where the report's page lies or would lie."""
+        return self.folder / "report" / "index.html"
+
+    def page_is_current(self) -> bool:
+        """Return whether the page was made from the plan and the results as they are now."""
+        mark = self.page.with_name("made_from.txt")
+        return self.page.exists() and mark.exists() and mark.read_text(encoding="utf-8") == self.stamp
+
+    def mark_page(self) -> None:
+        """Remember what the page was made from."""
+        self.page.with_name("made_from.txt").write_text(self.stamp, encoding="utf-8")
+
+    @staticmethod
+    def failures(results: list[Result]) -> str:
+        """Return the cells that failed, with their reasons, or an empty string."""
+        failed = [result for result in results if result.status not in SETTLED]
+        if not failed:
+            return ""
+        lines = [f"  {r.status}: {', '.join(map(str, r.cell.coordinates[:6]))}: {first_line(r.error)}" for r in failed]
+        more = [f"  and {len(lines) - TOLD} more"] if len(lines) > TOLD else []
+        head = f"{len(failed)} of {len(results)} cells failed; `--retry-failed` runs them again:"
+        return "\n".join([head, *lines[:TOLD], *more])
 
     def results(self) -> list[Result]:
         """Return the stored results that belong to the folder's plan."""
@@ -150,8 +178,10 @@ class Session:
         return held
 
     def _plan(self, request: Request, held: Manifest | None, workers: Workers) -> list[Cell]:
+        from ntbench.engine.foreign import open_door
         from ntbench.engine.plan import manifest
 
+        open_door()
         suite = self.calibrated(request.resolved, workers)
         with self.console.status("planning"):
             cells, suite = planned(request, suite)
@@ -217,6 +247,11 @@ def _prepare(cells: list[Cell], cache: Path) -> None:
             shares.source, shares.defenders, shares.owned  # noqa: B018
         except (ValueError, OSError) as error:
             raise UserError(f"the data of {cell.task.title!r} cannot be prepared: {error}") from None
+
+
+def first_line(text: str) -> str:
+    """Return the first line of an error."""
+    return text.strip().partition("\n")[0]
 
 
 def cache_folder() -> Path:

@@ -30,6 +30,11 @@ class Shares:
         return self._domain(self._cell.task.source)
 
     @cached_property
+    def origin(self) -> Domain:
+        """Return the domain that the model is pretrained on."""
+        return self._domain(self._cell.origin)
+
+    @cached_property
     def target(self) -> Domain:
         """Return the target domain."""
         return self._domain(self._cell.task.target)

@@ -124,6 +124,7 @@ def _climbed(attack: Attack, grant: Grant) -> Iterator[Snapshot]:
             end = next(ends, None)
         if end is None:
             return
+        _refuse_more(meter, end, end)
         yield Snapshot(end, meter.cost, meter.paid, fit.adapted, fit.told)
 
 
@@ -136,18 +137,24 @@ def _looped(attack: Attack, grant: Grant) -> Iterator[Snapshot]:
         for step in range(1, end + 2):
             with meter, grant.numerics():
                 try:
-                    adapted = next(models)
+                    adapted: nn.Module | None = next(models)
                 except StopIteration as over:
-                    choice = str(over.value or "")
-                    break
-            if step > end or meter.cost.steps > step:
-                raise RuntimeError(
-                    f"over budget: {meter.cost.steps} optimizer steps at yield {step} of {end}; yield after every step"
-                )
+                    adapted, choice = None, str(over.value or "")
+            # Whoever goes on after the last yield has handed over a model that still changes.
+            _refuse_more(meter, min(step, end) if adapted is None else step, end)
+            if adapted is None:
+                break
             last = adapted
         if last is None:
             raise RuntimeError("the attack yields no model; yield the adapted model after every optimizer step")
         yield Snapshot(end, meter.cost, meter.paid, last, choice)
+
+
+def _refuse_more(meter: Meter, step: int, end: int) -> None:
+    if step > end or meter.cost.steps > step:
+        raise RuntimeError(
+            f"over budget: {meter.cost.steps} optimizer steps at yield {step} of {end}; yield after every step"
+        )
 
 
 def _seen(attack: Attack, grant: Grant) -> nn.Module:

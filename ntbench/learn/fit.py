@@ -93,7 +93,9 @@ class Fit:
                 continue
             held = None if end == ends[-1] else copy.deepcopy((self.model.state_dict(), optimizer.state_dict()))
             mark = meter.cost
-            self._cool(optimizer, fork, end)
+            # The trunk must not feel what a branch draws, for dropout say.
+            with torch.random.fork_rng():
+                self._cool(optimizer, fork, end)
             yield end
             if held:
                 self.model.load_state_dict(held[0])

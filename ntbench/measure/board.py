@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,6 @@ import pandas as pd
 
 from ntbench.measure import compute
 from ntbench.measure.choice import Choice
-from ntbench.measure.collect import collect
 from ntbench.measure.costs import HEADLINE, QUANTILES
 from ntbench.measure.curves import ABSENT, COSTS, STATES, Curves
 from ntbench.measure.gains import area_alone
@@ -19,9 +17,9 @@ from ntbench.measure.gates import GATES, in_words
 from ntbench.measure.intervals import Interval, kind_of
 from ntbench.measure.paper import claim
 from ntbench.measure.ranking import Rank, ranks
-from ntbench.measure.standing import Standing, fields
+from ntbench.measure.standing import Results, Standing, studied
 from ntbench.suite import Suite
-from ntbench.types import CONTROLS, SETTLED, Result
+from ntbench.types import CONTROLS, SETTLED
 
 SPEEDUPS = tuple(f"speedup_{cost}_{q}" for cost in COSTS for q in QUANTILES)
 COLUMNS = (
@@ -41,7 +39,7 @@ COLUMNS = (
 Record = dict[str, Any]
 
 
-def leaderboard_table(results: Iterable[Result], suite: Suite) -> pd.DataFrame:
+def leaderboard_table(results: Results, suite: Suite) -> pd.DataFrame:
     """Return one row per task, track, defense and mask, by task and track, the least leak first.
 
     Scores and gains are fractions; where `_bound`, the median run never got to the goal, so that a speed-up is an upper
@@ -49,11 +47,10 @@ def leaderboard_table(results: Iterable[Result], suite: Suite) -> pd.DataFrame:
     mixed results.
     """
     records: list[Record] = []
-    for curves in collect(results, suite):
-        for field in fields(curves, suite):
-            places = ranks(field.standings)
-            rows = sorted(field.standings, key=_order)
-            records += [_record(standing, places.get(standing, Rank()), suite) for standing in rows]
+    for field in studied(results, suite).fields:
+        places = ranks(field.standings)
+        rows = sorted(field.standings, key=_order)
+        records += [_record(standing, places.get(standing, Rank()), suite) for standing in rows]
     table = pd.DataFrame(records, columns=list(COLUMNS))
     return table.astype(dict.fromkeys(("rank", "rank_low", "rank_high"), "Int64"))
 
@@ -183,8 +180,7 @@ def _note(standing: Standing) -> str:
     if away := len(standing.curves.seeds) - len(standing.gain.seeds):
         notes.append(f"{away} seeds lack a run that counts")
     if standing.field.track != "unlabelled":
-        left_out = [n for n in standing.curves.counts if n not in standing.speedup().counts]
-        if left_out:
-            counts = ", ".join(map(str, left_out))
+        held = standing.speedup(*HEADLINE).counts
+        if counts := ", ".join(str(n) for n in standing.curves.counts if n not in held):
             notes.append(f"speed-up without {counts} samples, where nobody knows that the baseline reaches the goal")
     return "; ".join(notes)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ntbench.measure.areas import Array
-from ntbench.measure.curves import Curves, Grid
+from ntbench.measure.curves import Curves
 from ntbench.measure.tracks import Run
 
 TOLERANCE = 1e-9
@@ -97,7 +97,7 @@ def with_default(curves: Curves, choice: Choice, default: str) -> Choice:
 
 
 def _taken(array: Array, runs: Sequence[Run]) -> Array:
-    return array[tuple(np.array(runs, dtype=np.intp).T)]
+    return np.asarray(array[tuple(np.array(runs, dtype=np.intp).T)])
 
 
 def latest(test: Array) -> NDArray[np.intp]:

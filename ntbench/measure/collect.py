@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ntbench.errors import UserError
 from ntbench.measure.areas import Array
@@ -184,7 +185,7 @@ def _column(placed: Placed, name: str) -> Array:
     return np.array([value for _, r in placed for value in getattr(r.trajectory, name)], dtype=np.float64)
 
 
-def _positions(task: str, steps: Array, counts: Array, ends: Sequence[tuple[int, ...]]) -> Array:
+def _positions(task: str, steps: Array, counts: Array, ends: Sequence[tuple[int, ...]]) -> NDArray[np.intp]:
     longest = max(map(len, ends))
     positions = np.zeros(len(steps), dtype=np.intp)
     for n, known in enumerate(ends):

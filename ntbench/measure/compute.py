@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,12 +10,10 @@ import pandas as pd
 
 from ntbench.measure.areas import Array, mean_weights
 from ntbench.measure.choice import TOLERANCE, choose, latest, others_mean
-from ntbench.measure.collect import collect
 from ntbench.measure.curves import AUTO, Curves
-from ntbench.measure.standing import Standing, fields
+from ntbench.measure.standing import Results, Standing, studied
 from ntbench.measure.tracks import Pool, Run
 from ntbench.suite import Suite
-from ntbench.types import Result
 
 ORDERS = 20
 SUCCESS = 0.9
@@ -63,7 +61,7 @@ def trials_to_success(found: Search) -> float:
     return float(found.trials[int((found.uplift >= SUCCESS * found.uplift[-1] - TOLERANCE).argmax())])
 
 
-def compute_table(results: Iterable[Result], suite: Suite) -> pd.DataFrame:
+def compute_table(results: Results, suite: Suite) -> pd.DataFrame:
     """Return one row per task, track, defense, mask, way to search and number of trials.
 
     `how` is `listed` (the grid in its order), `shuffled` (averaged over orders) or `search`; `steps` are summed over
@@ -71,13 +69,12 @@ def compute_table(results: Iterable[Result], suite: Suite) -> pd.DataFrame:
     trials it has 90% of the uplift at the end.
     """
     rows = []
-    for curves in collect(results, suite):
-        for standing in (s for field in fields(curves, suite) for s in field.standings):
-            place = (curves.task.name, standing.field.track, standing.release.label, standing.row.mask)
-            for how, found in (("listed", listed), ("shuffled", shuffled), ("search", search)):
-                way = found(standing)
-                success = trials_to_success(way)
-                rows += [(*place, how, *point, success) for point in zip(*way, strict=True)]
+    for standing in studied(results, suite).standings:
+        place = (standing.curves.task.name, standing.field.track, standing.release.label, standing.row.mask)
+        for how, found in (("listed", listed), ("shuffled", shuffled), ("search", search)):
+            way = found(standing)
+            success = trials_to_success(way)
+            rows += [(*place, how, *point, success) for point in zip(*way, strict=True)]
     names = ["task", "track", "defense", "mask", "how", "trials", "steps", "uplift", "success"]
     return pd.DataFrame(rows, columns=names)
 
@@ -85,7 +82,7 @@ def compute_table(results: Iterable[Result], suite: Suite) -> pd.DataFrame:
 def restricted_uplift(curves: Curves, runs: Sequence[Run], pool: Pool) -> float:
     """Return the uplift of an attacker who has some of a row's runs and all of the baseline's."""
     ours = choose(curves, tuple(dict.fromkeys((*runs, *pool.baseline)))).score
-    return _mean_uplift(curves, ours[None], choose(curves, pool.baseline).score)[0]
+    return float(_mean_uplift(curves, ours[None], choose(curves, pool.baseline).score)[0])
 
 
 def _searches(curves: Curves, run: Run) -> bool:

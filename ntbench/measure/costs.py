@@ -63,6 +63,7 @@ class Crossings:
         """Keep the curves; crossings are found once a goal."""
         self.curves = curves
         self._held: dict[int, tuple[Array, Array]] = {}
+        self._spent: dict[tuple[tuple[Run, ...], str, int], Spent] = {}
 
     @cached_property
     def limits(self) -> Array:
@@ -79,8 +80,13 @@ class Crossings:
 
     def spent(self, runs: Sequence[Run], cost: str, quantile: int) -> Spent:
         """Return what the rational attacker's cheapest runs cost: chosen on other seeds' validation, read on test."""
-        k = COSTS.index(cost)
-        at = (k, *np.array(runs, dtype=np.intp).reshape(-1, 2).T)
+        key = (tuple(runs), cost, quantile)
+        if key not in self._spent:
+            self._spent[key] = self._chosen(runs, cost, quantile)
+        return self._spent[key]
+
+    def _chosen(self, runs: Sequence[Run], cost: str, quantile: int) -> Spent:
+        at = (COSTS.index(cost), *np.array(runs, dtype=np.intp).reshape(-1, 2).T)
         val, test, limit = (array[at] for array in (*self.at(quantile), self.limits))
         return _cheapest(val, test, limit)
 
@@ -132,7 +138,7 @@ def horizon_costs(cost: Array, steps: Array) -> Array:
     there = np.isfinite(cost[0])
     last = (there.shape[-1] - 1 - there[..., ::-1].argmax(axis=-1))[..., None]
     held = _at(cost, last)
-    return held * (steps[:, -1:] / held[0])
+    return np.asarray(held * (steps[:, -1:] / held[0]))
 
 
 def _cheapest(val: Array, test: Array, limit: Array) -> Spent:
@@ -160,8 +166,11 @@ def survival_median(cost: ArrayLike, limit: ArrayLike) -> float:
     held = ~np.isnan(costs)
     costs, limits = costs[held], limits[held]
     got = np.isfinite(costs)
-    if not got.any():
-        return np.inf if costs.size else np.nan
+    if not costs.size:
+        return np.nan
+    if got.all() or not got.any() or limits[~got].min() >= costs[got].max():
+        # Cut off behind all that got there: the survival curve falls by equal steps.
+        return float(np.sort(costs)[(len(costs) - 1) // 2])
     curve = ecdf(CensoredData(uncensored=costs[got], right=limits[~got])).sf
     below = curve.probabilities <= 0.5 + TOLERANCE
     reached = below & np.isin(curve.quantiles, costs[got])

@@ -55,10 +55,8 @@ def gain(curves: Curves, pool: Pool, by: By = "others", default: str = "") -> Ga
     seeds = [int(s) for s in np.flatnonzero(np.isfinite(scores).all(axis=(0, 1)))]
     ours, alone, base = (contributions(curves, choice, grid, seeds) for choice in choices)
     released = np.array([run in pool.release for run in choices[0].runs] + [False])
-    taken = ~released[choices[0].run[:, seeds]]
-    return Gain(
-        curves.counts, tuple(seeds), ours - base, alone - base, taken.any(axis=1), choices[0], choices[2], choices[1]
-    )
+    taken = np.asarray(np.logical_not(released[choices[0].run[:, seeds]]).any(axis=1))
+    return Gain(curves.counts, tuple(seeds), ours - base, alone - base, taken, choices[0], choices[2], choices[1])
 
 
 def _chosen(curves: Curves, runs: Sequence[tuple[int, int]], by: By, default: str) -> Choice:
@@ -132,28 +130,31 @@ def _widened(plain: Interval, others: Sequence[Interval]) -> Interval:
     return plain._replace(high=max([plain.high, *(o.high for o in others if np.isfinite(o.high))]))
 
 
-def compute_uplift(curves: Curves, pool: Pool) -> Interval:
+ComputeGains = list[tuple[Array, Array]]
+"""Per sample count, budgets in steps and gains [budget, seed, image] at them."""
+
+
+def compute_uplift(found: ComputeGains | None) -> Interval:
     """Return the uplift over the log range of budgets, averaged over sample counts, at the budgets that all have."""
-    found = compute_gains(curves, pool)
     if found is None:
         return UNKNOWN
     per_count = [np.tensordot(mean_weights(steps), gains, axes=1) for steps, gains in found]
     return mean_interval(np.mean(per_count, axis=0))
 
 
-def compute_gains(curves: Curves, pool: Pool) -> list[tuple[Array, Array]] | None:
-    """Return per sample count the budgets in steps and the attacker's gains [budget, seed, image] at them.
+def compute_gains(curves: Curves, pool: Pool) -> ComputeGains | None:
+    """Return per sample count the budgets and the attacker's gains at them.
 
     Budgets begin where attacker and baseline have a score at every seed that has any; None with fewer than two.
     """
     ends = range(curves.grid.val.shape[-1])
     pairs = [(choose(curves, pool.all, last=e), choose(curves, pool.baseline, last=e)) for e in ends]
-    whole = np.array([[np.isfinite(c.score) for c in pair] for pair in pairs]).all(axis=1)
+    whole = np.asarray(np.isfinite([[c.score for c in pair] for pair in pairs]).all(axis=1))
     seeds = [int(s) for s in np.flatnonzero(whole[-1].all(axis=0))]
     if not seeds:
         return None
     parts = [_differences(curves, pair, seeds) for pair in pairs]
-    found: list[tuple[Array, Array]] = []
+    found: ComputeGains = []
     for n in range(len(curves.counts)):
         able = whole[:, n][:, seeds].all(axis=1) & np.isfinite(curves.end_steps[n])
         if able.sum() < 2:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ntbench.measure.areas import Array
 from ntbench.measure.choice import TOLERANCE, choose
 from ntbench.measure.curves import ABSENT, STATES, Curves
 from ntbench.measure.intervals import Interval
@@ -46,11 +47,14 @@ def converged(curves: Curves, track: Track) -> Iterator[Failure]:
             continue
         half = int(np.nanargmin(np.abs(np.log(2 * steps / steps[-1]))))
         whole, part = (choose(curves, runs, last=e).score[n] for e in (len(steps) - 1, half))
-        gained = (
-            float(np.mean((whole - part)[np.isfinite(whole - part)])) if np.isfinite(whole - part).any() else np.nan
-        )
+        gained = _mean(whole - part)
         if not gained < GAINED - TOLERANCE:
             yield _unconverged(gained, count, curves.horizons[n])
+
+
+def _mean(values: Array) -> float:
+    there = values[np.isfinite(values)]
+    return float(there.mean()) if there.size else np.nan
 
 
 def _unconverged(gained: float, count: int, horizon: float) -> Failure:
@@ -80,20 +84,15 @@ def transfers(unprotected: Interval) -> Iterator[Failure]:
         yield Failure("transfers", "the unprotected release has no uplift here; run `none` and `scratch`")
     elif not unprotected.above_zero:
         ends = f"{100 * unprotected.low:.1f} to {100 * unprotected.high:.1f}"
-        said = (
-            f"the unprotected release adds {100 * unprotected.point:.1f} points ({ends}): there is nothing to protect"
-        )
-        yield Failure("transfers", f"{said}; take a closer source or more seeds")
+        said = f"the unprotected release adds {100 * unprotected.point:.1f} points ({ends})"
+        yield Failure("transfers", f"{said}: there is nothing to protect; take a closer source or more seeds")
 
 
-def inside(curves: Curves, runs: Sequence[Run], suite: Suite) -> Iterator[Failure]:
+def inside(curves: Curves, runs: Sequence[Run]) -> Iterator[Failure]:
     """Yield the counts at which the best run on a release has the lowest or highest rate of three or more."""
-    edges = _edges(curves, suite)
-    winners = _winners(curves, runs)
-    if not winners:
-        return
+    edges = _edges(curves)
     where: dict[tuple[int, int], list[str]] = {}
-    for count, run in winners:
+    for count, run in _winners(curves, runs):
         if run[1] in edges:
             where.setdefault(run, []).append(str(count))
     for (r, a), counts in where.items():
@@ -102,7 +101,7 @@ def inside(curves: Curves, runs: Sequence[Run], suite: Suite) -> Iterator[Failur
         yield Failure("inside", f"{said} {side} rate of its family, {rate:g}; add a {side.replace('est', 'er')} one")
 
 
-def _edges(curves: Curves, suite: Suite) -> dict[int, tuple[str, float]]:
+def _edges(curves: Curves) -> dict[int, tuple[str, float]]:
     families: dict[str, dict[int, float]] = {}
     for a, attack in enumerate(curves.attacks):
         rate = attack.params.get("lr")
@@ -190,7 +189,7 @@ def strong_runs(curves: Curves, pool: Pool) -> Iterator[Failure]:
 def row_failures(curves: Curves, row: Row, pool: Pool, track: Track, suite: Suite) -> list[Failure]:
     """Return what fails on one row alone."""
     return [
-        *inside(curves, pool.release, suite),
+        *inside(curves, pool.release),
         *complete(curves, row, track, suite),
         *strong_runs(curves, pool),
     ]

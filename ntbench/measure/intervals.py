@@ -14,14 +14,12 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from ntbench.measure.areas import Array
 
 SEEDS_FOR_AN_INTERVAL = 5
 LEVEL = 0.95
-NONE = 1e-12
-"""Far below the square of one image's share of any score."""
 
 
 class Interval(NamedTuple):
@@ -59,15 +57,59 @@ class Moments:
 
     def interval(self, weights: ArrayLike) -> Interval:
         """Return the mean of a weighted sum of contrasts with its interval, or the range under five seeds."""
+        return Sum((self,)).interval(weights)
+
+    def ratio(self, above: ArrayLike, below: ArrayLike) -> Interval:
+        """Return the ratio of two weighted sums with Fieller's interval, paired by seed and image."""
+        return Sum((self,)).ratio(above, below)
+
+    def form(self, w: Array) -> Array:
+        """Return the quadratic form [k, k] of the variance of means, which at weights w is not below that of seeds."""
+        whole = self.by_seed + self.by_image - self.residual
+        # Images whose mean square is below the residual by chance may not take away from the noise of seeds.
+        larger = whole if w @ whole @ w >= w @ self.by_seed @ w else self.by_seed
+        return np.asarray(larger / (self.seeds * self.images))
+
+    def freedom(self, w: Array) -> float:
+        """Return Satterthwaite's degrees of freedom of that variance, at least those of the seeds."""
+        s, i, r = (float(w @ part @ w) for part in (self.by_seed, self.by_image, self.residual))
+        few, many = self.seeds - 1, max(self.images - 1, 1)
+        spread = s**2 / few + i**2 / many + r**2 / (few * many)
+        return max(max(s + i - r, s) ** 2 / spread, few) if spread > 0 else float(few)
+
+
+@dataclass(frozen=True)
+class Sum:
+    """Independent moments of the same contrasts, such as those of several tasks, whose means are added."""
+
+    parts: tuple[Moments, ...]
+
+    @property
+    def mean(self) -> Array:
+        """Return the summed means [k]."""
+        return np.asarray(np.sum([part.mean for part in self.parts], axis=0))
+
+    @property
+    def seeds(self) -> int:
+        """Return the least number of seeds of any part."""
+        return min(part.seeds for part in self.parts)
+
+    @property
+    def seed_means(self) -> Array:
+        """Return the summed means [k, seed], part by part in one order of seeds."""
+        return np.asarray(np.sum([part.seed_means[:, : self.seeds] for part in self.parts], axis=0))
+
+    def interval(self, weights: ArrayLike) -> Interval:
+        """Return the summed mean of a weighted sum of contrasts with its interval, or the range under five seeds."""
         w = np.asarray(weights, dtype=np.float64)
         point = float(w @ self.mean)
         if self.seeds < SEEDS_FOR_AN_INTERVAL:
             return _range(point, w @ self.seed_means)
-        half = self._quantile(w) * float(np.sqrt(max(w @ self._form(w) @ w, 0.0)))
+        half = max(float(w @ self._form(w) @ w), 0.0) ** 0.5
         return Interval(point, point - half, point + half)
 
     def ratio(self, above: ArrayLike, below: ArrayLike) -> Interval:
-        """Return the ratio of two weighted sums with Fieller's interval, paired by seed and image.
+        """Return the ratio of two weighted sums with Fieller's interval.
 
         Undefined unless the interval of the denominator lies above 0. Under five seeds it is the range of the ratios.
         """
@@ -77,23 +119,15 @@ class Moments:
         point = float(a @ self.mean) / float(b @ self.mean)
         if self.seeds < SEEDS_FOR_AN_INTERVAL:
             return _range(point, (a @ self.seed_means) / (b @ self.seed_means))
-        contrast = a - point * b
-        return _fieller(a, b, self.mean, self._quantile(contrast) ** 2 * self._form(contrast))
+        return _fieller(a, b, self.mean, self._form(a - point * b))
 
     def _form(self, w: Array) -> Array:
-        # The quadratic form of the variance of the mean. A part that is negative by chance may not shrink it.
-        parts = [self.by_seed + self.by_image - self.residual, self.by_seed]
-        sizes = [float(w @ part @ w) for part in parts]
-        return np.asarray(parts[int(np.argmax(sizes))] / (self.seeds * self.images))
-
-    def _quantile(self, w: Array) -> float:
-        return float(student.ppf((1 + LEVEL) / 2, self._freedom(w)))
-
-    def _freedom(self, w: Array) -> float:
-        s, i, r = (float(w @ part @ w) for part in (self.by_seed, self.by_image, self.residual))
-        few, many = self.seeds - 1, max(self.images - 1, 1)
-        spread = s**2 / few + i**2 / many + r**2 / (few * many)
-        return max(max(s + i - r, s) ** 2 / spread, few) if spread > 0 else float(few)
+        # The quadratic form of the squared half-width of an interval, degrees of freedom taken at the weights w.
+        forms = [part.form(w) for part in self.parts]
+        sizes = [float(w @ form @ w) for form in forms]
+        spread = sum(size**2 / part.freedom(w) for size, part in zip(sizes, self.parts, strict=True))
+        freedom = sum(sizes) ** 2 / spread if spread > 0 else float(self.seeds - 1)
+        return np.asarray(float(stdtrit(freedom, (1 + LEVEL) / 2)) ** 2 * np.sum(forms, axis=0))
 
 
 def moments(contrasts: ArrayLike) -> Moments:
@@ -132,12 +166,12 @@ def _range(point: float, values: Array) -> Interval:
 
 
 def _fieller(above: Array, below: Array, mean: Array, form: Array) -> Interval:
-    # All rho with (a m - rho b m)^2 <= (a - rho b) V (a - rho b), where V holds t squared: a quadratic in rho.
+    # All rho with ((a - rho b) m)^2 <= (a - rho b) V (a - rho b), where V holds t squared: a quadratic in rho.
     square = (below @ mean) ** 2 - below @ form @ below
     middle = (above @ mean) * (below @ mean) - above @ form @ below
     rest = (above @ mean) ** 2 - above @ form @ above
     point = float(above @ mean) / float(below @ mean)
     if square <= 0:
         return Interval(point, np.nan, np.nan)
-    root = float(np.sqrt(max(middle**2 - square * rest, 0.0)))
+    root = max(float(middle**2 - square * rest), 0.0) ** 0.5
     return Interval(point, float((middle - root) / square), float((middle + root) / square))

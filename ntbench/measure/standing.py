@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 
 import numpy as np
 
 from ntbench.measure import gates, verdicts
+from ntbench.measure.collect import collect
 from ntbench.measure.costs import Crossings, Ratio, compare
 from ntbench.measure.curves import Curves, Release
-from ntbench.measure.gains import Gain, compute_uplift, gain, leak, uplift
+from ntbench.measure.gains import ComputeGains, Gain, compute_gains, compute_uplift, gain, leak, uplift
 from ntbench.measure.gates import Failure
 from ntbench.measure.intervals import UNKNOWN, Interval
 from ntbench.measure.protections import Effect, effect
 from ntbench.measure.tracks import Pool, Row, granted_to, pool, rows_of, tracks_of, twin_pool
 from ntbench.suite import Suite
-from ntbench.types import Track
+from ntbench.types import Result, Track
 
 NONE = "none"
 """The registered name of the unprotected release."""
@@ -69,6 +69,7 @@ class Standing:
         """Keep the row and its track; everything is worked out once, when it is asked for."""
         self.field, self.row, self.curves = field, row, field.curves
         self.pool = pool(field.curves, row, field.track)
+        self._ratios: dict[tuple[str, int, bool], Ratio] = {}
 
     @property
     def release(self) -> Release:
@@ -109,7 +110,12 @@ class Standing:
     @cached_property
     def compute(self) -> Interval:
         """Return the uplift over compute."""
-        return compute_uplift(self.curves, self.pool)
+        return compute_uplift(self.compute_gains)
+
+    @cached_property
+    def compute_gains(self) -> ComputeGains | None:
+        """Return what the row adds at every budget."""
+        return compute_gains(self.curves, self.pool)
 
     @cached_property
     def effect(self) -> Effect:
@@ -118,13 +124,19 @@ class Standing:
 
     def speedup(self, cost: str = "steps", quantile: int = 90) -> Ratio:
         """Return the baseline's cost to a goal over the rational attacker's."""
-        return self._compared(cost, quantile, alone=False)
+        return self._ratio(cost, quantile, False)
 
     def overhead(self, cost: str = "steps", quantile: int = 90) -> Ratio:
         """Return the cost to a goal from the release alone over the baseline's."""
-        return self._compared(cost, quantile, alone=True)
+        return self._ratio(cost, quantile, True)
 
-    def _compared(self, cost: str, quantile: int, *, alone: bool) -> Ratio:
+    def _ratio(self, cost: str, quantile: int, alone: bool) -> Ratio:
+        key = (cost, quantile, alone)
+        if key not in self._ratios:
+            self._ratios[key] = self._compared(cost, quantile, alone)
+        return self._ratios[key]
+
+    def _compared(self, cost: str, quantile: int, alone: bool) -> Ratio:
         spent = self.field.crossings.spent
         base = spent(self.pool.baseline, cost, quantile)
         if alone:
@@ -173,8 +185,31 @@ class Standing:
         return uplift(gain(self.curves, Pool(self.pool.release, kept)))
 
 
-def fields(curves: Curves, suite: Suite) -> Iterator[Field]:
-    """Yield the tracks of a task."""
+class Study:
+    """All fields of some results; tables that are given one share its work."""
+
+    def __init__(self, results: Iterable[Result], suite: Suite) -> None:
+        """Collect the results; raises UserError where they are mixed."""
+        self.tasks = collect(results, suite)
+        self.fields = tuple(field for curves in self.tasks for field in _fields(curves, suite))
+
+    @property
+    def standings(self) -> Iterator[Standing]:
+        """Yield every row of every track of every task."""
+        for field in self.fields:
+            yield from field.standings
+
+
+Results = Iterable[Result] | Study
+"""What tables are made from: results, or a study of them that several tables share."""
+
+
+def studied(results: Results, suite: Suite) -> Study:
+    """Return the study of results, or the one that is given."""
+    return results if isinstance(results, Study) else Study(results, suite)
+
+
+def _fields(curves: Curves, suite: Suite) -> Iterator[Field]:
     crossings = Crossings(curves)
     for track in tracks_of(curves):
         yield Field(curves, track, suite, crossings)

@@ -116,6 +116,13 @@ PACE = (
     Column("Overhead of the release alone", "overhead", lambda r: bounded(r, "overhead", ">")),
 )
 SPEEDUPS = {cost: (DEFENSE, *(_speedup(cost, q) for q in QUANTILES)) for cost in COSTS}
+TOGETHER = (
+    DEFENSE,
+    LEAK,
+    UPLIFT,
+    _interval("Interquartile mean, points", "iqm", points),
+    _number("Tasks", "tasks", count),
+)
 KEEPS = (
     DEFENSE,
     _number("Source before, %", "source_before", percent),
@@ -149,7 +156,7 @@ FAILURES = (
     _words("Reason", "error"),
 )
 FACED = (
-    DEFENSE,
+    _words("Defense", "defense"),
     _words("Faced", "faced"),
     _words("Did not apply", "refused"),
     _words("Not in its plan", "unplanned"),

@@ -27,6 +27,8 @@ def ranking_figure(rows: Sequence[Record], width: float = WIDE) -> Figure | None
     axes = figure.add_subplot()
     low, high = _reach(known)
     axes.set(xlim=(low, high), ylim=(len(known) - 0.4, -0.6), xlabel="leak" if narrow else LEAK)
+    ticks = [tick / 10 for tick in range(-2, 16, 2) if low <= tick / 10 <= high]
+    axes.set_xticks(ticks, [number(tick, 1) for tick in ticks])
     _ends(axes)
     for place, row in enumerate(known):
         _line(axes, row, place, low, high)

@@ -127,15 +127,130 @@ LEADERBOARD: dict[str, str] = {
     "note": "What else a reader must know about the row.",
 }
 
-RESULTS: dict[str, str] = {}
-COVERAGE: dict[str, str] = {
+RESULTS: dict[str, str] = {
+    "protocol": "Name and version of the suite.",
     "task": _TASK,
+    "arch": "Architecture.",
+    "track": _TRACK,
     "defense": LEADERBOARD["defense"],
-    "mask": _MASK,
     "attack": "Label of the attack.",
+    "mask": _MASK,
+    "knowledge": "How the attacker chooses: 'others' by what the other seeds reach, 'own' by a fifth of its own "
+    "samples.",
+    "samples": "Number of target training samples that the attacker has.",
+    "seed": "Seed of initialisation, subset and batch order.",
+    "status": "ok, error, timeout, diverged, unusable where the defense lost the source, or inapplicable where the "
+    "attack cannot face the defense.",
+    "error": "First line of the reason of a failure, or why the attack is inapplicable.",
+    "choice": "What an attack that chooses for itself says that it chose.",
+    "test": "Score on target test data at the largest budget that the cell has a number for.",
+    "val": "Score on the task's validation data there.",
+    "own": "Score on the samples that the attacker put aside, where it chooses by them.",
+    "t90": "Steps that the baseline takes to 90% of its plateau at this sample count.",
+    "horizon": "The largest budget in units of T90.",
+    "budget": "The largest budget in steps.",
+    "steps": "The largest budget in steps that the cell has a number for.",
+    "shown": "Images that the attack showed to the model, repeats counted.",
+    "flops": "Floating-point operations of the attack.",
+    "paid": "Steps of the run with everything that it tried before.",
+    "source_before": LEADERBOARD["source_before"],
+    "source_after": LEADERBOARD["source_after"],
+    "zero_shot": LEADERBOARD["zero_shot"],
+    "sparsity": LEADERBOARD["sparsity"],
+    "pretrain_flops": "Floating-point operations of pretraining.",
+    "protect_flops": LEADERBOARD["protect_flops"],
+    "protect_steps": LEADERBOARD["protect_steps"],
+    "images": "Target test images that were scored.",
+    "originals": "How many of these are independent: image i shows original i modulo this number.",
+    "source_images": "Source test images that were scored.",
+    "clean": "Which source test images were right before protection, packed as bits in base64.",
+    "kept": "Which source test images were right after protection, packed as bits in base64.",
+    "attack_name": "Name under which the attack is registered.",
+    "defense_name": "Name under which the defense is registered.",
+    "params": "Hyper-parameters of the attack.",
+    "data": "One digest over the digests of all data splits.",
+    "version": "Version of ntbench.",
+    "key": "Hash of everything that decides the cell.",
+    "seconds": "Seconds of the attack, scoring excluded.",
+    "cell_seconds": "Seconds of the whole cell.",
+    "pretrain_seconds": "Seconds of pretraining.",
+    "protect_seconds": LEADERBOARD["protect_seconds"],
+    "peak_mb": "Peak memory of the worker in MiB.",
+}
+_ROW = {name: LEADERBOARD[name] for name in ("task", "track", "defense", "mask")}
+TRAJECTORIES: dict[str, str] = {name: RESULTS[name] for name in ("key", "task", "track", "defense", "attack")} | {
+    **{name: RESULTS[name] for name in ("mask", "knowledge", "samples", "seed")},
+    "step": "The budget in steps; every other number is of a run of that budget.",
+    **{name: RESULTS[name] for name in ("shown", "flops", "seconds")},
+    "val": "Score on the task's validation data.",
+    "test": "Score on target test data.",
+    "own": RESULTS["own"],
+    "correct": "Which target test images were right, packed as bits in base64.",
+}
+FAILURES = {
+    name: RESULTS[name]
+    for name in ("task", "track", "defense", "attack", "mask", "knowledge", "samples", "seed", "status", "error")
+}
+COVERAGE: dict[str, str] = _ROW | {
+    "attack": RESULTS["attack"],
     "runs": "Cells that ran, failed ones included.",
     "failed": LEADERBOARD["failed"],
     "not_applicable": "Cells that are inapplicable, because the attack cannot face the defense on this task.",
     "reason": "Why they are.",
 }
-GLOSSARIES = {"leaderboard.csv": LEADERBOARD, "results.csv": RESULTS, "coverage.csv": COVERAGE}
+CURVES: dict[str, str] = _ROW | {
+    "samples": RESULTS["samples"],
+    "seed": RESULTS["seed"],
+    "worst": "Test score at the horizon of the attacker who starts from the release alone.",
+    "rational": "Test score at the horizon of the rational attacker, who may also take the baseline's runs.",
+    "baseline": "Test score at the horizon of the attacker who starts without the release.",
+    "paper": "Test score at the horizon under the paper's attack.",
+    "paper_scratch": "Test score at the horizon from scratch under the paper's attack.",
+}
+BUDGETS: dict[str, str] = _ROW | {
+    "budget": "Budget of a run in units of T90.",
+    **_ends("uplift", "What a rational attacker gains with this budget, averaged over sample counts."),
+    "accuracy": "Test score of the rational attacker with this budget.",
+    "baseline": "Test score without the release with this budget.",
+}
+ATTACKS: dict[str, str] = _ROW | {
+    "attack": RESULTS["attack"],
+    "attack_mask": "Whether this attack puts released zeros back after every step ('keep') or not ('dense').",
+    "slc": "SLC-AUC of this attack alone against the baseline at its best.",
+    "accuracy": "Mean test accuracy under this attack over the log of the sample count.",
+}
+FACTORS: dict[str, str] = _ROW | {
+    "factor": "What is held: optimizer, learning rate, schedule, batch size, or fine-tuning method.",
+    "value": "What it is held at; the other factors are at their best.",
+    "accuracy": "Mean test accuracy of the best such attack on the release alone, over the log of the sample count.",
+    "leak": "Leak if the attacker has such attacks and the baseline's runs.",
+}
+TASKS: dict[str, str] = {name: LEADERBOARD[name] for name in ("track", "defense", "mask")} | {
+    "tasks": "Number of tasks.",
+    "interval": LEADERBOARD["interval"],
+    "seeds": "Fewest seeds on one of the tasks.",
+    **_ends("leak", "Uplift summed over tasks, over that of the unprotected release."),
+    **_ends("uplift", "Mean uplift over tasks."),
+    **_ends("iqm", "Interquartile mean of uplift over tasks and seeds."),
+}
+PROFILES: dict[str, str] = {name: LEADERBOARD[name] for name in ("track", "defense", "mask")} | {
+    "uplift": "A level of uplift.",
+    "share": "Share of tasks and seeds at which the uplift is above that level.",
+}
+MAP: dict[str, str] = {"source": "Source domain.", "target": "Target domain."} | _ROW
+MAP |= {name: LEADERBOARD[name] for name in ("slc", "leak")}
+GLOSSARIES = {
+    "leaderboard.csv": LEADERBOARD,
+    "results.csv": RESULTS,
+    "trajectories.parquet": TRAJECTORIES,
+    "failures.csv": FAILURES,
+    "coverage.csv": COVERAGE,
+    "curves.csv": CURVES,
+    "budgets.csv": BUDGETS,
+    "attacks.csv": ATTACKS,
+    "factors.csv": FACTORS,
+    "tasks.csv": TASKS,
+    "profiles.csv": PROFILES,
+    "map.csv": MAP,
+}
+"""The columns of every file by its name."""

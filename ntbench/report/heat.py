@@ -33,9 +33,29 @@ def factors_figure(rows: Sequence[Record], levels: Sequence[Record]) -> Figure |
     axes = figure.add_subplot()
     _grid(axes, values.to_numpy(float), Normalize(0, 1), 5.5 if len(places) <= 24 else 0)
     axes.set_yticks(range(len(pairs)), [short(value, 18) for _, value in pairs])
-    heads = [label({"defense": name, "mask": mask}, 18) for name, mask in places]
-    axes.set_xticks(range(len(places)), heads, rotation=45, ha="right", rotation_mode="anchor")
+    _columns(axes, places)
     _factor_heads(axes, [factor for factor, _ in pairs])
+    return figure
+
+
+def attacks_figure(rows: Sequence[Record], table: pd.DataFrame) -> Figure | None:
+    """Draw SLC-AUC of every single attack against the tuned baseline, a column for each of the board's rows."""
+    order = [(row["defense"], row["mask"]) for row in rows if not yes(row, "baseline")]
+    names = table["attack"].map(lambda name: short(name, 20))
+    kept = names.where(table["attack_mask"] != "keep", names + " (kept)")
+    grid = table.assign(attack=kept).pivot_table(
+        index="attack", columns=["defense", "mask"], values="slc", dropna=False, sort=False
+    )
+    places = [place for place in order if place in grid.columns]
+    values = grid[places].to_numpy(float)
+    if not np.isfinite(values).any():
+        return None
+    reach = max(float(np.nanmax(np.abs(values))), 1e-6)
+    figure = Figure(figsize=(WIDE, 1.4 + LINE * len(grid)), layout="constrained")
+    axes = figure.add_subplot()
+    _grid(axes, values, TwoSlopeNorm(0, -reach, reach), 5.5 if len(places) <= 20 else 0)
+    axes.set_yticks(range(len(grid)), [str(name) for name in grid.index])
+    _columns(axes, places)
     return figure
 
 
@@ -61,6 +81,11 @@ def map_figure(table: pd.DataFrame, rows: Sequence[Record], name: str, width: fl
     figure.supxlabel("target", fontsize=8)
     figure.supylabel("source", fontsize=8)
     return figure
+
+
+def _columns(axes: Axes, places: Sequence[tuple[str, str]]) -> None:
+    heads = [label({"defense": name, "mask": mask}, 18) for name, mask in places]
+    axes.set_xticks(range(len(places)), heads, rotation=45, ha="right", rotation_mode="anchor")
 
 
 def _map_heads(

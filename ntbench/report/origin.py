@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from pathlib import PurePath
 from typing import Any
 
+from ntbench.report.display import number
 from ntbench.suite import Suite
 from ntbench.types import Result, domain_label
 
 
-def suite_facts(suite: Suite) -> dict[str, str]:
-    """Return what decides a suite's numbers, by name."""
+def suite_facts(suite: Suite, detectable: float) -> dict[str, str]:
+    """Return what decides a suite's numbers by name, and the smallest leak that they tell from 0."""
     params = ", ".join(f"{name} {plain(value)}" for name, value in suite.arch.params.items())
     counts = {task.title: ", ".join(str(level.samples) for level in task.levels) for task in suite.tasks}
     training = {name: plain(value) for name, value in suite.pretrain.model_dump().items() if value not in ("", 0, 0.0)}
@@ -24,6 +25,7 @@ def suite_facts(suite: Suite) -> dict[str, str]:
         "Horizon": f"{suite.horizon:g} T90, budgets a factor of {suite.scored:g} apart",
         "Share of source in the track source": f"{suite.source_share:g}",
         "Most source drop": f"{100 * suite.max_drop:g} points",
+        "Smallest leak told from 0": number(detectable),
     }
 
 

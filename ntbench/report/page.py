@@ -9,12 +9,13 @@ from typing import Any
 
 from ntbench.errors import UserError
 from ntbench.report.files import write_all
+from ntbench.report.glossary import GLOSSARIES
 from ntbench.report.origin import provenance, suite_facts
 from ntbench.report.pictures import Picture, map_pictures, mapped
 from ntbench.report.sections import Section, sections
 from ntbench.report.tables import MAPPED, Tables
 from ntbench.report.templating import html, latex, markdown
-from ntbench.report.views import View, failures
+from ntbench.report.views import View, failed, together
 from ntbench.suite import Suite
 from ntbench.types import Result
 
@@ -40,13 +41,19 @@ def report_files(tables: Tables, suite: Suite, origin: Mapping[str, Mapping[str,
     parts = list(sections(tables, suite))
     maps = _maps(tables, suite)
     pictures = [picture for part in parts for picture in part.pictures.values()] + maps
-    context: dict[str, Any] = {"suite": suite, "sections": parts, "maps": maps, "origin": suite_facts(suite)}
-    context |= {"provenance": origin, "ran": int(tables.coverage["runs"].sum())}
+    context: dict[str, Any] = {"suite": suite, "sections": parts, "maps": maps}
+    context |= {
+        "origin": suite_facts(suite, tables.detectable),
+        "provenance": origin,
+        "ran": int(tables.coverage["runs"].sum()),
+    }
     context["inapplicable"] = int(tables.coverage["not_applicable"].sum())
-    context["failures"] = failures(tables.failures, {task.name: task.title for task in suite.tasks})
+    context["together"] = together(tables.tasks, tables.leaderboard)
+    context["failures"] = failed(tables.failures, {task.name: task.title for task in suite.tasks})
     files = dict(tables.files)
     for picture in pictures:
         files |= {f"figures/{picture.stem}.{kind}": data for kind, data in picture.files.items()}
+    context["glossaries"] = {name: columns for name, columns in GLOSSARIES.items() if name in files}
     files["leaderboard.md"] = _encoded(markdown().get_template("leaderboard.md.j2").render(context))
     files |= {f"{name}.tex": _latex(views, suite) for name, views in _papers(parts).items() if views}
     return files | {"index.html": _encoded(html().get_template("index.html.j2").render(context))}
@@ -55,7 +62,7 @@ def report_files(tables: Tables, suite: Suite, origin: Mapping[str, Mapping[str,
 def _maps(tables: Tables, suite: Suite) -> list[Picture]:
     if tables.map["task"].nunique() < MAPPED:
         return []
-    ranked = tables.map[tables.map["track"] == "target"] if "track" in tables.map else tables.map
+    ranked = tables.map[tables.map["track"] == "target"]
     return list(map_pictures(ranked, mapped(tables.leaderboard), suite.protocol).values())
 
 

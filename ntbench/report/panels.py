@@ -22,17 +22,17 @@ MOST_TICKS = 5
 
 def learning_curves_figure(rows: Sequence[Record], curves: pd.DataFrame, width: float = WIDE) -> Figure | None:
     """Draw per row accuracy over samples: of the release alone and of the baseline, the area between shaded."""
-    curves = curves[np.isfinite(curves["release"].astype(float) + curves["baseline"].astype(float))]
+    curves = curves[np.isfinite(curves["worst"].astype(float) + curves["baseline"].astype(float))]
     shown = _there(rows, curves)
     if not shown:
         return None
     figure = _panels(len(shown), width)
     for axes, row, part in zip(figure.axes, shown, _parts(shown, curves), strict=True):
-        mean = part.groupby("samples")[["release", "baseline", "paper"]].mean()
-        _shade(axes, mean["release"], mean["baseline"])
+        mean = part.groupby("samples")[["worst", "baseline", "paper"]].mean()
+        _shade(axes, mean["worst"], mean["baseline"])
         axes.plot(mean.index, mean["paper"], color=SOFT, linewidth=0.9, linestyle=DOTS)
         _spread(axes, part, "baseline", INK)
-        _spread(axes, part, "release", marker(row)[0])
+        _spread(axes, part, "worst", marker(row)[0])
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         _finish_panel(axes, row, f"uplift {points(row['uplift'], signed=True)}")
     _log_axis(figure.axes, sorted(set(curves["samples"])), "{:g}".format)

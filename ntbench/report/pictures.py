@@ -12,12 +12,12 @@ from matplotlib.figure import Figure
 
 from ntbench.report.display import Record, text
 from ntbench.report.forest import ranking_figure
-from ntbench.report.heat import MAPS, factors_figure, map_figure
+from ntbench.report.heat import MAPS, attacks_figure, factors_figure, map_figure
 from ntbench.report.panels import compute_figure, learning_curves_figure
 from ntbench.report.sentences import brackets
 from ntbench.report.style import NARROW, WIDE, rendered, styled
 
-HOLLOW = "Hollow: a control, or an attacker who keeps the released zeros."
+HOLLOW = "Hollow: a control, or an attacker who keeps the released zeros (kept)."
 CAPTIONS = {
     "ranking": (
         "What every release leaks",
@@ -39,6 +39,11 @@ CAPTIONS = {
         "Robustness, factor by factor",
         "Leak where one factor of the attack is held and the others are at their best; 0 nothing is left, 1 no "
         "protection. A dash: no such attack faced the row.",
+    ),
+    "attacks": (
+        "Every attack on every row",
+        "SLC-AUC of a single attack against the baseline at its best; below 0 worse than starting without the release. "
+        "A dash: the attack did not face the row, or lacks a seed or a sample count.",
     ),
     "slc": (
         "SLC-AUC from every source to every target",
@@ -65,17 +70,18 @@ class Picture:
 
 
 def task_pictures(
-    rows: Sequence[Record], curves: pd.DataFrame, budgets: pd.DataFrame, levels: Sequence[Record], name: str, title: str
+    rows: Sequence[Record], lines: Mapping[str, pd.DataFrame], levels: Sequence[Record], name: str, title: str
 ) -> dict[str, Picture]:
     """Return the figures of one task by name; `name` stands in file names, `title` is for people.
 
-    `curves` and `budgets` are the task's own, in the ranked track; what has nothing to show is left out.
+    `lines` are the task's curves, budgets and attacks in the ranked track; what has nothing to show is left out.
     """
     drawn: dict[str, Callable[[float], Figure | None]] = {
         "ranking": lambda width: ranking_figure(rows, width),
-        "learning_curves": lambda width: learning_curves_figure(rows, curves, width),
-        "compute": lambda width: compute_figure(rows, budgets, width),
+        "learning_curves": lambda width: learning_curves_figure(rows, lines["curves"], width),
+        "compute": lambda width: compute_figure(rows, lines["budgets"], width),
         "factors": lambda width: factors_figure(rows, levels) if width == WIDE else None,
+        "attacks": lambda width: attacks_figure(rows, lines["attacks"]) if width == WIDE else None,
     }
     return dict(_pictures(drawn, name, title, brackets(rows)))
 

@@ -45,7 +45,7 @@ def sections(tables: Tables, suite: Suite) -> Iterator[Section]:
         if rows := ranking(tables.leaderboard, task):
             levels = views.levels(tables.factors, tables.leaderboard, task)
             factors = views.factors(levels, tables.leaderboard, task)
-            curves, budgets = (_ranked(table, task) for table in (tables.curves, tables.budgets))
+            lines = {name: _ranked(getattr(tables, name), task) for name in ("curves", "budgets", "attacks")}
             yield Section(
                 task=task,
                 sentence=sentence(tables.leaderboard, task),
@@ -54,10 +54,9 @@ def sections(tables: Tables, suite: Suite) -> Iterator[Section]:
                 beside=[*views.tracks(tables.leaderboard, task), *views.claim(tables.leaderboard, task)],
                 factors=factors,
                 details=[*views.details(tables.leaderboard, task), *factors, *views.faced(tables.coverage, task)],
-                pictures=task_pictures(rows, curves, budgets, levels, task.name, task.title),
+                pictures=task_pictures(rows, lines, levels, task.name, task.title),
             )
 
 
 def _ranked(table: pd.DataFrame, task: Task) -> pd.DataFrame:
-    part = table[table["task"] == task.name]
-    return part[part["track"] == "target"] if "track" in part else part
+    return table[(table["task"] == task.name) & (table["track"] == "target")]

@@ -118,5 +118,5 @@ def _gate(gate: str, reasons: dict[str, list[str]], count: int) -> str:
     # One reason a gate: the table of verdicts has the others.
     reason, rows = max(reasons.items(), key=lambda item: len(item[1]))
     where = "every row" if len(rows) == count else listed(rows, 3)
-    more = f", and {len(reasons) - 1} more reasons on other rows" if len(reasons) > 1 else ""
-    return f"{gate}: {reason} ({where}{more})"
+    more = f", and {len(reasons) - 1} more" if len(reasons) > 1 else ""
+    return f"{gate}: {reason} ({where}){more}"

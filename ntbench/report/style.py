@@ -11,13 +11,21 @@ from typing import Any
 import matplotlib
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from ntbench.report.display import Record, row_name, short, text
+from ntbench.report.display import Record, short, text
 
 WIDE, NARROW = 7.0, 3.5  # inches: two columns of a paper, and one, which a phone shows
 DPI = 200
-FORMATS = ("pdf", "png", "svg")
+CANVASES: dict[str, tuple[Any, dict[str, None]]] = {
+    "pdf": (FigureCanvasPdf, {"CreationDate": None}),
+    "png": (FigureCanvasAgg, {}),
+    "svg": (FigureCanvasSVG, {"Date": None}),
+}
+FORMATS = tuple(CANVASES)
 INK, SOFT, GRID = "0.1", "0.45", "0.9"
 HOLDS, LEAKS, OPEN = "#0072b2", "#d55e00", "#aa4499"
 VERDICTS: Mapping[str, tuple[str, str]] = {
@@ -73,8 +81,8 @@ def marker(row: Record) -> tuple[str, str]:
 
 def label(row: Record, length: int = 32) -> str:
     """Return a row's name for a figure."""
-    kept = row.get("mask") == "keep"
-    return f"{short(text(row, 'defense'), length)} (mask kept)" if kept else short(row_name(row), length)
+    kept = " (kept)" if row.get("mask") == "keep" else ""
+    return short(text(row, "defense"), length - len(kept)) + kept
 
 
 def bare(axes: Axes, grid: str = "y") -> None:
@@ -85,7 +93,9 @@ def bare(axes: Axes, grid: str = "y") -> None:
 
 
 def _bytes(figure: Figure, kind: str) -> bytes:
+    # Straight to the canvas: `savefig` would draw everything twice. No dates, so that a file is the same twice.
     buffer = io.BytesIO()
-    metadata = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}[kind]
-    figure.savefig(buffer, format=kind, dpi=DPI, metadata=metadata)
+    figure.set_dpi(DPI)
+    canvas, options = CANVASES[kind]
+    getattr(canvas(figure), f"print_{kind}")(buffer, metadata=options)
     return buffer.getvalue()

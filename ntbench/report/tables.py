@@ -8,13 +8,16 @@ from dataclasses import dataclass, fields
 
 import pandas as pd
 
-from ntbench.measure import board, factors
-from ntbench.measure import tables as measured
+from ntbench.measure import board, lines, tasks
+from ntbench.measure import factors as by_factor
+from ntbench.measure import tables as cells
 from ntbench.suite import Suite
-from ntbench.types import Result
+from ntbench.types import Result, domain_label
 
 DECIMALS = 6
 MAPPED = 3  # tasks from which a map of sources and targets is drawn
+SEVERAL = ("tasks", "profiles", "map")
+"""Tables that say nothing about a single task."""
 
 
 @dataclass(frozen=True)
@@ -28,32 +31,49 @@ class Tables:
     coverage: pd.DataFrame
     curves: pd.DataFrame
     budgets: pd.DataFrame
+    attacks: pd.DataFrame
     factors: pd.DataFrame
+    tasks: pd.DataFrame
+    profiles: pd.DataFrame
     map: pd.DataFrame
+    detectable: float
+    """The smallest leak that these results tell from 0."""
 
     @classmethod
     def of(cls, results: Sequence[Result], suite: Suite) -> Tables:
         """Measure results."""
         return cls(
             leaderboard=board.leaderboard_table(results, suite),
-            results=measured.results_table(results, suite),
-            trajectories=measured.trajectories_table(results, suite),
-            failures=measured.failures_table(results, suite),
-            coverage=measured.coverage_table(results, suite),
-            curves=measured.learning_curves(results, suite),
-            budgets=measured.budgets_table(results, suite),
-            factors=factors.factors_table(results, suite),
-            map=measured.map_table(results, suite),
+            results=cells.results_table(results),
+            trajectories=cells.trajectories_table(results),
+            failures=cells.failures_table(results),
+            coverage=cells.coverage_table(results),
+            curves=lines.learning_curves(results, suite),
+            budgets=lines.budgets_table(results, suite),
+            attacks=lines.heatmap_table(results, suite),
+            factors=by_factor.factors_table(results, suite),
+            tasks=tasks.tasks_table(results, suite),
+            profiles=tasks.profiles_table(results, suite),
+            map=_labelled(lines.map_table(results, suite)),
+            detectable=lines.detectable(results, suite),
         )
 
     @property
+    def several(self) -> bool:
+        """Return whether there is more than one task."""
+        return self.leaderboard["task"].nunique() > 1
+
+    @property
     def files(self) -> dict[str, bytes]:
-        """Return the tables as files by name; the map where it has three tasks, all others always."""
-        found = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "trajectories"}
-        if self.map["task"].nunique() < MAPPED:
-            del found["map"]
-        named = {f"{name}.csv": _csv(table) for name, table in found.items()}
+        """Return the tables as files by name."""
+        names = [field.name for field in fields(self) if field.name not in ("trajectories", "detectable")]
+        named = {f"{n}.csv": _csv(getattr(self, n)) for n in names if self.several or n not in SEVERAL}
         return named | {"trajectories.parquet": _parquet(self.trajectories)}
+
+
+def _labelled(table: pd.DataFrame) -> pd.DataFrame:
+    # A domain may be a folder; where it lies on a machine is nobody's business.
+    return table.assign(**{end: table[end].map(domain_label) for end in ("source", "target")})
 
 
 def _csv(table: pd.DataFrame) -> bytes:

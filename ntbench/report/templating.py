@@ -9,7 +9,7 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from ntbench.report.columns import dimmed
 from ntbench.report.display import MISSING
-from ntbench.report.glossary import GLOSSARIES, LEADERBOARD, READING
+from ntbench.report.glossary import LEADERBOARD, READING
 
 _TEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\n": " "}
 _TEX |= {character: f"\\{character}" for character in "&%$#_{}"}
@@ -68,6 +68,6 @@ def _environment(package: str, **options: Any) -> Environment:
         keep_trailing_newline=True,
         **options,
     )
-    environment.globals.update(glossary=LEADERBOARD, glossaries=GLOSSARIES, reading=READING, dimmed=dimmed)
+    environment.globals.update(glossary=LEADERBOARD, reading=READING, dimmed=dimmed)
     environment.filters["minus"] = _minus
     return environment

@@ -11,7 +11,7 @@ import pandas as pd
 from ntbench.report import columns as c
 from ntbench.report.columns import Column, filled
 from ntbench.report.display import MISSING, Record, line, listed, number, percent, records, yes
-from ntbench.report.sentences import brackets, ranking
+from ntbench.report.sentences import brackets, failures, gate_line, ranking
 from ntbench.types import Task
 
 TRACKS = {
@@ -29,19 +29,14 @@ TRACKS = {
         "They ask the release for its answers and never see its weights; their baseline has the same data without it.",
     ),
 }
-FACTORS = {
-    "optimizer": "optimizer",
-    "rate": "learning rate",
-    "schedule": "schedule",
-    "batch": "batch size",
-    "method": "fine-tuning method",
-}
+FACTORS = {"rate": "learning rate", "method": "fine-tuning method"}
 BOUNDS = "< and > mark bounds: the runs ended before they got there."
 FACTOR_NOTE = "One factor of the attack is held, the others are at their best; means over sample counts and seeds."
 NUMBERS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "leak": ("Leak", number),
     "accuracy": ("Best accuracy in %", percent),
 }
+TRACKED = ("target", *TRACKS)
 VALUES = 8  # of a factor in one table
 
 
@@ -77,14 +72,15 @@ def tracks(board: pd.DataFrame, task: Task) -> list[View]:
     found = []
     for track, (title, note) in TRACKS.items():
         rows = ranking(board, task, track)
-        view = View(track, title, c.BESIDE, rows, f"{note} {brackets(rows)}".strip())
+        gates = "" if track == "unlabelled" else gate_line(rows)
+        view = View(track, title, c.BESIDE, rows, " ".join(filter(None, [note, brackets(rows), gates])))
         found += [] if view.empty else [view]
     return found
 
 
 def claim(board: pd.DataFrame, task: Task) -> list[View]:
     """Return the table of what the papers' own attacks say, none where no row has one."""
-    rows = [r for r in ranking(board, task) if not (pd.isna(r["paper_slc"]) or yes(r, "baseline"))]
+    rows = [row for row in ranking(board, task) if yes(row, "ranked") and not pd.isna(row["paper_slc"])]
     note = (
         "The attack that a defense's paper evaluates with, against scratch under that same attack, beside the "
         "strongest attack against the baseline at its best. Below 0: worse for the attacker than scratch."
@@ -96,7 +92,7 @@ def details(board: pd.DataFrame, task: Task) -> list[View]:
     """Return everything else that is known about the rows of the ranked track."""
     rows = ranking(board, task)
     views = [
-        View("verdicts", "Verdicts and gates", c.GATES, rows),
+        _verdicts(rows),
         View("ranks", "Ranks and uplift", c.RANKS, rows),
         View("choice", "What the attacker chooses", c.CHOICE, rows),
         View("pace", "Speed-up to 90% in steps, and the release alone", c.PACE, rows, BOUNDS),
@@ -106,6 +102,26 @@ def details(board: pd.DataFrame, task: Task) -> list[View]:
         View("search", "Total compute: a search beside a grid", c.SEARCH, rows),
     ]
     return [view for view in views if not view.empty]
+
+
+def _verdicts(rows: Sequence[Record]) -> View:
+    # What every row fails stands once, in the note; where gates decide the verdict they are not repeated as its reason.
+    failed = [failures(row) for row in rows if not yes(row, "baseline")]
+    every = [failure for failure in failed[0] if all(failure in found for found in failed)] if failed else []
+    shown = [
+        {
+            **row,
+            "reason": "" if row["reason"] == row["gates"] else row["reason"],
+            "gates": _told(failure for failure in failures(row) if failure not in every),
+        }
+        for row in rows
+    ]
+    note = f"No row passes {_told(every)}." if every else ""
+    return View("verdicts", "Verdicts and gates", c.GATES, shown, note)
+
+
+def _told(failed: Iterable[tuple[str, str]]) -> str:
+    return "; ".join(f"{gate}: {reason}" for gate, reason in failed)
 
 
 def levels(table: pd.DataFrame, board: pd.DataFrame, task: Task) -> list[Record]:
@@ -146,22 +162,37 @@ def _place(row: Record) -> tuple[str, str]:
 
 
 def faced(coverage: pd.DataFrame, task: Task) -> list[View]:
-    """Return a table that says in words which attacks each row faced, and which not and why."""
+    """Return a table that says in words which attacks each defense faced, and which not and why."""
     part = coverage[coverage["task"] == task.name]
-    everything = list(dict.fromkeys(part["attack"]))
-    groups = part.groupby(["defense", "mask"], sort=False)
-    rows = [_words([str(part) for part in key], records(lines), everything) for key, lines in groups]
-    note = f"The attacks of this board: {', '.join(map(line, everything))}."
+    named = [row | {"attack": _attack(row)} for row in records(part)]
+    tracks = {row["attack"]: row["track"] for row in named}
+    defenses = dict.fromkeys(part["defense"])
+    rows = [_words(name, [r for r in named if r["defense"] == name], list(tracks)) for name in defenses]
+    listing = [f"{track}: {', '.join(line(a) for a, of in tracks.items() if of == track)}" for track in TRACKED]
+    note = f"The attacks of this board by track. {'; '.join(text for text in listing if not text.endswith(': '))}."
     return [View("faced", "Which attacks a row faced", c.FACED, rows, note)] if rows else []
 
 
-def failures(table: pd.DataFrame, titles: dict[str, str]) -> View:
+def together(table: pd.DataFrame, board: pd.DataFrame) -> list[View]:
+    """Return the rows of the ranked track over all tasks, the least leak first; nothing for a single task."""
+    kinds = {(r["defense"], r["mask"]): {k: r[k] for k in ("control", "baseline", "ranked")} for r in records(board)}
+    part = table[(table["track"] == "target") & (table["tasks"] > 1)].sort_values("leak", kind="stable")
+    rows = [row | kinds.get(_place(row), {}) for row in records(part)]
+    note = f"Leak is the ratio of uplifts summed over tasks, uplift their mean. {brackets(rows)}"
+    return [View("tasks", "Over all tasks", c.TOGETHER, rows, note)] if rows else []
+
+
+def failed(table: pd.DataFrame, titles: dict[str, str]) -> View:
     """Return the cells that failed."""
     rows = [row | {"title": titles.get(row["task"], row["task"])} for row in records(table)]
     return View("failures", "Cells that failed", c.FAILURES, rows)
 
 
-def _words(key: list[str], lines: Sequence[Record], everything: Sequence[str]) -> Record:
+def _attack(row: Record) -> str:
+    return f"{row['attack']} (mask kept)" if row["mask"] == "keep" else str(row["attack"])
+
+
+def _words(defense: str, lines: Sequence[Record], everything: Sequence[str]) -> Record:
     ran = {row["attack"]: row for row in lines if row["runs"] > 0}
     reasons: dict[str, list[str]] = {}
     for row in lines:
@@ -170,8 +201,7 @@ def _words(key: list[str], lines: Sequence[Record], everything: Sequence[str]) -
     known = {row["attack"] for row in lines}
     broken = [f"{name} ({r['failed']} of {r['runs']} cells)" for name, r in ran.items() if r["failed"] > 0]
     return {
-        "defense": key[0],
-        "mask": key[1],
+        "defense": defense,
         "faced": _faced(list(ran), everything),
         "refused": "; ".join(f"{listed(names)} ({why})" for why, names in reasons.items()) or MISSING,
         "unplanned": listed([name for name in everything if name not in known]) or MISSING,
@@ -187,8 +217,7 @@ def _faced(names: Sequence[str], everything: Sequence[str]) -> str:
 
 
 def _part(table: pd.DataFrame, task: Task, track: str) -> pd.DataFrame:
-    part = table[table["task"] == task.name]
-    return part[part["track"] == track] if "track" in part else part
+    return table[(table["task"] == task.name) & (table["track"] == track)]
 
 
 def written(views: Iterable[View]) -> list[View]:

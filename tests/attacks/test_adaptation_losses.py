@@ -20,6 +20,7 @@ from ntbench.registry import registry
 from ntbench.types import Arch
 
 shared = import_module("ntbench.attacks._adaptation")
+stepwise = import_module("ntbench.attacks._stepwise")
 
 
 def test_entropies_are_scipys() -> None:
@@ -79,7 +80,7 @@ def test_no_batch_is_larger_than_the_data() -> None:
     ctx = context()
     assert ctx.target is not None
     few = ctx.target.subset(torch.arange(12))
-    assert len(next(shared.indexed_batches(few, ctx, 32, torch.Generator()))[1]) == 12
+    assert len(next(stepwise.indexed_batches(few, 32, torch.Generator()))[1]) == 12
 
 
 @on_timm_networks

@@ -1,8 +1,7 @@
-"""The search for the strongest attack."""
+"""The search for the strongest attack: what it tries, what it pays, what it chooses by and what it says."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from importlib import import_module
 from typing import Any
@@ -11,14 +10,16 @@ import optuna
 import pytest
 import torch
 from torch import nn
-from toys import TIMM, context, domain, learnt, pretrained, same
+from toys import CNN, TIMM, context, domain, learnt, same
 
+from ntbench.learn.fit import Fit
 from ntbench.learn.meter import Meter
 from ntbench.learn.models import build, pack
 from ntbench.learn.scoring import accuracy
 from ntbench.method import Context
 from ntbench.registry import registry
 from ntbench.tasks.data import Split
+from ntbench.types import Training
 
 space = import_module("ntbench.attacks._space")
 search = import_module("ntbench.attacks.auto")
@@ -28,108 +29,153 @@ def auto(**params: Any) -> Any:
     return registry.get("attack", "auto")(**params)
 
 
-def granted(runs: int, target_classes: int = 3) -> Context:
-    """Return a context with so many runs of 8 steps, in which every image belongs to the class after its own."""
-    budget = Budget(steps=8, samples=8 * 32, scored=(8,)).times(runs)
-    ctx = replace(context(target_classes), steps=steps, source_val=None)
-    train, val = (domain(target_classes, seed=seed, count=90) for seed in (2, 4))
-    return replace(ctx, target=renamed(train, target_classes), target_val=renamed(val, target_classes))
+def granted(steps: int = 16, classes: int = 3, count: int = 90) -> Context:
+    """Return a context in which every image belongs to the class after its own."""
+    data = domain(classes, seed=2, count=count)
+    return replace(context(classes), source=None, source_val=None, steps=steps, target=turned(data, classes))
 
 
-def renamed(data: Split, classes: int) -> Split:
+def turned(data: Split, classes: int) -> Split:
     return Split(data.x, (data.y + 1) % classes)
 
 
-def run(attack: Any, model: nn.Module, ctx: Context) -> tuple[list[float], nn.Module, str]:
-    """Return the validation accuracies at every yield, the last model and what the search says that it chose."""
-    assert ctx.target_val is not None
-    scores: list[float] = []
-    models, last = attack.attack(model, ctx), model
-    while True:
-        try:
-            last = next(models)
-        except StopIteration as end:
-            return scores, last, str(end.value)
-        scores.append(accuracy(last, ctx.target_val))
+def run(attack: Any, model: nn.Module, ctx: Context) -> tuple[Fit, Meter]:
+    meter = Meter()
+    with meter:
+        fit = attack.fit_of(model, ctx)
+        meter.begin_run()
+        for _ in fit.run():
+            pass
+    return fit, meter
 
 
-def test_the_best_so_far_never_gets_worse_and_the_budget_is_spent_to_the_step() -> None:
-    ctx, model = granted(runs=4), learnt()
-    with Meter((3, 16, 16)) as meter:
-        scores, _, choice = run(auto(runs=4), model, ctx)
-    assert len(scores) == 32 and meter.cost.steps <= 32 and meter.cost.samples <= ctx.budget.samples
-    assert scores[1:] == sorted(scores[1:]) and scores[-1] > scores[0]
-    assert choice.split(": ")[0] in space.WAYS
+@pytest.mark.parametrize("runs", [2, 3, 5, 8, 32])
+def test_trials_take_what_is_there_and_no_more(runs: int) -> None:
+    counts = search.affordable(runs - 1)
+    assert sum(share * count for share, count in zip(search.SHARES, counts, strict=False)) <= runs - 1
+    assert all(later == counts[0] // 4**rung for rung, later in enumerate(counts)) and min(counts) > 1
+    more = [(counts[0] + 1) // 4**rung for rung in range(3)]
+    assert sum(share * n for rung, (share, n) in enumerate(zip(search.SHARES, more, strict=True)) if n > 1) > runs - 1
+
+
+def test_random_and_modelled_trials_happen_by_default() -> None:
+    first = search.affordable(auto().runs - 1)[0]
+    assert len(space.KNOWN) < auto().startup < first / 2
+
+
+def test_the_search_is_paid_and_the_winner_trains_on_all_samples() -> None:
+    ctx = granted()
+    fit, meter = run(auto(), learnt(), ctx)
+    assert meter.cost.steps == 16 and 6 * 16 < meter.paid <= 8 * 16
+    assert len(fit.data) == 90 and fit.training.steps == 16 and fit.training.schedule == "cooldown"
+    assert fit.told.split(": ")[0] in space.WAYS
+
+
+def test_it_does_better_than_doing_nothing() -> None:
+    ctx, test = granted(40), turned(domain(3, seed=4, count=90), 3)
+    fit, _ = run(auto(), learnt(), ctx)
+    assert accuracy(learnt(), test) < 0.2 and accuracy(fit.adapted, test) > 0.8
 
 
 def test_a_search_says_the_same_twice_and_another_seed_draws_other_trials() -> None:
-    ctx = granted(runs=4)
-    found = [run(auto(runs=4), learnt(), c) for c in (ctx, ctx, replace(ctx, seed=5))]
-    assert found[0][0] == found[1][0] and found[0][2] == found[1][2]
-    assert same(pack(found[0][1]), pack(found[1][1]))
-    assert not same(pack(found[0][1]), pack(found[2][1]))
+    ctx = granted(8)
+    found = [run(auto(runs=3), learnt(), c)[0] for c in (ctx, ctx, replace(ctx, seed=5))]
+    assert found[0].told == found[1].told and same(pack(found[0].adapted), pack(found[1].adapted))
+    assert not same(pack(found[0].adapted), pack(found[2].adapted))
 
 
 class Planted:
     """An attack that does nothing, or hands over what knows the target."""
 
     def __init__(self, known: nn.Module, good: bool) -> None:
-        self.known, self.good, self.steps = known, good, 0
+        self.known, self.good, self.steps = known, good, list[int]()
 
-    def attack(self, model: nn.Module, ctx: Context) -> Iterator[nn.Module]:
-        for _ in range(ctx.steps):
-            self.steps += 1
-            yield self.known if self.good else model
+    def fit_of(self, model: nn.Module, ctx: Context) -> Fit:
+        assert ctx.target is not None
+        self.steps.append(ctx.steps)
+        outcome = (lambda: self.known) if self.good else (lambda: model)
+        training = Training(optimizer="sgd", lr=1e-30, steps=ctx.steps)
+        return Fit(model, ctx.target, training, ctx.generator("batches"), outcome=outcome)
+
+
+def knowing(ctx: Context) -> nn.Module:
+    model = learnt()
+    for _ in registry.get("attack", "finetune")(optimizer="adam", lr=1e-2).attack(model, replace(ctx, steps=40)):
+        pass
+    return model
 
 
 def test_a_planted_attack_is_found_and_bad_ones_are_stopped_early(monkeypatch: pytest.MonkeyPatch) -> None:
-    ctx = granted(runs=6)
-    assert ctx.target is not None
-    known = pretrained(replace(ctx, source=ctx.target))
+    ctx = granted()
+    known = knowing(ctx)
     proposed: list[Planted] = []
 
-    def propose(trial: Any, ways: list[str], fixed: dict[str, Any]) -> Planted:
-        trial.suggest_categorical("way", ways)
-        proposed.append(Planted(known, good=not proposed))
+    def propose(trial: Any, *given: Any) -> Planted:
+        trial.suggest_categorical("way", [*space.WAYS])
+        proposed.append(Planted(known, good=len(proposed) == 20))
         return proposed[-1]
 
     monkeypatch.setattr(search, "propose", propose)
-    scores, last, choice = run(auto(runs=6), learnt(), ctx)
-    assert same(pack(last), pack(known)) and scores[-1] > scores[0] + 0.2
-    assert [p.steps for p in proposed[1:7]] == 6 * [2], "the others stop after a quarter"
-    assert proposed[0].steps == 8 + 24, "the best goes on, and gets the second half of the budget"
-    assert "longer" not in choice, "which found nothing better"
-
-
-class Exploding:
-    def attack(self, model: nn.Module, ctx: Context) -> Iterator[nn.Module]:
-        raise FloatingPointError("the loss is nan at step 1")
-        yield model
+    fit, _ = run(auto(), learnt(), ctx)
+    assert same(pack(fit.adapted), pack(known)) and len(proposed) == 40
+    assert proposed[20].steps == [1, 4, 16, 16]
+    assert sorted(len(p.steps) for p in proposed) == [1] * 30 + [2] * 8 + [3, 4]
 
 
 def test_trials_that_diverge_end_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    def propose(trial: Any, ways: list[str], fixed: dict[str, Any]) -> Any:
-        trial.suggest_categorical("way", ways)
-        return Exploding() if trial.number % 2 == 0 else space.FineTune(lr=1e-2)
+    def exploding(*given: Any) -> Any:
+        raise FloatingPointError("the loss is nan at step 1")
 
-    monkeypatch.setattr(search, "propose", propose)
-    scores, _, choice = run(auto(runs=2), learnt(), granted(runs=2))
-    assert len(scores) == 16 and scores[-1] > scores[0] and choice != "as released"
-    monkeypatch.setattr(search, "propose", lambda *_: Exploding())
-    scores, _, choice = run(auto(runs=2), learnt(), granted(runs=2))
-    assert len(set(scores)) == 1 and choice == "as released", "and nothing is worth a longer run"
+    monkeypatch.setattr(space.FineTune, "fit_of", exploding)
+    fit, _ = run(auto(), learnt(), granted())
+    assert fit.told.split(": ")[0] not in ("direct", "new head", "as released")
+
+
+@pytest.mark.parametrize(("count", "chosen"), [(27, False), (30, True)])
+def test_under_two_samples_a_class_nothing_is_chosen(count: int, chosen: bool) -> None:
+    fit, meter = run(auto(), learnt(), granted(count=count))
+    assert (fit.told == "too few to choose by: direct: momentum, 0.01") != chosen
+    assert (meter.paid > 16) == chosen
+
+
+@pytest.mark.parametrize("count", [30, 60, 89])
+def test_what_is_put_aside_is_a_fifth_of_every_class_and_trained_on_by_nobody(count: int) -> None:
+    data = domain(3, seed=2, count=count)
+    held, rest = search.divided(data, torch.Generator().manual_seed(3))
+    assert len(held) == round(count / 5) and len(held) + len(rest) == count
+    sizes = torch.bincount(held.y, minlength=3)
+    assert sizes.max() - sizes.min() <= 1
+    seen = torch.cat([held.x, rest.x]).flatten(1)
+    assert len(torch.unique(seen, dim=0)) == count
+    other, _ = search.divided(data, torch.Generator().manual_seed(4))
+    assert not torch.equal(held.x, other.x)
+
+
+def test_equals_are_told_apart_by_cross_entropy_alone() -> None:
+    held, models = domain(3, seed=2, count=10), []
+    for scale in (1.0, 0.0):
+        model = learnt().eval()
+        head = model.get_submodule("head")
+        for parameter in head.parameters():
+            parameter.data.mul_(scale)
+        models.append(model)
+    sure, unsure = (search.preference(model, held) for model in models)
+    assert sure <= accuracy(models[0], held) < sure + 0.1
+    model = learnt()
+    model.get_submodule("head").weight.data.mul_(0.5)  # type: ignore[operator, union-attr]
+    assert accuracy(model, held) == accuracy(models[0], held) and search.preference(model, held) < sure
+    assert unsure < sure
 
 
 def test_kept_zeros_stay() -> None:
     model = learnt()
-    weight = model.get_submodule("blocks.1.0").weight
-    assert isinstance(weight, nn.Parameter)
+    weight = model.get_parameter("blocks.1.0.weight")
     weight.data[weight.abs() < weight.abs().median()] = 0
-    zeros = weight == 0
-    _, last, choice = run(auto(runs=3, mask="keep"), model, granted(runs=3))
-    found = last.get_submodule("blocks.1.0").weight
-    assert isinstance(found, nn.Parameter) and bool((found[zeros] == 0).all()) and not torch.equal(found, weight)
-    assert choice.split(": ")[0] in space.KEEPING
+    zeros, before = weight == 0, weight.detach().clone()
+    fit, _ = run(auto(runs=3, mask="keep"), model, granted())
+    found = fit.adapted.get_parameter("blocks.1.0.weight")
+    assert bool((found[zeros] == 0).all()) and not torch.equal(found, before)
+    assert fit.told.split(": ")[0] in space.KEEPING and auto(mask="keep").respects_mask
 
 
 def test_ways_that_lead_nowhere_are_closed() -> None:
@@ -142,14 +188,16 @@ def test_ways_that_lead_nowhere_are_closed() -> None:
 
 
 def test_every_known_start_is_a_point_of_the_space() -> None:
+    deepest = space.deepest_redraw(build(CNN, 3, seed=0))
+    assert deepest == 2
     for known in space.KNOWN:
         trial = optuna.trial.FixedTrial(known)
-        attack = space.propose(trial, [*space.WAYS], {})
+        attack = space.propose(trial, [*space.WAYS], deepest, {})
         assert isinstance(attack, space.WAYS[known["way"]][0]) and trial.params == known
     assert space.KNOWN[0]["way"] in space.KEEPING
 
 
-@pytest.mark.parametrize("target_classes", [3, 5])
-def test_other_class_counts(target_classes: int) -> None:
-    scores, last, _ = run(auto(runs=3), learnt(), granted(3, target_classes))
-    assert last(torch.zeros(1, 3, 16, 16)).shape == (1, target_classes) and scores[-1] > 1 / target_classes
+@pytest.mark.parametrize("classes", [3, 5])
+def test_other_class_counts(classes: int) -> None:
+    fit, _ = run(auto(runs=3), learnt(), granted(classes=classes))
+    assert fit.adapted.eval()(torch.zeros(1, 3, 16, 16)).shape == (1, classes)

@@ -89,7 +89,7 @@ def test_questions_are_counted_in_images_and_end_at_the_limit() -> None:
 
 def test_an_attack_asks_about_what_it_says_and_keeps_to_its_limit() -> None:
     ctx = granted()
-    steps, batch, owned = 10, 32 // 3, 12
+    steps, batch, owned = 10, 32, 120
     assert attacked(ctx, directions=4)[1] == f"{owned + steps * batch * 5} questions"
     assert attacked(ctx, directions=4, queries=owned + 3 * batch * 5 + 7)[1] == f"{owned + 3 * batch * 5} questions"
     assert attacked(ctx, directions=4, estimate="public")[1] == f"{owned + steps * batch * 4} questions"
@@ -144,14 +144,14 @@ def test_source_images_pass_and_the_budget_holds() -> None:
     assert ctx.source_val is not None
     model, _, meter = attacked(ctx)
     assert accuracy(model, ctx.source_val) > accuracy(learnt(), ctx.source_val) - 0.05
-    assert meter.cost.steps == 40 and meter.cost.samples <= 40 * 32
+    assert meter.cost.steps == 40 and meter.cost.samples > 40 * 2 * 32
     assert {name.split(".")[0] for name in model.state_dict()} == {"0"}
 
 
 def test_images_are_disguised_as_source_images() -> None:
     ctx = granted(steps=40)
     assert ctx.target is not None and ctx.source is not None
-    disguise = attacked(ctx, share=1.0, adversarial=3.0, content=0.1, guidance=0.0)[0].get_submodule("0")
+    disguise = attacked(ctx, adversarial=3.0, content=0.1, guidance=0.0)[0].get_submodule("0")
     with torch.no_grad():
         before, after = (x.mean(0) - ctx.source.x.mean(0) for x in (ctx.target.x, disguise(ctx.target.x)))
     assert after.norm() < before.norm()

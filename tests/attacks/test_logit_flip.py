@@ -39,7 +39,7 @@ def test_all_steps_are_taken_and_help() -> None:
     model, ctx = learnt(), context()
     assert ctx.target is not None
     stages = [accuracy(stage, ctx.target) for stage in logit_flip().attack(model, ctx)]
-    assert len(stages) == ctx.steps and stages[-1] > 0.9
+    assert len(stages) == ctx.steps and stages[-1] > stages[0] + 0.5
 
 
 def test_a_head_of_other_classes_is_not_flipped() -> None:

@@ -108,7 +108,7 @@ def test_the_gradients_are_those_of_the_product(arch: Arch) -> None:
     F.cross_entropy(plain(x), y).backward()
     adapted = lora.LowRankModel(model, 2, 3.0, generator()).eval()
     F.cross_entropy(adapted(x), y).backward()
-    for name, update in zip(adapted._weights, adapted.updates, strict=True):
+    for name, update in zip(adapted._names, adapted.updates, strict=True):
         gradient = plain.get_parameter(name).grad
         assert gradient is not None
         assert torch.allclose(update.up.grad, 3.0 * gradient.flatten(1) @ update.down.T, atol=1e-5, rtol=1e-3), name
@@ -152,6 +152,11 @@ def test_what_is_handed_over_is_a_plain_model_that_says_what_was_trained(arch: A
         assert torch.allclose(fresh.eval()(x), expected, atol=1e-5)
 
 
+def test_a_frozen_weight_is_a_part_of_its_update() -> None:
+    weight = draw(6, 4)
+    assert torch.equal(lora.LowRank(weight, 2, 1.0, generator())(), weight)
+
+
 def test_every_stage_can_be_copied_and_scored_without_changing_what_follows() -> None:
     ctx = granted(5)
     assert ctx.target is not None
@@ -172,10 +177,12 @@ def test_it_learns_the_target_within_the_budget(classes: int, params: dict[str, 
     assert accuracy(adapted, ctx.target) > 0.9 and head(adapted).out_features == classes
 
 
-def test_rates_fall_from_update_to_update() -> None:
-    tuning = import_module("ntbench.attacks._tuning")
+def test_an_update_is_as_deep_as_its_weight() -> None:
+    layers = import_module("ntbench.attacks._layers")
     adapted = lora.LowRankModel(learnt(), 2, 2.0, generator())
-    groups = tuning.layer_groups(adapted, adapted.trained, 0.4, 0.5)
+    groups = layers.groups_of(adapted.trained, layers.decayed(adapted, adapted.trained, 0.5), 0.4)
     assert [group["lr"] for group in groups] == pytest.approx([0.05, 0.1, 0.2, 0.4])
     assert [len(group["params"]) for group in groups] == [2, 2, 2, 2]
     assert groups[0]["params"][0] is adapted.updates[0].down and groups[3]["params"][0] is head(adapted.model).weight
+    vit = lora.LowRankModel(build(TIMM[2], 3, seed=0), 2, 2.0, generator())
+    assert len(set(layers.decayed(vit, vit.trained, 0.5).values())) == 8

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -126,3 +127,19 @@ def test_a_new_head_forgets_the_released_one() -> None:
 def test_settings_outside_their_range_are_refused(params: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         lp_ft(**params)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "given", "expected"), [("momentum", None, 0.03), ("adam", None, 0.003), ("adam", 0.2, 0.2)]
+)
+def test_the_head_has_a_rate_that_fits_its_optimizer(
+    optimizer: str, given: float | None, expected: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[float] = []
+    module = import_module("ntbench.attacks.lp_ft")
+    original = module.fit
+    monkeypatch.setattr(
+        module, "fit", lambda m, d, training, g: seen.append(training.lr) or original(m, d, training, g)
+    )
+    next(lp_ft(optimizer=optimizer, head_lr=given).attack(learnt(), granted(8)))
+    assert seen == [expected]

@@ -48,3 +48,7 @@ def test_without_shrinking_and_noise_the_model_stays() -> None:
     assert accuracy(model, ctx.source) >= before - 0.02
     blend(model, ctx.fresh(3), 0.0, 1.0, ctx.source.x)
     assert all(torch.equal(p, q) for p, q in zip(model.parameters(), ctx.fresh(3).parameters(), strict=True))
+
+
+def test_the_authors_numbers_are_the_default() -> None:
+    assert (perturb().shrink, perturb().noise) == (0.4, 0.1)

@@ -130,3 +130,9 @@ def test_a_network_that_allows_no_scale_is_refused() -> None:
     attack: Any = registry.get("attack", "rescale")()
     with pytest.raises(ValueError, match="no convolution that can be rescaled"):
         next(attack.attack(build(TIMM[2], 3, seed=0), context(arch=TIMM[2])))
+
+
+def test_networks_are_told_apart_before_anything_runs() -> None:
+    attack: Any = registry.get("attack", "rescale")()
+    assert attack.unfit(build(TIMM[2], 3, seed=0)) == "VisionTransformer has no convolution that can be rescaled"
+    assert attack.unfit(build(ARCHS[0], 3, seed=0)) == "" and attack.unfit(Vgg(normed=False)) == ""

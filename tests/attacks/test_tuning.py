@@ -1,4 +1,4 @@
-"""What fine-tuning attacks share: optimizers, schedules, rates by layer, views and the masks of zeros."""
+"""What fine-tuning attacks share: optimizers, schedules, one run for all budgets, views and the masks of zeros."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from toys import CNN, TIMM, context, domain, learnt, on_timm_networks
+from toys import context, domain, learnt
 
-from ntbench.learn.models import build, head, pack
+from ntbench.learn.meter import Meter
+from ntbench.learn.models import BlackBox, head, pack
 from ntbench.learn.optim import SCHEDULES, create_optimizer, create_schedule
 from ntbench.method import Context, Split
 from ntbench.registry import registry
-from ntbench.types import Arch
 
 tuning = import_module("ntbench.attacks._tuning")
 RATES = {
@@ -66,7 +66,7 @@ def by_hand(model: nn.Module, ctx: Context, rates: list[float], decay: float = 1
     """Return the weights after plain gradient descent at closed-form rates, which fall from layer to layer."""
     assert ctx.target is not None
     batches = ctx.target.batches(32, ctx.generator("batches"))
-    layers = [list(m.parameters(recurse=False)) for m in [*model.modules()][::-1] if list(m.parameters(recurse=False))]
+    layers = [list(m.parameters()) for m in (head(model), *[*model.get_submodule("blocks").children()][::-1])]
     model.train()
     for rate, (x, y) in zip(rates, batches, strict=False):
         model.zero_grad()
@@ -86,8 +86,6 @@ def by_hand(model: nn.Module, ctx: Context, rates: list[float], decay: float = 1
         ({"schedule": "constant", "warmup": 3}, [0.1 * (1 + 8 * k) / 25 for k in range(3)] + [0.1] * 3),
         ({"schedule": "constant", "layer_decay": 0.5}, [0.1] * 6),
         ({"schedule": "linear", "layer_decay": 0.5}, [0.1 * (1 - k / 6) for k in range(6)]),
-        ({"schedule": "constant", "steps": 4}, [0.1] * 4),
-        ({"schedule": "constant", "steps": 9}, [0.1] * 6),
     ],
     ids=str,
 )
@@ -108,43 +106,9 @@ def test_warm_up_keeps_to_the_rates_where_it_is_all_there_is() -> None:
     assert all(torch.allclose(weights, expected[name], atol=1e-5) for name, weights in pack(model).items())
 
 
-def groups(arch: Arch, decay: float = 0.5) -> tuple[nn.Module, list[dict[str, Any]]]:
-    model = build(arch, 3, seed=0)
-    return model, tuning.layer_groups(model, list(model.parameters()), 0.2, decay)
-
-
-def test_rates_fall_by_a_factor_from_layer_to_layer() -> None:
-    model, found = groups(CNN)
-    assert [group["lr"] for group in found] == pytest.approx([0.2 * 0.5**k for k in (6, 5, 4, 3, 2, 1, 0)])
-    names = {id(p): name for name, p in model.named_parameters()}
-    assert [names[id(group["params"][0])] for group in found][::6] == ["blocks.0.0.weight", "head.weight"]
-
-
-@on_timm_networks
-def test_every_parameter_is_in_one_group_and_the_head_in_the_last(arch: Arch) -> None:
-    model, found = groups(arch)
-    ids = [id(p) for group in found for p in group["params"]]
-    assert sorted(ids) == sorted(id(p) for p in model.parameters())
-    assert {id(p) for p in found[-1]["params"]} == {id(p) for p in head(model).parameters()}
-    assert found[-1]["lr"] == 0.2
-
-
-def test_what_belongs_to_no_layer_is_nearest_to_the_input() -> None:
-    model, found = groups(TIMM[2])
-    first = {id(p) for p in found[0]["params"]}
-    assert first == {id(p) for name, p in model.named_parameters() if name in ("cls_token", "pos_embed")} != set()
-
-
-def test_layers_that_do_not_train_take_no_rate_away() -> None:
-    model = build(CNN, 3, seed=0)
-    chosen = [model.get_parameter("blocks.0.0.weight"), *head(model).parameters()]
-    found = tuning.layer_groups(model, chosen, 0.2, 0.5)
-    assert [(len(group["params"]), group["lr"]) for group in found] == [(1, pytest.approx(0.1)), (2, 0.2)]
-
-
 def ratios(schedule: str, warmup: int) -> list[float]:
-    _, found = groups(CNN)
-    optimizer = create_optimizer(found, "adam", lr=0.2)
+    fit = finetune(optimizer="adam", lr=0.2, layer_decay=0.5).tuning(learnt(), granted(12))
+    optimizer = create_optimizer(fit.parameters, "adam", lr=0.2)
     set_rate = create_schedule(optimizer, schedule, 12, warmup)
     seen = []
     for step in range(12):
@@ -156,11 +120,11 @@ def ratios(schedule: str, warmup: int) -> list[float]:
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_schedules_keep_the_ratios_of_the_layers(schedule: str) -> None:
-    assert ratios(schedule, warmup=0) == pytest.approx([2.0] * 72)
+    assert ratios(schedule, warmup=0) == pytest.approx([2.0] * 36)
 
 
 def test_warm_up_keeps_the_ratios_of_the_layers() -> None:
-    assert ratios("constant", warmup=4) == pytest.approx([2.0] * 72)
+    assert ratios("constant", warmup=4) == pytest.approx([2.0] * 36)
 
 
 @pytest.mark.parametrize("view", ["weak", "strong"])
@@ -200,14 +164,51 @@ def test_only_a_head_of_other_classes_is_drawn_anew(classes: int) -> None:
     assert torch.equal(head(model).weight, old) == (classes == 3)
 
 
-def test_tuning_may_train_a_part_on_other_data_with_what_is_left() -> None:
+def test_tuning_may_train_a_part_on_other_data_at_rates_of_its_own() -> None:
     ctx, model = granted(steps=5), learnt()
     before = pack(model)
     other = domain(3, seed=9, count=8)
-    layer = model.get_parameter("blocks.1.0.weight")
-    stages = list(finetune(layer_decay=0.5).tune(model, ctx, other, [layer], spent=3))
+    layer, norm = model.get_parameter("blocks.1.0.weight"), model.get_parameter("blocks.1.1.bias")
+    fit = finetune(layer_decay=0.5, lr=0.1).tuning(model, ctx, other, [layer, norm], factors={norm: 3.0})
+    assert list(fit.run()) == [1, 2, 3, 4, 5] and fit.data is other
     moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
-    assert len(stages) == 2 and moved == {"blocks.1.0.weight"}
+    assert moved == {"blocks.1.0.weight", "blocks.1.1.bias"}
+    assert [group["lr"] for group in fit.parameters] == pytest.approx([0.1, 0.3])
+
+
+def test_one_run_serves_every_budget() -> None:
+    ends, found = (4, 8, 16), {}
+    model, ctx = learnt(), granted(16)
+    fit = finetune(optimizer="adam", lr=3e-3).fit_of(model, ctx)
+    assert fit.training.schedule == "cooldown"
+    for end in fit.climb(ends, Meter()):
+        found[end] = loss(fit.adapted, ctx.target)
+        fit.adapted.train()
+    assert [*found] == [4, 8, 16] and found[4] > found[16]
+
+
+FITS = ("finetune", "perturb", "regrow", "rescale", "redraw", "flatten", "lora", "bn_reset", "logit_flip", "distill")
+
+
+@pytest.mark.parametrize("name", FITS)
+def test_going_back_to_a_fork_leaves_no_trace(name: str) -> None:
+    """What a run hands over at its end does not depend on the budgets on its way, which it went back from."""
+    found = []
+    for ends in ((2, 5, 20), (20,)):
+        model = BlackBox(learnt()) if name == "distill" else learnt()
+        fit = registry.get("attack", name)().fit_of(model, replace(granted(20), source=None))
+        for _ in fit.climb(ends, Meter()):
+            pass
+        found.append(pack(fit.adapted))
+    assert found[0].keys() == found[1].keys() == pack(learnt()).keys()
+    assert all(torch.equal(found[0][key], found[1][key]) for key in found[0])
+
+
+def test_muon_is_an_optimizer_like_any_other() -> None:
+    ctx, model = granted(steps=30), learnt()
+    before = loss(model, ctx.target)
+    *_, adapted = finetune(optimizer="muon", lr=0.01).attack(model, ctx)
+    assert loss(adapted, ctx.target) < before / 5
 
 
 def test_a_mask_clears_the_zeros_of_weights_and_no_others() -> None:

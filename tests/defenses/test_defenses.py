@@ -59,6 +59,8 @@ def size(model: nn.Module) -> int:
 VARIANTS = [
     *CHEAP.items(),
     ("ntl", CHEAP["ntl"] | {"batches": "separate"}),
+    ("ntl", CHEAP["ntl"] | {"batches": "joint"}),
+    ("random_mask", CHEAP["magnitude"]),
     ("sophon", CHEAP["sophon"] | {"loss": "klu"}),
     ("sophon", CHEAP["sophon"] | {"loss": "ice_reference"}),
     ("ntp", CHEAP["ntp"] | {"regulariser": "mmd", "norm_power": 1}),
@@ -87,6 +89,27 @@ def test_other_target_classes_and_few_samples_are_no_obstacle(
     released = defense(name, **params).protect(model, other)
     assert head(released).out_features == CLASSES
     assert pack(released)
+
+
+def test_pruning_backs_off_to_what_the_source_survives(model: nn.Module, ctx: Context) -> None:
+    assert ctx.source_val is not None
+    start = accuracy(model, ctx.source_val)
+    for name in ("magnitude", "random_mask", "ntp"):
+        few = CHEAP["ntp"] if name == "ntp" else CHEAP["magnitude"]
+        hard = few | {"iterations": 10, "sparsity": 0.999, "tune_steps": 20, "tolerance": 0.02}
+        released = defense(name, **hard).protect(copy.deepcopy(model), ctx)
+        assert accuracy(released, ctx.source_val) >= start - 0.02
+        assert 0.2 < zeros(released) / size(released) < 0.999
+
+
+def test_sophon_draws_layers_behind_some_layer_anew_and_passes_their_gradients_on_to_nobody(
+    model: nn.Module, ctx: Context
+) -> None:
+    before = pack(model)
+    released = defense("sophon", reinit=0.0, redraw=1.0, **FTS_ONLY).protect(model, ctx)
+    moved = changed(released, before)
+    assert moved and moved < {name for name, _ in released.named_parameters()}
+    assert "blocks.0.0.weight" in moved and "head.weight" not in moved
 
 
 def test_none_returns_what_it_got(model: nn.Module, ctx: Context) -> None:
@@ -141,9 +164,9 @@ def test_ntp_leaves_the_source_head_alone_where_told_to(
 
 
 LOST: list[tuple[str, dict[str, Any]]] = [
-    ("magnitude", CHEAP["magnitude"] | {"tune_steps": 1, "sparsity": 0.99}),
-    ("random_mask", {"tune_steps": 1, "sparsity": 0.99}),
-    ("ntp", CHEAP["ntp"] | {"tune_steps": 1, "sparsity": 0.99}),
+    ("magnitude", CHEAP["magnitude"] | {"iterations": 1, "tune_steps": 1, "sparsity": 0.99}),
+    ("random_mask", CHEAP["magnitude"] | {"iterations": 1, "tune_steps": 1, "sparsity": 0.99}),
+    ("ntp", CHEAP["ntp"] | {"iterations": 1, "tune_steps": 1, "sparsity": 0.99}),
     ("ntl", {"steps": 10, "lr": 1.0}),
 ]
 
@@ -153,10 +176,39 @@ def test_what_lost_the_source_is_not_released(
     model: nn.Module, ctx: Context, name: str, params: dict[str, Any]
 ) -> None:
     assert ctx.source_val is not None
-    floor = accuracy(model, ctx.source_val) - 0.05
-    with pytest.raises(FloatingPointError, match=rf"was 0\.\d+ at best, below {floor:.3f}; .*`tolerance`"):
+    start = accuracy(model, ctx.source_val)
+    told = rf"was 0\.\d+ at best, {start:.3f} before: a drop of 0\.\d+ where tolerance=0.05; what keeps it: .*, or tol"
+    with pytest.raises(ValueError, match=told):
         defense(name, **params | {"tolerance": 0.05}).protect(copy.deepcopy(model), ctx)
     assert pack(defense(name, **params | {"tolerance": 1.0}).protect(model, ctx))
+
+
+@pytest.mark.parametrize(("l1", "iterations"), [(1e-1, 4), (1e-9, 9)])
+def test_soft_threshold_stops_where_the_public_code_does(
+    model: nn.Module, ctx: Context, l1: float, iterations: int
+) -> None:
+    """Sparse enough from the start, or never; the rule only acts after `settle` iterations."""
+    cheap = CHEAP["ntp"] | {"projection": "soft_threshold", "iterations": 9, "settle": 3, "sparsity": 0.9}
+    ntp = defense("ntp", **cheap, l1=l1, rho=1e-2)
+    weights = ntp._pruned(model)
+    stages = ntp._stages(model, weights, weights, lambda: weights[0].sum())
+    assert len(list(stages)) == iterations
+
+
+@pytest.mark.parametrize(("masking", "acts"), [("end", True), ("steps", False)])
+def test_rho_draws_to_zero_what_the_mask_will_drop(model: nn.Module, ctx: Context, masking: str, acts: bool) -> None:
+    assert ctx.source is not None
+    x, y = ctx.source.x[:32], ctx.source.y[:32]
+
+    def left(rho: float) -> float:
+        """Return how much of the weights outside the mask is there before it is applied."""
+        clone, ntp = copy.deepcopy(model), defense("ntp", masking=masking, rho=rho, iterations=6, steps=10)
+        weights = ntp._pruned(clone)
+        *_, last = ntp._stages(clone, weights, weights, lambda: F.cross_entropy(clone(x), y))
+        dropped = [w.detach()[~m].abs() for w, m in zip(weights, last.masks, strict=True)]
+        return float(torch.cat(dropped).mean())
+
+    assert (left(1.0) < 0.7 * left(1e-9)) is acts
 
 
 def test_soft_threshold_leaves_the_sparsity_to_the_weights(model: nn.Module, ctx: Context) -> None:
@@ -170,7 +222,7 @@ def test_soft_threshold_leaves_the_sparsity_to_the_weights(model: nn.Module, ctx
 
 def test_ntp_ceiling_takes_the_gradient_of_the_target_loss_away(model: nn.Module, ctx: Context) -> None:
     assert ctx.source is not None and ctx.target is not None
-    batches = ctx.source.x[:16], ctx.source.y[:16], ctx.target.x[:16], ctx.target.y[:16]
+    batches = (ctx.source.x[:16], ctx.source.y[:16]), (ctx.target.x[:16], ctx.target.y[:16])
 
     def gradient(alpha: float, ceiling: float) -> Tensor:
         loss = defense("ntp", alpha=alpha, ceiling=ceiling, strength=0.0)._loss(model, head(model), *batches)
@@ -194,17 +246,18 @@ def test_ntl_loss_is_the_public_one_in_nats(model: nn.Module, ctx: Context, alph
     # The public KL is CE / K, so the public alpha is ours times K and its source term is K times smaller.
     leak = (CLASSES * alpha * element_mean_kl(target)).clamp(0, 1)
     gap = (beta * mmd(features(model, source.x), features(model, target.x))).clamp(0, 1)
-    ours = defense("ntl", alpha=alpha, beta=beta)._loss(model, head(model), source.x, source.y, target.x, target.y)
+    ntl = defense("ntl", alpha=alpha, beta=beta, scale="nats")
+    ours = ntl._loss(model, lambda f, _: head(model)(f), (source.x, source.y), (target.x, target.y))
     assert torch.allclose(ours, CLASSES * element_mean_kl(source) - leak * gap, atol=1e-6)
 
 
 def test_ntl_releases_the_last_weights_within_tolerance(
     model: nn.Module, ctx: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = iter([0.9, 0.9, 0.85, 0.5, 0.5, 0.5])
-    monkeypatch.setattr("ntbench.defenses._guard.accuracy", lambda model, data: next(found))
+    found = iter([1, 1, 1, 0, 0, 0])
+    monkeypatch.setattr("ntbench.defenses._guard.correct", lambda model, data: torch.tensor([next(found)]))
     # Ten steps are looked at after every other one; the second look is the last within tolerance.
-    released = pack(defense("ntl", steps=10, tolerance=0.1).protect(copy.deepcopy(model), ctx))
+    released = pack(defense("ntl", steps=10, checks=5, tolerance=0.1).protect(copy.deepcopy(model), ctx))
     monkeypatch.undo()
     assert same(released, pack(defense("ntl", steps=4, tolerance=1.0).protect(model, ctx)))
 
@@ -229,14 +282,14 @@ def changed(model: nn.Module, before: dict[str, Tensor]) -> set[str]:
 @pytest.mark.parametrize("loss", ["ice", "ice_reference", "klu"])
 def test_sophon_leaves_buffers_out_of_the_simulation(model: nn.Module, ctx: Context, loss: str) -> None:
     before = pack(model)
-    released = defense("sophon", loss=loss, reinit=0.0, **FTS_ONLY).protect(model, ctx)
+    released = defense("sophon", loss=loss, reinit=0.0, redraw=0.0, **FTS_ONLY).protect(model, ctx)
     assert changed(released, before) == {name for name, _ in released.named_parameters()}
 
 
 @pytest.mark.parametrize("fewer", [True, False])
 def test_sophon_passes_no_gradient_from_a_new_head_to_the_old_one(model: nn.Module, ctx: Context, fewer: bool) -> None:
     before = pack(model)
-    sophon = defense("sophon", reinit=0.0 if fewer else 1.0, **FTS_ONLY)
+    sophon = defense("sophon", reinit=0.0 if fewer else 1.0, redraw=0.0, **FTS_ONLY)
     released = sophon.protect(model, with_fewer_target_classes(ctx) if fewer else ctx)
     old_head = {f"head.{name}" for name, _ in head(released).named_parameters()}
     assert changed(released, before) == {name for name, _ in released.named_parameters()} - old_head
@@ -244,7 +297,7 @@ def test_sophon_passes_no_gradient_from_a_new_head_to_the_old_one(model: nn.Modu
 
 def test_sophon_does_not_release_what_the_source_did_not_survive(model: nn.Module, ctx: Context) -> None:
     wild = defense("sophon", alpha=1e3, source_steps=0, repair_steps=0, tolerance=0.02, loops=2, inner_steps=2)
-    with pytest.raises(FloatingPointError, match=r"source accuracy on validation data was 0\.\d+ at best, below"):
+    with pytest.raises(ValueError, match=r"source accuracy on validation data was 0\.\d+ at best, [01]\."):
         wild.protect(model, ctx)
 
 
@@ -258,7 +311,8 @@ def test_sophon_repairs_the_source_where_a_loop_hurt_it(model: nn.Module, ctx: C
 
 
 PUBLIC: dict[str, Any] = {
-    "attackers": [["sgd", 1e-4]],
+    "attackers": [["sgd", 1e-4, 1e-4]],
+    "redraw": 0,
     "inner_steps": 50,
     "lr": 1e-4,
     "clip": 0.5,
@@ -280,7 +334,11 @@ def test_sophon_can_do_what_the_public_code_does(model: nn.Module, ctx: Context,
 
 def test_sophon_has_a_rate_for_either_kind_of_step(model: nn.Module, ctx: Context) -> None:
     def moved(**params: Any) -> float:
-        released = dict(defense("sophon", **FTS_ONLY | params).protect(copy.deepcopy(model), ctx).named_parameters())
+        released = dict(
+            defense("sophon", **FTS_ONLY | {"redraw": 0.0} | params)
+            .protect(copy.deepcopy(model), ctx)
+            .named_parameters()
+        )
         return max(float((p - released[name]).detach().abs().max()) for name, p in model.named_parameters())
 
     # Adam's first step is of the size of its rate, wherever it goes.
@@ -322,8 +380,9 @@ BAD: list[tuple[str, dict[str, Any]]] = [
     ("sophon", {"loss": "mse"}),
     ("sophon", {"reinit": 1.5}),
     ("sophon", {"attackers": []}),
-    ("sophon", {"attackers": [["momentum", 0.0]]}),
-    ("sophon", {"attackers": [["no_such_optimizer", 0.1]]}),
+    ("sophon", {"attackers": [["momentum", 0.0, 0.1]]}),
+    ("sophon", {"attackers": [["momentum", 0.2, 0.1]]}),
+    ("sophon", {"attackers": [["no_such_optimizer", 0.1, 0.1]]}),
     ("sophon", {"tolerance": -0.1}),
     ("sophon", {"alpha": 0.0}),
     ("sophon", {"beta": -1.0}),

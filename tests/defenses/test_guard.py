@@ -15,6 +15,7 @@ from ntbench.learn.models import pack
 from ntbench.tasks.data import Split
 
 SourceGuard = import_module("ntbench.defenses._guard").SourceGuard
+Unusable = import_module("ntbench.defenses._guard").Unusable
 DATA = Split(torch.eye(10), torch.arange(10))
 
 
@@ -48,11 +49,11 @@ def test_the_last_state_within_tolerance_comes_back(model: nn.Module) -> None:
     assert torch.equal(model.state_dict()["weight"], held[1][1])
 
 
-def test_a_lost_source_is_divergence_with_its_values(model: nn.Module) -> None:
+def test_a_lost_source_is_told_with_its_values_and_what_would_have_kept_it(model: nn.Module) -> None:
     watch = guard(model, tolerance=0.1)
     wrong_on(model, 4)
     assert not watch.holds()
-    with pytest.raises(FloatingPointError, match=r"0\.600 at best, below 0\.900"):
+    with pytest.raises(Unusable, match=r"0\.600 at best, 1\.000 before: a drop of 0\.400 .* or tolerance=0\.400"):
         watch.restore()
 
 
@@ -62,9 +63,9 @@ def test_insisting_leaves_the_weights_of_now_or_ends_the_protection(model: nn.Mo
     watch.insist()
     expected = torch.cat([torch.eye(10).roll(1, 0)[:, :1], torch.eye(10)[:, 1:]], 1)
     assert torch.equal(model.state_dict()["weight"], expected)
-    fresh = guard(model, tolerance=0.1)
+    fresh = SourceGuard(model, SimpleNamespace(source_val=DATA), 0.1, "more steps")
     wrong_on(model, 5)
-    with pytest.raises(FloatingPointError, match=r"0\.500 at best, below 0\.800"):
+    with pytest.raises(Unusable, match=r"0\.500 at best, .* where tolerance=0\.1; what keeps it: more steps, or"):
         fresh.insist()
 
 

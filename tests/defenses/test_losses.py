@@ -14,9 +14,12 @@ from scipy.special import rel_entr
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ntbench.tasks.data import Split
+
 losses = import_module("ntbench.defenses._losses")
 mmd = import_module("ntbench.defenses._mmd").mmd
-fisher_ratio = import_module("ntbench.defenses._fisher").fisher_ratio
+fisher = import_module("ntbench.defenses._fisher")
+fisher_ratio, public_fisher_ratio = fisher.fisher_ratio, fisher.public_fisher_ratio
 pruning = import_module("ntbench.defenses._pruning")
 query_gradients = import_module("ntbench.defenses._meta").query_gradients
 
@@ -122,9 +125,40 @@ def explicit_fisher(x: np.ndarray, y: list[int]) -> float:
     return float(((means - means.mean(0)) ** 2).mean()) / within
 
 
-def test_fisher_ratio_equals_its_explicit_definition() -> None:
+def test_the_public_fisher_ratio_equals_its_explicit_definition() -> None:
     x, y = draw(9, 4), [0, 0, 2, 1, 2, 2, 1, 0, 0]
-    assert fisher_ratio(x, torch.tensor(y)).item() == pytest.approx(explicit_fisher(x.numpy(), y))
+    assert public_fisher_ratio(x, torch.tensor(y)).item() == pytest.approx(explicit_fisher(x.numpy(), y))
+
+
+@pytest.mark.parametrize(("classes", "each"), [(10, 3), (10, 13), (100, 4)])
+def test_features_without_structure_have_no_fisher_ratio_whatever_the_batch(classes: int, each: int) -> None:
+    y = torch.arange(classes * each) % classes
+    ratios = torch.stack([fisher_ratio(draw(len(y), 16, seed=seed), y) for seed in range(40)])
+    assert abs(ratios.mean()) < 0.03
+    # The public ratio of the same noise depends on both.
+    public = torch.stack([public_fisher_ratio(draw(len(y), 16, seed=seed), y) for seed in range(40)]).mean().item()
+    assert public == pytest.approx(1 / (classes * (each - 1)), rel=0.2)
+
+
+def test_fisher_ratio_of_classes_apart_is_that_of_their_variances() -> None:
+    y = torch.arange(4000) % 8
+    x = draw(4000, 16) + 3 * draw(8, 16, seed=1)[y]
+    spread = 3 * draw(8, 16, seed=1)
+    assert fisher_ratio(x, y).item() == pytest.approx(spread.var(0).sum().item() / 16, rel=0.05)
+
+
+@pytest.mark.parametrize(("classes", "size"), [(3, 12), (10, 128), (40, 32)])
+def test_balanced_batches_hold_as_many_of_every_class_and_all_samples_in_turn(classes: int, size: int) -> None:
+    y = (torch.arange(40 * classes) ** 2) % classes
+    data = Split(torch.arange(len(y)).float()[:, None], y)
+    batches = fisher.balanced_batches(data, size, torch.Generator().manual_seed(0))
+    seen = set()
+    for _, (x, labels) in zip(range(400), batches, strict=False):
+        counts = labels.bincount()
+        assert counts[counts > 0].unique().tolist() == [max(1, size // min(int(y.unique().numel()), max(2, size // 8)))]
+        assert torch.equal(labels, y[x[:, 0].long()])
+        seen.update(x[:, 0].long().tolist())
+    assert len(seen) == len(y)
 
 
 def test_fisher_ratio_ignores_scale_and_shift() -> None:

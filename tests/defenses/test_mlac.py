@@ -126,6 +126,20 @@ def test_the_rate_has_the_gradient_of_the_loss_along_the_path(ctx: Context) -> N
     assert slope.item() == pytest.approx(numeric, rel=0.05)
 
 
+def test_the_rate_learns_in_a_protection(ctx: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    rates: list[float] = []
+    module = import_module("ntbench.defenses.mlac")
+    played = module.MLAC._play
+
+    def noted(self: Any, model: nn.Module, classifier: nn.Linear, log_rate: Tensor, *rest: Any) -> Any:
+        rates.append(log_rate.exp().item())
+        return played(self, model, classifier, log_rate, *rest)
+
+    monkeypatch.setattr(module.MLAC, "_play", noted)
+    defense("mlac", **CHEAP | {"loops": 10, "inner_steps": 3}).protect(learnt(CLASSES), ctx)
+    assert max(rates) / min(rates) > 1.3
+
+
 def test_a_learned_head_learns_where_it_plays_and_the_models_own_where_not(ctx: Context) -> None:
     model = learnt(CLASSES)
     learned, _, _ = play(ctx, math.log(1e-3), model, own_head=0.0)
@@ -169,7 +183,7 @@ def test_other_target_classes_and_few_samples_are_no_obstacle(
 
 def test_it_does_not_release_what_the_source_did_not_survive(ctx: Context) -> None:
     wild = defense("mlac", **CHEAP | {"tolerance": 0.02}, lr=1.0, source_steps=0, repair_steps=0)
-    with pytest.raises(FloatingPointError, match="source accuracy on validation data"):
+    with pytest.raises(ValueError, match="source accuracy on validation data"):
         wild.protect(learnt(CLASSES), ctx)
 
 

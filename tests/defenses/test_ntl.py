@@ -31,7 +31,7 @@ def test_klmean_is_the_cross_entropy_over_k(classes: int) -> None:
     assert torch.allclose(mean * classes, nats)
 
 
-@pytest.mark.parametrize("batches", ["joint", "separate"])
+@pytest.mark.parametrize("batches", ["own", "joint", "separate"])
 @pytest.mark.parametrize("alpha", [0.1, 1e6])
 @pytest.mark.parametrize("beta", [0.01, 1e6])
 def test_klmean_loss_is_the_public_one(alpha: float, beta: float, batches: str) -> None:
@@ -40,7 +40,7 @@ def test_klmean_loss_is_the_public_one(alpha: float, beta: float, batches: str) 
     leak = (alpha * element_mean_kl(model(xt), y)).clamp(0, 1)
     gap = (beta * mmd(features(model, xs), features(model, xt))).clamp(0, 1)
     ntl = defense("ntl", alpha=alpha, beta=beta, scale="klmean", batches=batches)
-    loss = ntl._loss(model, head(model), xs, y, xt, y)
+    loss = ntl._loss(model, lambda f, _: head(model)(f), (xs, y), (xt, y))
     assert torch.allclose(loss, element_mean_kl(model(xs), y) - leak * gap, atol=1e-6)
 
 
@@ -55,7 +55,7 @@ def test_the_bound_takes_the_gradient_at_the_scale_that_is_named(scale: str, bou
         assert bool(gradient.abs().max() > 0) is moves
 
 
-def test_nats_are_the_default_and_other_scales_are_refused() -> None:
-    assert defense("ntl").scale == "nats"
+def test_the_published_scale_is_the_default_and_others_are_refused() -> None:
+    assert {defense(name).scale for name in ("ntl", "ntl_source_only", "cuti", "cupi")} == {"klmean"}
     with pytest.raises(ValidationError, match="scale"):
         defense("ntl", scale="bits")

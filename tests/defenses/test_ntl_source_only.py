@@ -32,6 +32,7 @@ CHEAP: dict[str, Any] = {
     "steps": 4,
     "width": 4,
     "tolerance": 1.0,
+    "carried": 0.0,
 }
 
 
@@ -127,6 +128,25 @@ def test_leaving_goes_as_far_as_its_bound_allows() -> None:
     assert distance(2.0) > distance(0.05) + 0.5
 
 
+def test_the_way_is_measured_from_where_it_starts() -> None:
+    """A bound below the distance between two batches of one domain leaves a gradient."""
+    data = smooth(3, 64, 1)
+    pair = make_pair()
+    near.learn(pair, batches_of(data), 150, 5e-3)
+    pair.judge.requires_grad_(False)
+    start = near.distance(pair, batches_of(data))
+    bound = start / 4
+    ways = [near.leave(pair, batches_of(data), 0, b, steps=10, lr=2e-3) for b in (1e-9, bound)]
+    assert near.distance(ways[1], batches_of(data)) > near.distance(ways[0], batches_of(data))
+
+
+def test_images_that_do_not_carry_their_labels_are_told_before_any_training() -> None:
+    ctx = source_only()
+    ours = method(**CHEAP | {"carried": 0.9, "gan_steps": 1})
+    with pytest.raises(ValueError, match=r"0\.\d\d carry their label .* chance is 0\.33 .* gan_steps=1"):
+        ours.protect(pretrained(ctx, steps=30), ctx)
+
+
 def test_every_image_carries_the_label_that_it_was_drawn_for() -> None:
     pair, drawn = make_pair(), []
 
@@ -165,7 +185,7 @@ def test_it_needs_nothing_of_the_target_and_makes_its_own() -> None:
         "steps": 60,
     }
     ours = method(**settings, lr=2e-3, width=8)
-    made = ours._neighbourhood(3, ctx)
+    made = ours._neighbourhood(model, ctx)
     before = accuracy(model, made)
     released = ours.protect(model, ctx)
     assert accuracy(released, ctx.source_val) >= start - 0.02
@@ -193,7 +213,7 @@ def test_any_timm_network_is_protected(arch: Arch) -> None:
 
 def test_a_lost_source_ends_with_the_value_and_the_remedy() -> None:
     ctx = source_only()
-    with pytest.raises(FloatingPointError, match="tolerance"):
+    with pytest.raises(ValueError, match="tolerance"):
         method(**CHEAP | {"tolerance": 0.0, "lr": 1.0, "alpha": 10.0}).protect(pretrained(ctx, steps=30), ctx)
 
 

@@ -63,10 +63,10 @@ def test_source_accuracy_is_held_against_that_of_simclr() -> None:
     ctx = context()
     assert ctx.source_val is not None
     unprotected = defense("simclr", **PRETRAIN).protect(learnt(), ctx)
-    floor = accuracy(unprotected, ctx.source_val) - 0.02
+    start = accuracy(unprotected, ctx.source_val)
     # A tenth of a per cent of the weights and no training worth its name leave nothing to classify by.
-    with pytest.raises(FloatingPointError, match=rf"was 0\.\d+ at best, below {floor:.3f}; "):
-        protect(ctx, sparsity=0.9999, tune_lr=1e-9, tolerance=0.02)
+    with pytest.raises(ValueError, match=rf"was 0\.\d+ at best, {start:.3f} before: "):
+        protect(ctx, sparsity=0.9999, iterations=1, tune_lr=1e-9, tolerance=0.02)
 
 
 def test_the_loss_is_contrast_and_the_fisher_ratio_of_normalised_target_features() -> None:
@@ -90,7 +90,7 @@ def test_the_regulariser_draws_the_classes_of_the_target_together_and_the_source
     }
     target = domain(3, seed=6, shift=0.4)
     ratios = []
-    for strength in (0.0, 100.0):
+    for strength in (0.0, 30.0):
         released = protect(ctx, strength=strength, **longer).eval()
         assert accuracy(released, ctx.source_val) > 0.9
         with torch.no_grad():

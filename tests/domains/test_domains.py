@@ -12,7 +12,7 @@ import pytest
 import torchvision.datasets
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_images
-from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
 
 from ntbench.domains import Raw, find
 from ntbench.domains._partition import split_official, split_three, stratified_order
@@ -96,10 +96,10 @@ def test_digits_are_upsampled_as_pillow_does_it() -> None:
         assert np.rint(np.asarray(large, dtype=np.float64) * 255 / 16).astype(np.uint8).tobytes() in ours
 
 
-def test_logistic_regression_reads_the_digits() -> None:
+def test_the_nearest_neighbour_reads_the_digits() -> None:
     raw = build("digits")
     flat = {part: getattr(raw, part)[0].reshape(-1, 256) / 255 for part in PARTS}
-    model = LogisticRegression(max_iter=500).fit(flat["train"], raw.train[1])
+    model = KNeighborsClassifier(1).fit(flat["train"], raw.train[1])
     assert model.score(flat["test"], raw.test[1]) > 0.9
     assert model.score(flat["val"], raw.val[1]) > 0.9
 
@@ -121,20 +121,28 @@ def is_blend(image: Any, digit: Any) -> bool:
 @pytest.mark.parametrize("part", PARTS)
 def test_digits_m_are_the_same_digits_in_the_same_partition_on_photo_patches(part: str) -> None:
     (digits, labels), (blends, blend_labels) = getattr(build("digits"), part), getattr(build("digits_m"), part)
-    assert (labels == blend_labels).all()
-    assert blends.shape == (*digits.shape, 3)
-    assert is_blend(blends[0], digits[0])
+    views = build("digits_m").views if part == "test" else 1
+    assert (np.tile(labels, views) == blend_labels).all()
+    assert blends.shape == (views * len(digits), *digits.shape[1:], 3)
+    assert is_blend(blends[-len(digits)], digits[0])
     assert not is_blend(blends[0], digits[1])
+
+
+def test_test_digits_stand_on_other_patches_in_every_view() -> None:
+    blends = build("digits_m").test[0]
+    assert build("digits_m").views == 3 and build("digits").views == 1
+    first, second, third = (blends[k * 400 : (k + 1) * 400].reshape(400, -1) for k in range(3))
+    assert all((a != b).any(axis=1).all() for a, b in ((first, second), (first, third), (second, third)))
 
 
 def test_syn_is_balanced_coloured_and_never_repeats() -> None:
     raw = build("syn")
     images = np.concatenate([getattr(raw, part)[0] for part in PARTS])
-    assert images.shape == (1800, 32, 32, 3) and images.dtype == np.uint8
-    assert len(rows(images)) == 1800
-    for part, count in zip(PARTS, (120, 20, 40), strict=True):
+    assert images.shape == (2800, 32, 32, 3) and images.dtype == np.uint8
+    assert len(rows(images)) == 2800
+    for part, count in zip(PARTS, (120, 40, 120), strict=True):
         assert np.bincount(getattr(raw, part)[1]).tolist() == [count] * 10
-    spread = images.reshape(1800, -1, 3).mean(axis=2)
+    spread = images.reshape(2800, -1, 3).mean(axis=2)
     assert (spread.max(axis=1) - spread.min(axis=1) > 60).mean() > 0.99
 
 
@@ -288,7 +296,7 @@ def test_real_usps_is_read_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     real(monkeypatch, "USPS/usps.bz2", "USPS/usps.t.bz2")
     raw = build("usps")
     assert [getattr(raw, part)[0].shape for part in PARTS] == [(count, 16, 16) for count in (6562, 729, 2007)]
-    model = LogisticRegression(max_iter=200).fit(raw.train[0][:2000].reshape(-1, 256) / 255, raw.train[1][:2000])
+    model = KNeighborsClassifier(1).fit(raw.train[0][:2000].reshape(-1, 256) / 255, raw.train[1][:2000])
     assert model.score(raw.test[0].reshape(-1, 256) / 255, raw.test[1]) > 0.85
 
 

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ntbench.errors import UserError
@@ -14,9 +17,11 @@ from ntbench.learn.models import (
     check_device,
     features,
     head,
+    load_public,
     pack,
     read_weights,
     reset_head,
+    start,
     unpack,
     write_weights,
 )
@@ -137,14 +142,106 @@ def test_weights_of_another_architecture_are_refused(damage: object, message: st
     [
         (Arch(name="cnn_bm"), "unknown architecture 'cnn_bm'; did you mean 'cnn_bn'"),
         (Arch(name="resnet18x"), "unknown architecture 'resnet18x'; did you mean 'resnet18"),
-        (Arch(name="test_vit", params={"dept": 3}), "'test_vit' refuses .*'dept'"),
-        (Arch(name="cnn_bn", params={"pretrained": True}), "no published weights"),
-        (Arch(name="cnn_bn", params={"widht": 3}), "'cnn_bn' refuses .*'widht'"),
+        (Arch(name="test_vit", params={"dept": 3}), "'test_vit' cannot be built with params=.*'dept'"),
+        (Arch(name="cnn_bn", params={"widht": 3}), "'cnn_bn' cannot be built with params=.*'widht'"),
     ],
 )
 def test_architectures_that_cannot_be_built_are_told(arch: Arch, message: str) -> None:
     with pytest.raises(UserError, match=message):
         build(arch, 10, seed=0)
+
+
+RESNET = Arch(name="test_resnet")
+
+
+@pytest.fixture
+def published(tmp_path: Path) -> dict[str, Path]:
+    """Files of weights that somebody published: of our own small network and of one of timm's, for ten classes."""
+    files = {arch.name: tmp_path / f"{arch.name}.safetensors" for arch in (SMALL, RESNET)}
+    for arch in (SMALL, RESNET):
+        save_file(pack(build(arch, 10, seed=77)), files[arch.name])
+    return files
+
+
+def weights_of(arch: Arch) -> dict[str, Tensor]:
+    return pack(build(arch, 10, seed=77))
+
+
+@pytest.mark.parametrize("key", ["checkpoint_path", "pretrained", "both"])
+def test_scratch_is_random_whatever_the_parameters_of_an_architecture_hold(
+    published: dict[str, Path], key: str
+) -> None:
+    """Somebody plants published weights in `arch.params`: they reach whom the defender trains, never `build`."""
+    file = str(published[RESNET.name])
+    params: dict[str, dict[str, Any]] = {
+        "checkpoint_path": {"checkpoint_path": file},
+        "pretrained": {"pretrained": True, "pretrained_cfg_overlay": {"file": file, "num_classes": 10}},
+        "both": {"pretrained": False, "checkpoint_path": file},
+    }
+    planted = Arch(name=RESNET.name, params=params[key])
+    assert same(pack(build(planted, 10, seed=3)), pack(build(RESNET, 10, seed=3)))
+    begun = pack(start(planted, 10, seed=3))
+    assert same(begun, weights_of(RESNET))
+
+
+def test_a_start_without_published_weights_is_a_random_one() -> None:
+    for arch in (SMALL, RESNET):
+        assert same(pack(start(arch, 10, seed=3)), pack(build(arch, 10, seed=3)))
+
+
+@pytest.mark.parametrize("arch", [SMALL, RESNET], ids=lambda arch: arch.name)
+def test_a_file_of_weights_is_where_a_defender_begins(published: dict[str, Path], arch: Arch) -> None:
+    begun = start(arch, 10, seed=3, weights=str(published[arch.name]))
+    assert same(pack(begun), weights_of(arch))
+
+
+@pytest.mark.parametrize("arch", [SMALL, RESNET], ids=lambda arch: arch.name)
+def test_of_weights_for_other_classes_the_head_is_left_out(published: dict[str, Path], arch: Arch) -> None:
+    found = pack(start(arch, 7, seed=3, weights=str(published[arch.name])))
+    fresh, theirs = pack(build(arch, 7, seed=3)), weights_of(arch)
+    of_head = {name for name in found if found[name].shape != theirs[name].shape}
+    assert len(of_head) == 2
+    assert all(torch.equal(found[name], (fresh if name in of_head else theirs)[name]) for name in found)
+
+
+def test_a_file_without_a_head_fits(tmp_path: Path) -> None:
+    body = {name: tensor for name, tensor in weights_of(SMALL).items() if not name.startswith("head.")}
+    save_file(body, tmp_path / "body.safetensors")
+    found = pack(load_public(build(SMALL, 10, seed=3), tmp_path / "body.safetensors"))
+    fresh = pack(build(SMALL, 10, seed=3))
+    assert all(torch.equal(found[name], body.get(name, fresh[name])) for name in fresh)
+
+
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [
+        (lambda w: w.pop("blocks.0.0.weight"), "blocks.0.0.weight of 1"),
+        (lambda w: w.update({"blocks.1.0.weight": torch.zeros(3)}), "blocks.1.0.weight of 1"),
+        (lambda w: w.update({"blocks.9.weight": torch.zeros(3)}), "blocks.9.weight of 1"),
+    ],
+    ids=["missing", "of another shape", "unheard of"],
+)
+def test_weights_that_do_not_fit_are_told_by_name(
+    tmp_path: Path, damage: Callable[[dict[str, Tensor]], object], named: str
+) -> None:
+    weights = weights_of(SMALL)
+    damage(weights)
+    save_file(weights, tmp_path / "w.safetensors")
+    with pytest.raises(UserError) as caught:
+        start(SMALL, 10, seed=0, weights=str(tmp_path / "w.safetensors"))
+    assert "w.safetensors' do not fit SmallCNN" in str(caught.value) and str(caught.value).endswith(named)
+
+
+def test_weights_that_cannot_be_read_are_told_with_the_remedy(tmp_path: Path) -> None:
+    (tmp_path / "garbage.safetensors").write_bytes(b"\xff" * 1000)
+    for name in ("garbage.safetensors", "absent.safetensors"):
+        with pytest.raises(UserError, match=rf"{name}' cannot be read .*; give a safetensors file"):
+            load_public(build(SMALL, 10, seed=0), tmp_path / name)
+
+
+def test_the_small_networks_have_no_published_weights() -> None:
+    with pytest.raises(UserError, match="no published weights"):
+        start(SMALL, 10, seed=0, weights="timm")
 
 
 def test_devices_that_are_not_there_are_told() -> None:

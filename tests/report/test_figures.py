@@ -1,122 +1,151 @@
-from itertools import combinations
-from pathlib import Path
+import io
+from collections.abc import Callable
+from itertools import combinations, pairwise
 from typing import Any
 
+import boards
 import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
-from fabricated import CURVE_COLUMNS, PATH_COLUMNS
+from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
-from ntbench.report.figures import heatmap_figure, intactness_figure, save, task_figures
+from ntbench.report.forest import ranking_figure
+from ntbench.report.heat import attacks_figure, factors_figure, map_figure
+from ntbench.report.panels import compute_figure, learning_curves_figure
+from ntbench.report.pictures import mapped
+from ntbench.report.sentences import ranking
+from ntbench.report.style import NARROW, WIDE, rendered, styled
+from ntbench.report.views import levels
+
+TASK = boards.tasks(1)[0]
+HOSTILE = ("$\\frac{$", "$x^", "\\", "{}", "<&>", "caf\u00e9 \u6f22\n\x00")
+Draw = Callable[[pd.DataFrame, float], Figure | None]
 
 
-def board(count: int, slc: float | None = None) -> pd.DataFrame:
-    rows = [
-        {
-            "defense": f"defense_{i}",
-            "mask": "keep" if i % 3 == 2 else "dense",
-            "control": False,
-            "slc": i / 10 - 0.5 if slc is None else slc,
-            "drop": 0.004 * i,
-            "paper_attack": "weak",
-            "paper_mask": "dense",
-            "overhead_steps_90": 2.0,
-            "overhead_steps_90_censored": 0.0,
-        }
-        for i in range(count)
-    ]
-    frame = pd.DataFrame(rows)
-    for name in ("slc", "drop"):
-        frame[f"{name}_low"], frame[f"{name}_high"] = frame[name] - 0.01, frame[name] + 0.01
-    return frame
+def part(table: pd.DataFrame) -> pd.DataFrame:
+    return table[table["task"] == TASK.name]
 
 
-def heat(names: pd.DataFrame) -> pd.DataFrame:
-    rows = [(r.defense, r.mask, a, x) for r in names.itertuples() for a, x in (("weak", -1.5), ("strong", -0.001))]
-    return pd.DataFrame(rows, columns=["defense", "mask", "attack", "slc"])
+def factor_map(board: pd.DataFrame, _: float) -> Figure | None:
+    return factors_figure(ranking(board, TASK), levels(boards.factors(board), board, TASK))
 
 
-@pytest.mark.parametrize("count", [14, 40])
-def test_names_do_not_overlap_even_where_all_rows_have_the_same_number(count: int) -> None:
-    figure = intactness_figure(board(count, -0.4))
-    assert figure is not None
+DRAWN: dict[str, Draw] = {
+    "ranking": lambda board, width: ranking_figure(ranking(board, TASK), width),
+    "curves": lambda board, width: learning_curves_figure(ranking(board, TASK), part(boards.curves(board)), width),
+    "compute": lambda board, width: compute_figure(ranking(board, TASK), part(boards.budgets(board)), width),
+    "factors": factor_map,
+    "slc": lambda board, width: map_figure(boards.maps(board), mapped(board), "slc", width),
+    "leak": lambda board, width: map_figure(boards.maps(board), mapped(board), "leak", width),
+}
+
+
+def texts(figure: Figure) -> list[Any]:
+    """Return the texts that are drawn; ticks beyond the limits of their axes are not."""
     figure.draw_without_rendering()
-    boxes = [Text.get_window_extent(text) for text in figure.axes[0].texts]
-    assert len(boxes) == count
-    for one, other in combinations(boxes, 2):
-        assert not one.overlaps(other)
-    assert max(box.x1 for box in boxes) <= figure.bbox.x1
-    assert max(box.y1 for box in boxes) <= figure.bbox.y1
+    ticks = [
+        (axis, tick) for axes in figure.axes for axis in (axes.xaxis, axes.yaxis) for tick in axis.get_major_ticks()
+    ]
+    hidden = {tick.label2 for _, tick in ticks}
+    hidden |= {tick.label1 for axis, tick in ticks if not within(tick.get_loc(), axis.get_view_interval())}
+    found = [text for text in figure.findobj(Text) if text.get_text().strip() and text.get_visible()]
+    return [text for text in found if text not in hidden]
 
 
-def test_intactness_leaves_out_scratch_and_rows_without_numbers() -> None:
-    frame = board(3)
-    frame.loc[0, "defense"] = "scratch"
-    frame.loc[1, "slc"] = np.nan
-    figure = intactness_figure(frame)
-    assert figure is not None
-    assert [text.get_text() for text in figure.axes[0].texts] == ["defense_2 (mask kept)"]
-    assert intactness_figure(frame.iloc[:2]) is None
+def within(place: float, ends: Any) -> bool:
+    return bool(min(ends) <= place <= max(ends))
 
 
-def test_a_kept_mask_is_hollow() -> None:
-    figure = intactness_figure(board(3))
-    assert figure is not None
-    dots = [line for line in figure.axes[0].get_lines() if line.get_marker() == "o"]
-    assert [dot.get_markerfacecolor() == "white" for dot in dots] == [False, False, True]
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+@pytest.mark.parametrize("name", ["ranking", "curves", "compute", "factors", "leak"])
+def test_twenty_defenses_are_legible(name: str, width: float) -> None:
+    with styled():
+        figure = DRAWN[name](boards.board(), width)
+        assert figure is not None
+        figure.set_dpi(100)
+        boxes = [(text.get_window_extent(), text.get_text()) for text in texts(figure) if not text.get_rotation()]
+    assert len({said for _, said in boxes}) > 20
+    for (one, said), (other, also) in combinations(boxes, 2):
+        assert not one.padded(-1).overlaps(other.padded(-1)), (said, also)
+    assert max(box.x1 for box, _ in boxes) <= figure.bbox.x1 + 1
+    assert min(box.x0 for box, _ in boxes) >= -1
 
 
-def test_the_heat_map_is_centred_at_zero_and_frames_the_papers_attack() -> None:
-    names = board(3)
-    figure = heatmap_figure(names, heat(names))
+def test_sixty_attacks_are_legible() -> None:
+    board = boards.board(count=1)
+    with styled():
+        table = part(boards.attacks(board))
+        figure = attacks_figure(ranking(board, TASK), table[table["mask"] == "dense"])
+        assert figure is not None
+        labels = figure.axes[0].get_yticklabels()
+        figure.draw_without_rendering()
+        boxes = sorted((label.get_window_extent() for label in labels), key=lambda box: float(box.y0))
+    assert len(boxes) == len(boards.ATTACKS)
+    assert all(low.y1 <= high.y0 + 2 for low, high in pairwise(boxes))
+
+
+@pytest.mark.parametrize("name", list(DRAWN))
+def test_names_are_no_formulas_and_the_style_does_not_leak(name: str) -> None:
+    before = dict(matplotlib.rcParams)
+    with styled():
+        figure = DRAWN[name](boards.board(HOSTILE), WIDE)
+        assert figure is not None
+        files = rendered(figure)
+    assert files["pdf"].startswith(b"%PDF")
+    assert b"<svg" in files["svg"]
+    with Image.open(io.BytesIO(files["png"])) as image:
+        assert image.width == 1400
+    assert dict(matplotlib.rcParams) == before
+
+
+@pytest.mark.parametrize("name", ["ranking", "curves", "compute"])
+def test_figures_of_an_empty_run_are_left_out(name: str) -> None:
+    board = boards.board(("a",), 1)
+    assert DRAWN[name](board[board["defense"] == "scratch"], WIDE) is None
+
+
+def test_the_ranking_has_a_line_a_row_between_its_two_ends() -> None:
+    board = boards.board(("a", "b", "c"), 1)
+    with styled():
+        figure = ranking_figure(ranking(board, TASK))
     assert figure is not None
     axes = figure.axes[0]
-    low, high = axes.collections[0].get_clim()
-    assert low == -high == -1.5
-    texts = [text.get_text() for text in axes.texts]
-    assert texts == ["-1.50"] * 3 + ["0.00"] * 3 + ["-0.50", "-0.40", "-0.30"]
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["weak", "strong", "worst case"]
-    # The third row keeps the mask, which its paper's attack does not.
-    frames: list[Any] = list(axes.patches)
-    assert [frame.get_xy() for frame in frames] == [(0, 0), (1, 0)]
+
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    expected = [row for row in ranking(board, TASK) if row["defense"] != "scratch"]
+    assert [name.partition(" (")[0] for name in names] == [row["defense"] for row in expected]
+    assert {"scratch", "none"} <= {text.get_text() for text in axes.texts}
 
 
-def test_a_missing_attack_is_blank_and_a_map_without_numbers_is_left_out() -> None:
-    names = board(2)
-    frame = heat(names)
-    frame.loc[0, "slc"] = np.nan
-    figure = heatmap_figure(names, frame)
+def test_what_lies_beyond_the_ranking_is_an_arrow() -> None:
+    board = boards.board(("a",), 1)
+    board.loc[board["defense"] == "a", ["leak_low", "leak_high"]] = [-np.inf, 9.0]
+    with styled():
+        figure = ranking_figure(ranking(board, TASK))
     assert figure is not None
-    assert len(figure.axes[0].texts) == 5
-    assert not any("nan" in text.get_text() for text in figure.axes[0].texts)
-    assert heatmap_figure(names.assign(slc=np.nan), frame.assign(slc=np.nan)) is None
+    assert {"<", ">"} <= {line.get_marker() for line in figure.axes[0].get_lines()}
 
 
-def test_figures_of_an_empty_run_are_left_out() -> None:
-    names = board(2).assign(slc=np.nan)
-    curves = pd.DataFrame(columns=CURVE_COLUMNS)
-    paths = pd.DataFrame(columns=PATH_COLUMNS)
-    assert task_figures(names, curves, paths, heat(names).assign(slc=np.nan), "val") == {}
+def test_learning_curves_show_the_seed_means_and_leave_baselines_out() -> None:
+    board = boards.board(("a", "b"), 1)
+    curves = part(boards.curves(board))
+    with styled():
+        figure = learning_curves_figure(ranking(board, TASK), curves)
+    assert figure is not None
+    assert len(figure.axes) == 4
+    drawn = figure.axes[0].get_lines()[2].get_ydata()
+    first = ranking(board, TASK)[0]
+    mean = curves[curves["defense"] == first["defense"]].groupby("samples")["worst"].mean()
+    np.testing.assert_allclose(np.asarray(drawn, float), mean.to_numpy())
 
 
-def test_names_are_no_formulas_and_the_style_does_not_leak(tmp_path: Path) -> None:
-    names = board(2).replace({"defense_0": "$x^", "defense_1": r"\frac_$"})
-    frame = heat(names).replace({"weak": "$y_"})
-    curves = pd.DataFrame(
-        [(d, "dense", n, 0, 0.3, 0.2, 0.5) for d in names["defense"] for n in (10, 100)],
-        columns=CURVE_COLUMNS,
-    )
-    paths = pd.DataFrame(columns=PATH_COLUMNS)
-    before = dict(matplotlib.rcParams)
-    figures = task_figures(names, curves, paths, frame, "val")
-    assert set(figures) == {"learning_curves", "attack_heatmap", "intactness"}
-    for name, figure in figures.items():
-        png = save(figure, tmp_path / f"{name}-a-b.c")
-        assert (tmp_path / f"{name}-a-b.c.png").read_bytes() == png
-        assert (tmp_path / f"{name}-a-b.c.pdf").read_bytes().startswith(b"%PDF")
-        with Image.open(tmp_path / f"{name}-a-b.c.png") as image:
-            assert image.width == 1400
-    assert dict(matplotlib.rcParams) == before
+def test_maps_have_the_mean_in_the_title_of_each_panel() -> None:
+    board = boards.board(("a",))
+    with styled():
+        figure = map_figure(boards.maps(board), mapped(board), "leak")
+    assert figure is not None
+    mean = board[(board["defense"] == "a") & (board["track"] == "target")]["leak"].mean()
+    assert figure.axes[0].get_title(loc="left") in (f"a: +{mean:.2f}", f"a: {mean:.2f}", f"a: {mean:+.2f}")

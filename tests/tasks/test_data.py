@@ -11,12 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import load, load_file
 
 import ntbench.tasks.data
 from ntbench.domains import Family, Raw, find
-from ntbench.tasks.data import Split, describe_domains, load_domain, nested_subset
+from ntbench.tasks.data import Split, describe_domains, divided, joined, load_domain, nested_subset
 
 EMBEDDED = ["digits", "digits_m", "syn"]
 HEAVY = ["sklearn", "matplotlib", "PIL", "torchvision"]
@@ -232,17 +234,43 @@ def test_moving_a_split_keeps_its_layout() -> None:
     assert moved.x.is_contiguous(memory_format=torch.channels_last)
 
 
-RATIOS = [0.001, 0.01, 0.02, 0.05, 0.1, 0.3, 1.0]
+COUNTS = [1, 10, 20, 50, 100, 300, 1000]
+
+
+@given(
+    labels=st.lists(st.integers(0, 5), min_size=2, max_size=80),
+    seed=st.integers(0, 2**31),
+    share=st.floats(0.01, 0.99),
+)
+def test_a_split_is_divided_without_rest_and_smaller_parts_lie_in_larger_ones(
+    labels: list[int], seed: int, share: float
+) -> None:
+    count = len(labels)
+    split = Split(numbered(count).x, torch.tensor(labels))
+    small = max(1, int(share * count))
+    first, rest = divided(split, small, generator(seed))
+    assert sorted(numbers(first.x) + numbers(rest.x)) == list(range(count)) and len(first) == small
+    for part in (first, rest):
+        assert part.y.tolist() == [labels[number] for number in numbers(part.x)]
+        assert numbers(part.x) == sorted(numbers(part.x)), "the order of samples gives no labels away"
+    larger = divided(split, min(count, small + 1), generator(seed))[0]
+    assert set(numbers(first.x)) <= set(numbers(larger.x))
+    assert numbers(nested_subset(split, small, generator(seed)).x) == numbers(first.x)
+
+
+def test_a_split_may_be_divided_into_nothing_and_all() -> None:
+    none, all_of_it = divided(numbered(5), 0, generator())
+    assert len(none) == 0 and numbers(all_of_it.x) == list(range(5))
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_nested_subsets_lie_inside_each_other(seed: int) -> None:
     split = numbered(1000, classes=7)
     inner: set[int] = set()
-    for ratio in RATIOS:
-        part = nested_subset(split, ratio, generator(seed))
+    for count in COUNTS:
+        part = nested_subset(split, count, generator(seed))
         outer = set(numbers(part.x))
-        assert len(part) == len(outer) == max(1, round(ratio * 1000))
+        assert len(part) == len(outer) == count
         assert inner <= outer
         inner = outer
     assert inner == set(range(1000))
@@ -252,32 +280,55 @@ def test_nested_subsets_lie_inside_each_other(seed: int) -> None:
 def test_nested_subsets_keep_the_class_proportions(seed: int) -> None:
     labels = torch.from_numpy(np.random.RandomState(0).choice(4, size=2000, p=[0.5, 0.3, 0.15, 0.05]))
     split = Split(torch.zeros(2000, 3, 2, 2), labels)
-    for ratio in (0.01, 0.05, 0.1, 0.3):
-        drawn = nested_subset(split, ratio, generator(seed)).y.bincount(minlength=4)
-        assert (drawn - labels.bincount() * ratio).abs().max() <= 2
+    for count in (20, 100, 200, 600):
+        drawn = nested_subset(split, count, generator(seed)).y.bincount(minlength=4)
+        assert (drawn - labels.bincount() * count / 2000).abs().max() <= 2
 
 
 def test_one_percent_of_the_digits_shows_every_class() -> None:
+    split = load_domain("digits", 16).train
     for seed in range(10):
-        assert set(nested_subset(load_domain("digits", 16).train, 0.01, generator(seed)).y.tolist()) == set(range(10))
+        assert set(nested_subset(split, len(split) // 100, generator(seed)).y.tolist()) == set(range(10))
 
 
 def test_a_nested_subset_depends_on_its_generator_alone_and_differs_with_it() -> None:
     split = numbered(200)
     torch.manual_seed(0)
-    first = numbers(nested_subset(split, 0.1, generator(5)).x)
+    first = numbers(nested_subset(split, 20, generator(5)).x)
     torch.manual_seed(1)
-    assert numbers(nested_subset(split, 0.1, generator(5)).x) == first
-    assert numbers(nested_subset(split, 0.1, generator(6)).x) != first
+    assert numbers(nested_subset(split, 20, generator(5)).x) == first
+    assert numbers(nested_subset(split, 20, generator(6)).x) != first
 
 
 def test_the_place_of_a_sample_does_not_tell_its_label() -> None:
-    for split in (load_domain("digits", 16).train, nested_subset(load_domain("digits", 16).train, 0.3, generator())):
-        neighbours = (split.y[10:] == split.y[:-10]).float().mean()
+    split = load_domain("digits", 16).train
+    for part in (split, nested_subset(split, len(split) // 3, generator())):
+        neighbours = (part.y[10:] == part.y[:-10]).float().mean()
         assert 0.03 < neighbours < 0.2
 
 
-@pytest.mark.parametrize("ratio", [0.0, -0.1, 1.5, float("nan")])
-def test_a_ratio_outside_its_range_is_refused(ratio: float) -> None:
-    with pytest.raises(ValueError, match=f"ratio={ratio}"):
-        nested_subset(numbered(10), ratio, generator())
+@pytest.mark.parametrize("count", [0, -1, 11])
+def test_a_count_that_a_split_does_not_have_is_refused(count: int) -> None:
+    with pytest.raises(ValueError, match=f"{count} samples are asked for, of 10; give a count in between"):
+        nested_subset(numbered(10), count, generator())
+
+
+def test_joined_splits_stand_one_after_the_other() -> None:
+    both = joined([numbered(3), numbered(2)])
+    assert numbers(both.x) == [0, 1, 2, 0, 1] and both.y.tolist() == [0, 1, 2, 0, 1]
+    assert both.x.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_batches_of_features_are_batches_too() -> None:
+    split = Split(torch.arange(12.0).view(4, 3), torch.arange(4))
+    x, y = next(split.batches(4, generator()))
+    assert torch.equal(x, split.x[y])
+
+
+def test_a_domain_is_cut_with_its_class_proportions() -> None:
+    small, whole = load_domain("digits_m", 8, None, 200, 50), load_domain("digits_m", 8)
+    assert [len(split) for split in (small.train, small.val, small.test)] == [200, 50, 50]
+    assert small.train.y.bincount().min() >= 18 and small.originals == 50
+    assert small.digests == whole.digests, "the whole domain is hashed, whatever is used of it"
+    rows = {x.numpy().tobytes() for x in whole.test.x}
+    assert {x.numpy().tobytes() for x in small.test.x} <= rows

@@ -1,0 +1,198 @@
+"""Foreign code at arm's length: a process of its own holds what it is granted, and a watchdog outside ends it."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from ntbench.engine.frames import BrokenLineError, Message, receive, send, tensors_of
+from ntbench.engine.nursery import end, nursery
+from ntbench.engine.subject import Grant, Snapshot, Weights
+from ntbench.errors import UnusableError, UserError
+from ntbench.learn.meter import Cost
+from ntbench.learn.models import Head, unpack
+from ntbench.registry import registry
+from ntbench.types import MethodSpec
+
+TALK_SECONDS = 60.0
+"""What importing a file and answering a question may take."""
+SLACK = 2**20
+FAILURES: dict[str, type[Exception]] = {
+    "refused": UserError,
+    "unusable": UnusableError,
+    "diverged": FloatingPointError,
+}
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What a child may take."""
+
+    seconds: float = TALK_SECONDS
+    memory_mb: int = 8192
+
+
+class Line:
+    """One child, its line, and how long it may live."""
+
+    def __init__(self, bounds: Bounds) -> None:
+        """Fork a child."""
+        self.bounds = bounds
+        self._deadline = time.monotonic() + bounds.seconds
+        self.child, self.line = nursery(os.getpid()).fork(bounds.memory_mb)
+
+    def ask(self, request: dict[str, Any], tensors: dict[str, Tensor] | None = None) -> None:
+        """Send the request."""
+        send(self.line, {"plugins": registry.plugins, "path": _path()} | request, tensors)
+
+    def answer(self, most: int = 0) -> Message:
+        """Return the next answer; raises what the child says went wrong, and what the watchdog found."""
+        try:
+            facts, tensors = receive(self.line, most + SLACK, self._watch)
+        except BrokenLineError as broken:
+            raise RuntimeError(f"the process of the method ended: {broken}") from None
+        status, reason = str(facts.get("status")), str(facts.get("error", ""))
+        if status not in ("ok", "snapshot"):
+            raise FAILURES.get(status, RuntimeError)(reason or f"the method answers {status!r}")
+        return facts, tensors
+
+    def cpu_seconds(self) -> float:
+        """Return the processor time that the child has used, as the kernel counts it."""
+        with suppress(OSError, IndexError, ValueError):
+            fields = Path(f"/proc/{self.child}/stat").read_text().rpartition(")")[2].split()
+            return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return 0.0
+
+    def _watch(self) -> None:
+        if time.monotonic() > self._deadline:
+            raise TimeoutError(f"took longer than {self.bounds.seconds:g} seconds")
+        if _resident_mb(self.child) > self.bounds.memory_mb + _shared_mb():
+            raise MemoryError(f"out of memory: more than {self.bounds.memory_mb} MB")
+
+
+@contextmanager
+def child(bounds: Bounds) -> Iterator[Line]:
+    """Give a child for the length of a block; it and what it started are killed afterwards."""
+    line = Line(bounds)
+    try:
+        yield line
+    finally:
+        end(line.child)
+        line.line.close()
+
+
+def protect(spec: MethodSpec, grant: Grant, bounds: Bounds) -> tuple[Weights, Cost]:
+    """Return what a foreign defense releases, and what it says that it cost."""
+    with child(bounds) as line:
+        line.ask({"ask": "protect", **_method(spec), "grant": _facts(grant)}, _tensors(grant))
+        facts, weights = line.answer(most=_size(grant))
+        return weights, _cost(facts)
+
+
+def attack(spec: MethodSpec, grant: Grant, bounds: Bounds, on_features: bool) -> Iterator[Snapshot]:
+    """Yield what a foreign attack has at every budget, loaded into a fresh model of the declared architecture.
+
+    Raises ValueError where weights do not fit it, and RuntimeError for budgets that are not asked for.
+    """
+    ends = iter(grant.ends)
+    with child(bounds) as line:
+        line.ask({"ask": "attack", **_method(spec), "grant": _facts(grant)}, _tensors(grant))
+        while True:
+            facts, weights = line.answer(most=_size(grant))
+            if facts["status"] == "ok":
+                return
+            step = facts.get("step")
+            if step not in set(ends):
+                raise RuntimeError(f"the method tells of a budget of {step!r} steps, which is not among its budgets")
+            ends = iter([other for other in grant.ends if other > step])
+            choice = str(facts.get("choice", ""))[:200]
+            model = _loaded(weights, grant, on_features)
+            yield Snapshot(step, _cost(facts), _whole(facts.get("paid")), model, choice)
+
+
+def refuses(spec: MethodSpec, grant: dict[str, Any], bounds: Bounds = Bounds()) -> str:
+    """Return why a foreign attack does not take on a defense, or an empty string."""
+    with child(bounds) as line:
+        line.ask({"ask": "refuses", **_method(spec), **grant})
+        return str(line.answer()[0].get("reason", ""))
+
+
+def describe(file: str) -> list[dict[str, Any]]:
+    """Return what the methods of a plug-in file say of themselves; an empty name stands for all installed ones."""
+    with child(Bounds()) as line:
+        line.ask({"ask": "describe", "file": file})
+        return list(line.answer()[0]["methods"])
+
+
+def spec(kind: str, name: str, params: dict[str, Any], label: str) -> tuple[MethodSpec, dict[str, Any]]:
+    """Return the recipe of a foreign method and what holds for it; raises UserError on parameters that it refuses."""
+    with child(Bounds()) as line:
+        line.ask({"ask": "spec", "kind": kind, "name": name, "params": params, "label": label})
+        facts, _ = line.answer()
+        return MethodSpec.model_validate(facts["spec"]), dict(facts["traits"])
+
+
+def _method(spec: MethodSpec) -> dict[str, Any]:
+    return {"kind": spec.kind, "name": spec.name, "params": spec.params}
+
+
+def _facts(grant: Grant) -> dict[str, Any]:
+    plain = {
+        name: getattr(grant, name) for name in ("classes", "target_classes", "seed", "fresh_seed", "key", "precision")
+    }
+    return plain | {"arch": grant.arch.model_dump(), "ends": grant.ends, "device": str(grant.device)}
+
+
+def _tensors(grant: Grant) -> dict[str, Tensor]:
+    splits = {name: getattr(grant, name) for name in ("source", "target", "source_val", "target_val")}
+    return tensors_of(splits) | {f"weights.{name}": tensor for name, tensor in grant.weights.items()}
+
+
+def _size(grant: Grant) -> int:
+    # A head for other classes than the source's may be larger than the one that was sent.
+    return 2 * sum(t.numel() * t.element_size() for t in grant.weights.values()) + 8 * SLACK
+
+
+def _loaded(weights: Weights, grant: Grant, on_features: bool) -> nn.Module:
+    if not on_features:
+        return unpack({n: t.to(grant.device) for n, t in weights.items()}, grant.fresh(grant.target_classes))
+    inputs = grant.weights["weight"].shape[1]
+    return unpack(weights, Head(nn.Linear(inputs, grant.target_classes))).to(grant.device)
+
+
+def _cost(facts: dict[str, Any]) -> Cost:
+    said = facts.get("cost")
+    if not isinstance(said, dict) or said.keys() != asdict(Cost()).keys():
+        raise RuntimeError("the method does not tell what it cost")
+    seconds = float(said["seconds"])
+    return Cost(_whole(said["steps"]), _whole(said["samples"]), _whole(said["flops"]), max(0.0, seconds))
+
+
+def _whole(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**63:
+        raise RuntimeError(f"the method tells a cost of {value!r}, which is no count")
+    return value
+
+
+def _path() -> list[str]:
+    return [folder for folder in sys.path if folder]
+
+
+def _resident_mb(process: int) -> float:
+    with suppress(OSError, IndexError, ValueError):
+        return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+    return 0.0
+
+
+def _shared_mb() -> float:
+    """Return what the imports alone take, which a child shares with its nursery."""
+    return _resident_mb(nursery(os.getpid()).process.pid)

@@ -1,0 +1,31 @@
+"""What a method says of itself, as plain values that may cross a line."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from ntbench.method import Access, Attack, Defense, Method
+from ntbench.sources import source_file
+
+DEFENSE = ("needs_source", "needs_target", "needs_target_labels", "masked")
+
+
+def described(cls: type[Method]) -> dict[str, Any]:
+    """Return what a class says of itself."""
+    facts = {"kind": cls.kind, "name": cls.name, "version": cls.version, "paper": cls.paper}
+    text = inspect.getdoc(inspect.getmodule(cls)) or inspect.getdoc(cls) or ""
+    facts |= {"text": text[:2000], "file": source_file(cls), "module": cls.__module__, "fields": list(cls.model_fields)}
+    if issubclass(cls, Defense):
+        return facts | {name: bool(getattr(cls, name)) for name in DEFENSE}
+    access = cls.access if issubclass(cls, Attack) else Access()
+    return facts | {"access": {"source": access.source, "target": access.target, "weights": access.weights}}
+
+
+def traits(method: Method) -> dict[str, Any]:
+    """Return what holds for a method with its hyper-parameters."""
+    if not isinstance(method, Attack):
+        return {}
+    plain = {"batch_size": getattr(method, "batch_size", 32), "schedule": getattr(method, "schedule", "cooldown")}
+    names = ("respects_mask", "on_features", "is_one_fit", "at_horizon_alone")
+    return plain | {name: bool(getattr(method, name)) for name in names}

@@ -1,0 +1,94 @@
+"""What stands in this process for a method of foreign code: what it declares, and questions that go to a child."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any, ClassVar
+
+from torch import nn
+
+from ntbench.engine import apart
+from ntbench.engine.declared import DEFENSE
+from ntbench.method import Access, Attack, Defense
+from ntbench.registry import registry
+from ntbench.types import Kind, MethodSpec
+
+
+class Foreign:
+    """A method of foreign code with its hyper-parameters; what it declares it declares for its class."""
+
+    kind: ClassVar[Kind]
+    name: ClassVar[str]
+    origin_file: ClassVar[str]
+    model_fields: ClassVar[dict[str, None]]
+
+    def __init__(self, **params: Any) -> None:
+        """Take hyper-parameters, which the method checks as soon as its recipe is asked for."""
+        self._params = params
+
+    @cached_property
+    def _told(self) -> tuple[MethodSpec, dict[str, Any]]:
+        return apart.spec(self.kind, self.name, self._params, self.name)
+
+    def spec(self, label: str = "") -> MethodSpec:
+        """Return the recipe; raises UserError on parameters that the method refuses."""
+        return self._told[0].model_copy(update={"label": label or self.name})
+
+
+class ForeignDefense(Foreign):
+    """A foreign defense."""
+
+    needs_source: ClassVar[bool]
+    needs_target: ClassVar[bool]
+    needs_target_labels: ClassVar[bool]
+    masked: ClassVar[bool]
+    needs: Any = classmethod(Defense.needs.__func__)  # type: ignore[attr-defined]
+
+
+class ForeignAttack(Foreign):
+    """A foreign attack."""
+
+    access: ClassVar[Access]
+    needs: Any = classmethod(Attack.needs.__func__)  # type: ignore[attr-defined]
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what holds for the attack with its hyper-parameters."""
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return self._told[1][name]
+
+    def refuses(self, defense: Any, source_classes: int, target_classes: int) -> str:
+        """Return why the attack cannot face a defense on a task, or an empty string where it can."""
+        faced = {"defense": defense.name, "masked": defense.masked, "classes": [source_classes, target_classes]}
+        return apart.refuses(self.spec(), faced)
+
+    def unfit(self, model: nn.Module) -> str:
+        """Return why the attack cannot work on an architecture, which `refuses` has no model to tell of."""
+        return ""
+
+
+class Door:
+    """The registry's way to foreign code."""
+
+    def describe(self, file: str) -> list[dict[str, Any]]:
+        """Return what the methods of a file, or of installed packages, say of themselves."""
+        return apart.describe(file)
+
+    def stand_in(self, described: dict[str, Any]) -> type[Any]:
+        """Return a class that stands for a described method."""
+        facts: dict[str, Any] = {name: described[name] for name in ("kind", "name", "version", "paper")}
+        facts |= {"origin_file": described["file"], "__doc__": described["text"], "__module__": described["module"]}
+        facts["model_fields"] = dict.fromkeys(described["fields"])
+        if described["kind"] == "defense":
+            return type("ForeignDefense", (ForeignDefense,), facts | {name: described[name] for name in DEFENSE})
+        return type("ForeignAttack", (ForeignAttack,), facts | {"access": Access(**described["access"])})
+
+
+def open_door() -> None:
+    """Keep foreign code out of this process from here on."""
+    registry.door = registry.door or Door()
+
+
+def is_foreign(method: object) -> bool:
+    """Return whether a method runs in a process of its own."""
+    return isinstance(method, Foreign)

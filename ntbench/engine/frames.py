@@ -1,0 +1,87 @@
+"""Messages between processes that do not trust each other: JSON and plain tensors, of bounded size; no pickle."""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from ntbench.tasks.data import Split
+
+_HEADER = struct.Struct("!QQ")
+LONGEST_TEXT = 2**20
+_TICK = 0.2
+
+Message = tuple[dict[str, Any], dict[str, Tensor]]
+
+
+class BrokenLineError(RuntimeError):
+    """The other side ended, or sent what is no message."""
+
+
+def send(line: socket.socket, facts: dict[str, Any], tensors: dict[str, Tensor] | None = None) -> None:
+    """Send facts and tensors as one message."""
+    text = json.dumps(facts).encode("utf-8", "replace")
+    blob = save({name: tensor.detach().cpu().contiguous() for name, tensor in (tensors or {}).items()})
+    line.sendall(_HEADER.pack(len(text), len(blob)))
+    line.sendall(text)
+    line.sendall(blob)
+
+
+def receive(line: socket.socket, most: int, watch: Callable[[], None] = lambda: None) -> Message:
+    """Wait for one message of at most so many bytes of tensors; `watch` is called again and again, and may raise.
+
+    Raises BrokenLineError where the other side closed the line or sent anything else.
+    """
+    text_size, blob_size = _HEADER.unpack(_exactly(line, _HEADER.size, watch))
+    if text_size > LONGEST_TEXT or blob_size > most:
+        raise BrokenLineError(f"a message of {text_size} + {blob_size} bytes is longer than it can be")
+    text, blob = _exactly(line, text_size, watch), _exactly(line, blob_size, watch)
+    try:
+        facts, tensors = json.loads(text), load(blob)
+    except Exception as error:
+        raise BrokenLineError(f"a message that cannot be read: {type(error).__name__}") from None
+    if not isinstance(facts, dict):
+        raise BrokenLineError("a message without facts")
+    return facts, tensors
+
+
+def _exactly(line: socket.socket, size: int, watch: Callable[[], None]) -> bytes:
+    line.settimeout(_TICK)
+    parts, missing, looked = [], size, 0.0
+    while missing:
+        if time.monotonic() - looked > _TICK:
+            watch()
+            looked = time.monotonic()
+        try:
+            part = line.recv(min(missing, 2**20))
+        except TimeoutError:
+            continue
+        except OSError as error:
+            raise BrokenLineError(str(error)) from None
+        if not part:
+            raise BrokenLineError("the line was closed")
+        parts.append(part)
+        missing -= len(part)
+    return b"".join(parts)
+
+
+def tensors_of(splits: dict[str, Split | None]) -> dict[str, Tensor]:
+    """Return the images and labels of splits by name, those that are there."""
+    there = {name: split for name, split in splits.items() if split}
+    return {f"{name}.{column}": getattr(split, column) for name, split in there.items() for column in "xy"}
+
+
+def split_of(tensors: dict[str, Tensor], name: str, device: torch.device) -> Split | None:
+    """Return one split of `tensors_of`, its images as they lay in memory."""
+    if f"{name}.x" not in tensors:
+        return None
+    x, y = (tensors[f"{name}.{column}"].to(device) for column in "xy")
+    return Split(x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x, y)

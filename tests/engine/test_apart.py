@@ -1,0 +1,180 @@
+"""Foreign code runs in a process of its own: whatever it does there ends with that process."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from ntbench.engine.foreign import Door, Foreign
+from ntbench.engine.plan import plan
+from ntbench.engine.runner import Runner
+from ntbench.errors import UserError
+from ntbench.registry import Registry
+from ntbench.suite import DefenseEntry, Limits, Suite
+from ntbench.types import Result
+
+HEAD = '''"""A plug-in."""
+import ctypes, os, signal, subprocess, sys, time
+import torch
+from torch import nn
+from ntbench.method import Attack, Context, Defense, Field, register
+
+@register
+class Planted(Defense):
+    """Do what the body says."""
+
+    name = "planted"
+    scale: float = Field(default=1.0, gt=0)
+
+    def protect(self, model, ctx):
+        """Return a model."""
+        head = model.get_classifier()
+        with torch.no_grad():
+            head.weight.mul_(0.5 * self.scale)
+'''
+HONEST = "        return model\n"
+HOSTILE = {
+    "exits": ("os._exit(0)", "ended"),
+    "asks to exit": ("sys.exit(3)", "SystemExit"),
+    "interrupts": ("raise KeyboardInterrupt", "KeyboardInterrupt"),
+    "kills itself": ("os.kill(os.getpid(), signal.SIGKILL)", "ended"),
+    "crashes": ("ctypes.string_at(0)", "ended"),
+    "hangs": ("time.sleep(600)", "longer than"),
+    "hangs deaf to signals": (
+        "[signal.signal(s, signal.SIG_IGN) for s in (15, 14, 2)]; time.sleep(600)",
+        "longer than",
+    ),
+    "takes all memory": ("x = [bytearray(2**26) for _ in range(400)]", "emory"),
+    "hands over a string": ("return 'model'", "AttributeError"),
+    "hands over another network": ("return nn.Linear(2, 2)", "weights"),
+    "hands over holes": ("head.weight.data.fill_(float('nan')); return model", "not finite"),
+    "closes everything": ("os.closerange(0, 4096)", "ended"),
+    "speaks nonsense": ("[os.write(fd, b'x' * 64) for fd in range(3, 64) if _socket(fd)]; return model", ""),
+    "has an error of a lone surrogate": ("raise ValueError('\\udcff')", "ValueError"),
+    "has an error of thirty megabytes": ("raise ValueError('x' * 30_000_000)", "ValueError"),
+    "refuses as a user would": ("from ntbench.errors import UserError; raise UserError('no')", "no"),
+}
+MORE = """
+import stat
+
+def _socket(fd):
+    try:
+        return stat.S_ISSOCK(os.fstat(fd).st_mode)
+    except OSError:
+        return False
+"""
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def foreign(own_registry: Registry, monkeypatch: pytest.MonkeyPatch) -> Registry:
+    """The registry behind its door."""
+    monkeypatch.setattr(own_registry, "door", Door())
+    monkeypatch.setattr(own_registry, "_loaded", {})
+    return own_registry
+
+
+@pytest.fixture
+def run(foreign: Registry, tiny: Suite, tmp_path: Path, runner: Runner) -> Iterator[Run]:
+    """Run one cell of a planted defense."""
+
+    def result(body: str, seconds: float = 60, **params: float) -> Result:
+        file = tmp_path / "planted.py"
+        file.write_text(HEAD + f"        {body}\n" + HONEST + MORE)
+        foreign.load_plugin(str(file))
+        suite = tiny.model_copy(update={"defenses": (DefenseEntry(name="planted", params=params),)})
+        limits = Limits(protect_seconds=seconds, cell_seconds=60, memory_mb=1024)
+        return Runner(runner.store, runner.device, limits, runner.cache).run(plan(suite)[0])
+
+    yield result
+
+
+def test_an_honest_plug_in_gives_the_same_bits_as_in_this_process(
+    run: Run, own_registry: Registry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, runner: Runner, tiny: Suite
+) -> None:
+    apart = run("pass")
+    assert apart.status == "ok", apart.error
+    monkeypatch.setattr(own_registry, "door", None)
+    monkeypatch.setattr(own_registry, "_loaded", {})
+    own_registry._classes.pop(("defense", "planted"))
+    own_registry.load_plugin(str(tmp_path / "planted.py"))
+    suite = tiny.model_copy(update={"defenses": (DefenseEntry(name="planted"),)})
+    runner.store.forget_artifact(apart.cell.protect_key)
+    here = runner.run(plan(suite)[0])
+    assert here.cell == apart.cell
+    assert (here.trajectory.test, here.trajectory.correct) == (apart.trajectory.test, apart.trajectory.correct)
+    assert here.trajectory.flops == apart.trajectory.flops
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_what_it_does_ends_its_own_cell_alone(run: Run, name: str) -> None:
+    body, reason = HOSTILE[name]
+    start = time.monotonic()
+    found = run(body, seconds=5)
+    assert found.status != "ok"
+    assert reason in found.error
+    assert len(found.error) < 50_000
+    assert time.monotonic() - start < 60
+
+
+def test_nothing_of_it_lives_on(run: Run, tmp_path: Path) -> None:
+    marker, code = tmp_path / "alive", tmp_path / "stray.py"
+    code.write_text(f"import os, time; open({str(marker)!r}, 'w').write(str(os.getpid())); time.sleep(600)")
+    body = f"subprocess.Popen([sys.executable, {str(code)!r}], start_new_session=True); time.sleep(4)"
+    assert run(body).status == "ok"
+    # What left its process group is swept as soon as the next child is asked for.
+    run("pass")
+    if marker.exists():
+        for _ in range(50):
+            if not Path(f"/proc/{marker.read_text()}").exists():
+                break
+            time.sleep(0.1)
+        assert not Path(f"/proc/{marker.read_text()}").exists()
+
+
+def test_what_it_changes_globally_stays_with_it(run: Run) -> None:
+    found = run("torch.set_default_dtype(torch.float64); torch.set_grad_enabled(False); torch.set_num_threads(3)")
+    assert found.status == "ok", found.error
+    assert torch.get_default_dtype() is torch.float32
+    assert torch.is_grad_enabled()
+
+
+def test_neither_test_data_nor_a_scorer_are_in_its_memory(run: Run) -> None:
+    body = (
+        "import gc; held = [o for o in gc.get_objects() if isinstance(o, torch.Tensor) and o.ndim == 4]; "
+        "sizes = {len(t) for t in held}; assert 400 not in sizes, sizes; "
+        "assert 'ntbench.engine.bench' not in sys.modules and 'ntbench.engine.store' not in sys.modules"
+    )
+    found = run(body)
+    assert found.status == "ok", found.error
+
+
+def test_parameters_are_checked_behind_the_door(run: Run) -> None:
+    with pytest.raises(UserError, match="scale"):
+        run("pass", scale=-1.0)
+    with pytest.raises(UserError, match="scal"):
+        run("pass", scal=1.0)
+
+
+@pytest.mark.parametrize("text", ["import os; os._exit(0)", "import sys; sys.exit()", "raise KeyboardInterrupt"])
+def test_an_import_that_ends_the_process_is_told(foreign: Registry, tmp_path: Path, text: str) -> None:
+    file = tmp_path / "broken.py"
+    file.write_text(text)
+    with pytest.raises((UserError, RuntimeError)):
+        foreign.load_plugin(str(file))
+
+
+def test_stand_ins_say_what_the_methods_say(foreign: Registry, tmp_path: Path) -> None:
+    file = tmp_path / "planted.py"
+    file.write_text(HEAD + HONEST)
+    (cls,) = foreign.load_plugin(str(file))
+    assert issubclass(cls, Foreign)
+    assert (cls.kind, cls.name, cls.needs()) == ("defense", "planted", "source labels")
+    assert str(file) in foreign.plugins
+    assert "planted" not in {name for name in os.listdir(tmp_path) if name.endswith(".pyc")}

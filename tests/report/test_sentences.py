@@ -1,0 +1,92 @@
+from typing import Any
+
+import boards
+import pandas as pd
+import pytest
+
+from ntbench.report.sentences import brackets, failures, gate_line, ranking, sentence
+
+TASK = boards.tasks(1)[0]
+
+
+def table(seeds: int = 5) -> pd.DataFrame:
+    found = boards.board(("best", "second", "third"), 1, seeds)
+    return found.assign(gates="", **{f"gate_{gate}": True for gate in boards.GATES})
+
+
+def change(found: pd.DataFrame, defense: str, **values: Any) -> pd.DataFrame:
+    found = found.copy()
+    for name, value in values.items():
+        found.loc[found["defense"] == defense, name] = value
+    return found
+
+
+def test_the_sentence_says_what_leaks_least_how_much_and_how_sure() -> None:
+    leak = {"leak": 0.031, "leak_low": -0.02, "leak_high": 0.081, "verdict": "holds"}
+    said = sentence(change(table(), "best", **leak), TASK)
+    assert said.startswith(
+        "photo to sketch: best leaks least, 0.03 [-0.02, 0.08] of what the unprotected release adds (95% interval): "
+        "it holds."
+    )
+    assert "second may leak as little." in said
+
+
+def test_an_open_row_says_what_would_decide() -> None:
+    said = sentence(change(table(), "best", verdict="open", reason="more seeds would decide"), TASK)
+    assert "open, more seeds would decide." in said
+
+
+def test_under_five_seeds_it_is_a_range() -> None:
+    assert "(range of 3 seeds)" in sentence(table(3), TASK)
+    rows = ranking(table(3), TASK)
+    assert brackets(rows) == "Brackets: range of 3 seeds, no interval."
+    assert brackets(ranking(table(), TASK)) == "Brackets: 95% intervals."
+
+
+def test_a_control_that_leaks_less_is_named() -> None:
+    said = sentence(change(table(), "magnitude", leak=-0.2), TASK)
+    assert said.endswith("The control magnitude leaks less, -0.20.")
+
+
+def test_without_transfer_there_is_nothing_to_protect() -> None:
+    assert "nothing to protect" in sentence(table().assign(gate_transfers=False, leak=float("nan")), TASK)
+
+
+def test_without_a_verdict_the_gate_is_named() -> None:
+    gates: dict[str, Any] = {
+        "verdict": "none",
+        "gates": "converged: it still gained; raise `horizon`",
+        "gate_converged": False,
+    }
+    said = sentence(table().assign(**gates), TASK)
+    assert "but there is no verdict. Converged: it still gained; raise `horizon`." in said
+
+
+@pytest.mark.parametrize("kept", [["scratch"], ["none", "scratch"]])
+def test_a_board_without_defenses_says_so(kept: list[str]) -> None:
+    found = table()
+    said = sentence(found[found["defense"].isin(kept)], TASK)
+    assert said.endswith(("only baselines have run.", "only controls have run."))
+
+
+def test_baselines_come_last() -> None:
+    assert [row["defense"] for row in ranking(table(), TASK)][-1] == "scratch"
+
+
+def test_gates_are_on_one_line_with_what_would_mend_them() -> None:
+    assert gate_line(ranking(table(), TASK)).startswith("Gates: all pass")
+    gates: dict[str, Any] = {"gate_inside": False, "gates": "inside: adam wins with the highest rate; add a higher one"}
+    said = gate_line(ranking(change(table(), "best", **gates), TASK))
+    assert said == (
+        "Gates: converged, horizon, transfers and complete pass. Not passed: inside: adam wins with the highest rate; "
+        "add a higher one (best)."
+    )
+    every = gate_line(ranking(table().assign(**gates), TASK))
+    assert every.endswith("(every row).")
+
+
+def test_failed_gates_are_told_apart() -> None:
+    row: dict[str, Any] = {f"gate_{gate}": gate not in ("horizon", "inside", "complete") for gate in boards.GATES}
+    row["gates"] = "horizon: too short; raise it; inside: an edge; add one"
+    found = [("horizon", "too short; raise it"), ("inside", "an edge; add one"), ("complete", "no reason given")]
+    assert failures(row) == found
