@@ -9,9 +9,11 @@ from typing import Any
 from ntbench.measure.areas import Array
 from ntbench.measure.choice import Choice, choose
 from ntbench.measure.collect import collect
+from ntbench.measure.costs import Crossings
 from ntbench.measure.curves import Curves, Grid
 from ntbench.measure.paper import claim
-from ntbench.measure.standing import Standing, fields
+from ntbench.measure.standing import Field, Standing
+from ntbench.measure.tracks import tracks_of
 from ntbench.suite import Suite
 from ntbench.types import Knowledge, Result
 
@@ -42,8 +44,9 @@ def _traced(curves: Curves) -> Traced:
 
 
 def _asked(curves: Traced, suite: Suite) -> Iterator[Run]:
-    for field in fields(curves, suite):
-        for standing in field.standings:
+    crossings = Crossings(curves)
+    for track in tracks_of(curves):
+        for standing in Field(curves, track, suite, crossings).standings:
             _work_out(standing, suite)
             curves.asked.update(_alone(standing))
     for knowledge, (release, attack, count, seed, end) in curves.asked:
