@@ -123,7 +123,7 @@ def own_registry(monkeypatch: pytest.MonkeyPatch) -> Registry:
 
 @pytest.fixture
 def runner(tmp_path: Path, cache: Path) -> Runner:
-    limits = Limits(cell_seconds=30, protect_seconds=30)
+    limits = Limits(cell_seconds=600, protect_seconds=600)
     return Runner(Store(tmp_path / "run"), torch.device("cpu"), limits, cache)
 
 
