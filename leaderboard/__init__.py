@@ -1,1 +1,4 @@
-"""The published rows: their schema and their rendering."""
+"""The published boards: what their files hold, and how they are written, checked, recomputed and rendered.
+
+Here enters what anybody needs who trusts no file; how numbers are made of cells belongs in `ntbench.measure`.
+"""

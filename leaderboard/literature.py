@@ -7,20 +7,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from typing import Any
 
-from ntbench.measure.metrics import log_range
-from ntbench.report.display import number
-from ntbench.types import Recipe
+from ntbench.measure.areas import log_range
+from ntbench.report.display import number, percent
+from ntbench.suite import Suite
+from ntbench.types import Recipe, Task
 
 
 class Number(Recipe):
-    """SLC-AUC of one defense by task, the log range of its curves, its setting, and why ours may lie elsewhere."""
+    """SLC-AUC of one defense by task as published, the log range of its curves, its network and its setting."""
 
-    suite: str
     defense: str
+    arch: str
     slc: dict[str, float]
     range: float
     setting: str
-    distance: str
 
 
 def numbers() -> list[Number]:
@@ -29,20 +29,26 @@ def numbers() -> list[Number]:
     return [Number.model_validate(entry) for entry in tomllib.loads(text)["numbers"]]
 
 
-def beside(
-    suite: str, task: str, rows: Sequence[Mapping[str, Any]], ratios: Sequence[float]
-) -> Iterator[dict[str, str]]:
-    """Yield one line of texts per published number that belongs to rows of a task; areas are divided by their range."""
+def beside(suite: Suite, task: Task, rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, str]]:
+    """Yield one line of texts per published number that belongs to rows of a task.
+
+    On the paper's data and network ours is `reproduced`, on another network `transposed`. In brackets areas are divided
+    by their log range: a mean difference of accuracy, in points.
+    """
+    counts = [level.samples for level in task.levels]
     for known in numbers():
-        mine = [row for row in rows if row["defense"] == known.defense and row["paper_attack"]]
-        if known.suite == suite and task in known.slc and mine:
+        slc = known.slc.get(f"{task.source}-{task.target}")
+        mine = [row for row in rows if row["defense"] == known.defense and row["paper_slc"] == row["paper_slc"]]
+        if slc is not None and mine:
             yield {
                 "defense": known.defense,
-                "published": number(known.slc[task], signed=True),
-                "published_mean": number(known.slc[task] / known.range, signed=True),
-                "ours": number(mine[0]["paper_slc"], signed=True),
-                "ours_mean": number(mine[0]["paper_slc"] / log_range(ratios), signed=True),
-                "worst_mean": number(mine[0]["slc"] / log_range(ratios), signed=True),
+                "published": _area(slc, known.range),
+                "ours": _area(mine[0]["paper_slc"], log_range(counts)),
+                "strongest": _area(mine[0]["slc"], log_range(counts)),
+                "kind": "reproduced" if known.arch == suite.arch.name else "transposed",
                 "setting": known.setting,
-                "distance": known.distance,
             }
+
+
+def _area(slc: float, span: float) -> str:
+    return f"{number(slc, signed=True)} ({percent(slc / span, signed=True)})"

@@ -1,230 +1,139 @@
-"""Published rows: what one defense did on one task, with every cell's accuracies, so that anybody can recompute it."""
+"""A published board: the suite, its files, and the table that anybody can work out from them."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Sequence
-from graphlib import TopologicalSorter
-from itertools import pairwise
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import isinf
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, get_args
 
-from pydantic import Field, ValidationError, field_validator
+import numpy as np
+import pandas as pd
 
 from ntbench.errors import UserError
-from ntbench.measure.ranking import COLUMNS
-from ntbench.suite import AttackEntry, DefenseEntry, PaperSetting, Suite
-from ntbench.types import (
-    Arch,
-    Budget,
-    Cell,
-    Mask,
-    MethodSpec,
-    Precision,
-    Provenance,
-    Recipe,
-    Result,
-    Status,
-    Task,
-    Training,
-    Trajectory,
-)
+from ntbench.measure.board import leaderboard_table
+from ntbench.suite import Suite
+from ntbench.types import Result, Track
 
-TEXTS = (
-    *("needs", "selection", "paper_attack", "paper_mask", "grid_attack", "auto_choice"),
-    *("worst_attack", "worst_attacks", "note"),
-)
-FLAGS = ("ranked", "control", "holds", "thin")
-COUNTS = ("seeds", "cells", "failed")
-# Ranks depend on the other rows of the folder: they are computed where the rows stand together.
-PLACE = ("rank", "rank_low", "rank_high", "task", "defense", "mask")
-METRICS = tuple(name for name in COLUMNS if name not in (*TEXTS, *FLAGS, *COUNTS, *PLACE))
+from .rebuilt import results_of
+from .schema import ROW, SUITE, Published, PublishedSuite, read
 
-Accuracy = Annotated[float, Field(ge=0, le=1, strict=True)]
-Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+DECIMALS = 6
+Record = dict[str, Any]
 
 
-class PublishedCell(NamedTuple):
-    """One cell; `attack` counts in the file's list of attacks, accuracies are None where the cell failed.
+@dataclass(frozen=True)
+class Board:
+    """One suite and its published files by their place below the results folder."""
 
-    `val` and `test` are those of the step that is best on validation data; `last` is on test data at the last step.
-    """
+    suite: Suite
+    files: Mapping[Path, Published]
 
-    attack: int
-    ratio: float
-    samples: int | None
-    seed: int
-    status: Status
-    val: Accuracy | None
-    test: Accuracy | None
-    last: Accuracy | None
-    key: str
-
-
-class PublishedRow(Recipe):
-    """One row of the leaderboard; metrics are numbers, None where there is none."""
-
-    mask: Mask
-    ranked: bool
-    control: bool
-    holds: bool
-    thin: bool
-    seeds: int
-    cells: int
-    failed: int
-    needs: str
-    selection: Literal["val"]
-    paper_attack: str
-    paper_mask: str
-    grid_attack: str
-    auto_choice: str
-    worst_attack: str
-    worst_attacks: str
-    note: str
-    metrics: dict[str, Number | None]
-
-    @field_validator("metrics")
     @classmethod
-    def _complete(cls, metrics: dict[str, float | None]) -> dict[str, float | None]:
-        if wrong := set(metrics) ^ set(METRICS):
-            raise ValueError(f"the names {sorted(wrong)} are missing or unknown; publish again with this version")
-        return metrics
+    def read(cls, folder: Path) -> Board:
+        """Read a suite's folder; raises UserError with one line per mistake."""
+        suite = read(folder / SUITE, PublishedSuite).suite
+        found = [read(path, Published) for path in sorted(folder.glob("*/*.json"))]
+        return cls(suite, {file.place: file for file in found})
 
-    def record(self) -> dict[str, Any]:
-        """Return the row under the column names of the leaderboard, without its rank."""
-        return self.model_dump(exclude={"metrics"}) | self.metrics
+    @cached_property
+    def results(self) -> list[Result]:
+        """Return every cell of every file."""
+        return [result for file in self.files.values() for result in results_of(file)]
 
+    @cached_property
+    def rows(self) -> dict[Path, tuple[Record, ...]]:
+        """Return the rows of every file as its cells, and those of the others, give them."""
+        table = leaderboard_table(self.results, self.suite)
+        found: dict[Path, list[Record]] = {place: [] for place in self.files}
+        places = {(file.task.name, file.defense.label): place for place, file in self.files.items()}
+        for record in table.to_dict("records"):
+            row = {name: plain(record[name]) for name in ROW}
+            found[places[record["task"], record["defense"]]].append(row)
+        return {place: tuple(sorted(rows, key=row_place)) for place, rows in found.items()}
 
-class Published(Recipe):
-    """One file: a defense on a task."""
-
-    schema_version: Literal[2] = 2
-    protocol: str = Field(pattern=r"^[a-z][a-z0-9_]*-[1-9][0-9]*$")
-    task: Task
-    arch: Arch
-    pretrain: Training
-    budget: Budget
-    precision: Precision
-    seeds: tuple[int, ...] = Field(min_length=1)
-    ratios: tuple[float, ...] = Field(min_length=2)
-    paper: PaperSetting
-    defense: MethodSpec
-    attacks: tuple[MethodSpec, ...] = Field(min_length=1)
-    data: dict[str, str]
-    versions: dict[str, str]
-    device: str
-    rows: tuple[PublishedRow, ...]
-    cells: tuple[PublishedCell, ...]
+    def recomputed(self) -> Board:
+        """Return the board with its rows worked out again."""
+        rows = self.rows
+        files = {place: file.model_copy(update={"rows": rows[place]}) for place, file in self.files.items()}
+        return replace(self, files=files)
 
     @property
-    def place(self) -> Path:
-        """Return where the file belongs, below the results folder."""
-        return Path(self.protocol.rpartition("-")[0], self.defense.label, f"{self.task.name}.json")
+    def table(self) -> pd.DataFrame:
+        """Return the published rows as one leaderboard, by task and track, the least leak first."""
+        records = sorted(self._records(), key=self._order)
+        table = pd.DataFrame(records, columns=["task", "defense", *ROW])
+        return table.astype(dict.fromkeys(("rank", "rank_low", "rank_high"), "Int64"))
 
-    def text(self) -> str:
-        """Return the file's text: sorted keys, one cell a line, the same for the same content."""
-        content = self.model_dump(mode="json")
-        lines = ",\n".join(f"  {json.dumps(cell)}" for cell in content.pop("cells"))
-        head = json.dumps(content | {"cells": []}, indent=1, sort_keys=True, allow_nan=False)
-        return head.replace('\n "cells": []', f'\n "cells": [\n{lines}\n ]', 1) + "\n"
+    def _records(self) -> Iterator[Record]:
+        for file in self.files.values():
+            for row in file.rows:
+                yield {"task": file.task.name, "defense": file.defense.label} | {n: full(v) for n, v in row.items()}
 
-    def results(self) -> list[Result]:
-        """Return the cells as results of the chosen point and the last, without costs and protection."""
-        return [self._result(cell) for cell in self.cells]
-
-    def _result(self, published: PublishedCell) -> Result:
-        cell = Cell(
-            protocol=self.protocol,
-            task=self.task,
-            arch=self.arch,
-            pretrain=self.pretrain,
-            budget=self.budget,
-            defense=self.defense,
-            attack=self.attacks[published.attack],
-            ratio=published.ratio,
-            seed=published.seed,
-            precision=self.precision,
-        )
-        run = Trajectory()
-        if published.val is not None and published.test is not None and published.last is not None:
-            nothing = {"samples": (0, 0), "flops": (0, 0), "seconds": (0.0, 0.0)}
-            # What the last point has on validation data is not published; no more than the chosen, which comes first.
-            val, test = (published.val, published.val), (published.test, published.last)
-            run = Trajectory(step=(0, self.budget.steps), val=val, test=test, **nothing)
-        origin = Provenance(data=self.data, versions=self.versions, device=self.device)
-        return Result(cell=cell, status=published.status, samples=published.samples, trajectory=run, provenance=origin)
+    def _order(self, record: Record) -> tuple[Any, ...]:
+        tasks = [task.name for task in self.suite.tasks]
+        rows = [row for entry in self.suite.defenses for row in entry.rows]
+        leak, drop = record["leak"], record["drop_low"]
+        place = (tasks.index(record["task"]), get_args(Track).index(record["track"]), drop > self.suite.max_drop)
+        unknown = bool(np.isnan(leak))
+        return (*place, unknown, 0.0 if unknown else leak, rows.index(record["defense"]), record["mask"])
 
 
-def read(path: Path) -> Published:
-    """Read one file; raises UserError with one line per mistake: file, key, value, reason."""
-    try:
-        return Published.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        raise UserError("\n".join(f"{path}: {_explain(item)}" for item in error.errors())) from None
+def boards(folder: Path) -> list[Board]:
+    """Read all boards below a results folder; raises UserError where it is missing, or a file cannot be read."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; give the leaderboard folder that holds `results`")
+    return [Board.read(path.parent) for path in sorted(folder.glob(f"*/{SUITE}"))]
 
 
-def suite_of(files: Sequence[Published]) -> Suite:
-    """Return the suite that files of one task stand for, with their attacks in an order that all files keep.
+def row_place(row: Mapping[str, Any]) -> tuple[str, str]:
+    """Return which row of its file this is."""
+    return (str(row["track"]), str(row["mask"]))
 
-    Raises ValueError where their orders contradict each other.
-    """
-    first = files[0]
-    name, _, version = first.protocol.rpartition("-")
-    labels = _order(files)
-    return Suite(
-        name=name,
-        version=int(version),
-        summary="published rows",
-        seeds=first.seeds,
-        ratios=first.ratios,
-        arch=first.arch,
-        pretrain=first.pretrain,
-        budget=first.budget,
-        precision=first.precision,
-        paper=PaperSetting(attack=labels[0]),
-        tasks=tuple({file.task.name: file.task for file in files}.values()),
-        defenses=tuple(
-            DefenseEntry(name=file.defense.name, label=file.defense.label, paper=_paper(file, labels))
-            for file in {file.defense.label: file for file in files}.values()
-        ),
-        attacks=_entries(files, labels),
+
+def plain(value: Any) -> Any:
+    """Return a number of a table as JSON has it: rounded, None for none, and `inf` in words."""
+    if isinstance(value, str):
+        return value
+    if value is None or pd.isna(value):
+        return None
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    if isinstance(value, int | np.integer):
+        return int(value)
+    return str(float(value)) if isinf(value) else round(float(value), DECIMALS)
+
+
+def full(value: Any) -> Any:
+    """Return a published value as a table has it."""
+    if value is None:
+        return np.nan
+    return {"inf": np.inf, "-inf": -np.inf}.get(value, value) if isinstance(value, str) else value
+
+
+def merged(held: Suite, new: Suite) -> Suite:
+    """Return a suite that has the rows and tasks of both; raises UserError where anything else differs."""
+    grown = {"defenses": (), "tasks": ()}
+    for name in type(held).model_fields:
+        if name not in grown and getattr(held, name) != getattr(new, name):
+            raise UserError(
+                f"{new.protocol}: its `{name}` differs from that of the published board, {getattr(new, name)} from "
+                f"{getattr(held, name)}; run the published suite, or raise its version and publish all of its rows"
+            )
+    for task in new.tasks:
+        if any(task.name == other.name and task != other for other in held.tasks):
+            raise UserError(
+                f"{new.protocol}: task {task.name} is not as published, with T90 and plateau; raise the version"
+            )
+    named = {row for entry in new.defenses for row in entry.rows}
+    kept = [entry for entry in held.defenses if not named & {*entry.rows}]
+    return held.model_copy(
+        update={"defenses": (*kept, *new.defenses), "tasks": (*held.tasks, *_others(new.tasks, held.tasks))}
     )
 
 
-def _order(files: Sequence[Published]) -> list[str]:
-    # The first of two equal attacks is chosen, so that each file's order decides its numbers.
-    sorter: TopologicalSorter[str] = TopologicalSorter()
-    for file in files:
-        labels = list(dict.fromkeys(spec.label for spec in file.attacks))
-        sorter.add(labels[0])
-        for before, after in pairwise(labels):
-            sorter.add(after, before)
-    return list(sorter.static_order())
-
-
-def _entries(files: Sequence[Published], labels: Sequence[str]) -> tuple[AttackEntry, ...]:
-    facing: dict[tuple[str, str], list[str]] = {}
-    for file in files:
-        for spec in file.attacks:
-            mask = "keep" if spec.params.get("mask") == "keep" else "dense"
-            facing.setdefault((spec.label, mask), []).append(file.defense.label)
-    # A label is a format string in a suite.
-    return tuple(
-        AttackEntry(
-            name="-", label=x.replace("{", "{{").replace("}", "}}"), params={"mask": mask}, against=tuple(defenses)
-        )
-        for (x, mask), defenses in sorted(facing.items(), key=lambda item: (labels.index(item[0][0]), item[0][1]))
-    )
-
-
-def _paper(file: Published, labels: Iterable[str]) -> PaperSetting | None:
-    return file.paper if file.paper.attack in labels else None
-
-
-def _explain(item: Any) -> str:
-    parts = [str(part) for part in item["loc"]]
-    if len(parts) == 3 and parts[0] == "cells":
-        parts[2] = PublishedCell._fields[int(parts[2])] if parts[2].isdigit() else parts[2]
-    key = ".".join(parts) or "file"
-    value = repr(item["input"])
-    return f"{key} = {value if len(value) < 80 else value[:77] + '...'}: {item['msg']}; correct it or publish again"
+def _others(found: Iterable[Any], held: Iterable[Any]) -> list[Any]:
+    names = {task.name for task in held}
+    return [task for task in found if task.name not in names]

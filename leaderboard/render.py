@@ -1,46 +1,80 @@
-"""Published rows as Markdown."""
+"""Published boards as Markdown."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ntbench.errors import UserError
-from ntbench.report.glossary import RULES
+from ntbench.report.sentences import gate_line, ranking, sentence
 from ntbench.report.templating import markdown
+from ntbench.report.views import claim, headline, tracks
+from ntbench.types import Task
 
 from .literature import beside
-from .published import Published, read
-from .schema import recomputed
+from .published import Board, boards
+from .schema import Published
+
+UNCHECKED = " *"
+"""What stands behind the name of a row of which nobody has recomputed a cell."""
 
 
 def render(folder: Path) -> str:
-    """Return the leaderboard of the published rows below a results folder, one table per suite and task.
+    """Return the published boards below a results folder as one page, a section per suite and task.
 
-    Raises UserError where there are none, or one cannot be read.
+    Raises UserError where the folder is missing, or a file cannot be read.
     """
-    groups: dict[tuple[str, str], list[Published]] = {}
-    for path in sorted(folder.glob("*/*/*.json")):
-        file = read(path)
-        groups.setdefault((file.protocol, file.task.name), []).append(file)
-    if not groups:
-        raise UserError(f"{folder} holds no published rows; write some with `ntbench publish RUN`")
-    sections = [_section(files) for _, files in sorted(groups.items())]
-    template = markdown("ntbench.leaderboard").get_template("README.md.j2")
-    return template.render(sections=sections, rule=RULES["val"])
+    sections = [_section(board, task) for board in boards(folder) for task in board.suite.tasks if _rows(board, task)]
+    return markdown("ntbench.leaderboard").get_template("README.md.j2").render(sections=sections)
 
 
-def _section(files: list[Published]) -> dict[str, Any]:
-    first, rows = files[0], _rows(files)
-    suite, task = first.protocol.rpartition("-")[0], first.task.name
-    known = list(beside(suite, task, rows, first.ratios))
-    return {"protocol": first.protocol, "task": task, "rows": rows, "file": first, "literature": known}
+def _section(board: Board, task: Task) -> dict[str, Any]:
+    table, files = board.table, _rows(board, task)
+    rows = ranking(table, task)
+    named = table.assign(defense=[_marked(name, files) for name in table["defense"]])
+    return {
+        "suite": board.suite,
+        "task": task,
+        "sentence": sentence(table, task),
+        "headline": headline(named, task),
+        "gates": gate_line(rows),
+        "beside": [*tracks(named, task), *claim(named, task)],
+        "literature": list(beside(board.suite, task, rows)),
+        "setting": _setting(board, task),
+        "checked": _checked(files),
+        "unchecked": any(not file.verified for file in files.values()),
+    }
 
 
-def _rows(files: list[Published]) -> list[dict[str, Any]]:
-    stored = {(file.defense.label, row.mask): row.record() for file in files for row in file.rows}
-    rows = []
-    for record in recomputed(files).to_dict("records"):
-        place = {name: record[name] for name in ("rank", "rank_low", "rank_high", "task", "defense", "mask")}
-        rows.append(stored[record["defense"], record["mask"]] | place)
-    return rows
+def _rows(board: Board, task: Task) -> dict[str, Published]:
+    return {file.defense.label: file for file in board.files.values() if file.task.name == task.name}
+
+
+def _marked(name: str, files: Mapping[str, Published]) -> str:
+    return name if name not in files or files[name].verified else f"{name}{UNCHECKED}"
+
+
+def _setting(board: Board, task: Task) -> dict[str, str]:
+    suite = board.suite
+    files = _rows(board, task).values()
+    return {
+        "network": suite.arch.name,
+        "counts": ", ".join(str(level.samples) for level in task.levels),
+        "horizon": f"{suite.horizon:g}",
+        "seeds": ", ".join(map(str, suite.seeds)),
+        "attacks": str(len({attack.spec.label for file in files for attack in file.attacks})),
+        "cells": f"{sum(len(file.cells) for file in files):,}",
+    }
+
+
+def _checked(files: Mapping[str, Published]) -> list[str]:
+    found = []
+    for name, file in sorted(files.items()):
+        cells = {key for mark in file.verified for key in mark.cells}
+        if cells:
+            last = max(file.verified, key=lambda mark: mark.date)
+            word = "cell" if len(cells) == 1 else "cells"
+            found.append(
+                f"{name}: {len(cells)} of {len(file.cells)} {word}, last with version {last.version} on {last.date}"
+            )
+    return found
