@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from ntbench.measure.tables import TIMING, results_table
 
 from ntbench.engine.grid import DIED, Settings, execute
 from ntbench.engine.plan import plan
 from ntbench.engine.store import Store
+from ntbench.measure.tables import TIMING, results_table
 from ntbench.registry import Registry
 from ntbench.suite import AttackEntry, Suite
 

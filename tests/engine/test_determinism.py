@@ -13,11 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from ntbench.measure.tables import TIMING, results_table, trajectories_table
 
 from ntbench.engine.grid import Settings, execute
 from ntbench.engine.plan import applies, plan
 from ntbench.engine.store import Store
+from ntbench.measure.tables import TIMING, results_table, trajectories_table
 from ntbench.suite import load_suite
 from ntbench.types import Result
 
