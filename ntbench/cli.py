@@ -221,7 +221,7 @@ def publish(
 ) -> None:
     """Write a run's rows into a leaderboard folder, one JSON file per defense and task."""
     from ntbench.engine.session import open_run
-    from ntbench.leaderboard.schema import publish as write_rows
+    from ntbench.leaderboard.publish import publish as write_rows
 
     session = open_run(folder, console)
     for path in write_rows(session.results(), session.suite, to / "results"):
@@ -233,7 +233,7 @@ def validate(
     folder: Annotated[Path, typer.Argument(help="The leaderboard folder.")] = Path("leaderboard"),
 ) -> None:
     """Check the schema, the keys and the arithmetic of every published row."""
-    from ntbench.leaderboard.schema import validate as problems
+    from ntbench.leaderboard.validate import validate as problems
 
     found = problems(folder / "results")
     for problem in found:
@@ -241,6 +241,23 @@ def validate(
     if found:
         raise typer.Exit(1)
     console.print(f"every published row in {folder} is sound")
+
+
+@board.command()
+def verify(
+    place: Annotated[Path, typer.Argument(help="A published file, or a folder of them.")] = Path("leaderboard"),
+    key: Annotated[str, typer.Option(help="Recompute the cell of this key.  [default: one by chance]")] = "",
+    seed: Annotated[int | None, typer.Option(min=0, help="Choose by this seed, so that the choice repeats.")] = None,
+) -> None:
+    """Recompute a published cell from its recipe, and mark its row as verified where it matches bit for bit."""
+    from ntbench.engine.alone import run_alone
+    from ntbench.leaderboard.verify import verify as recompute
+
+    with console.status("computing it again"):
+        check = recompute(place, run_alone, key, seed)
+    console.print(str(check), style="green" if check.matches else "red", markup=False, highlight=False)
+    if not check.matches:
+        raise typer.Exit(1)
 
 
 @board.command()

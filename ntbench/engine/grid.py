@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -166,6 +169,8 @@ def _remote_backend() -> Any:
 
 def _work(job: Job, settings: Settings) -> tuple[str, Result | None]:
     torch.set_num_threads(1)
+    if not settings.dask:
+        _leave_with(os.getppid())
     open_door()
     for plugin in settings.plugins:
         registry.load_plugin(plugin)
@@ -180,6 +185,18 @@ def _work(job: Job, settings: Settings) -> tuple[str, Result | None]:
             _runner(settings).protected(job.cell)
             return job.key, None
         return job.key, _runner(settings).run(job.cell)
+
+
+@cache
+def _leave_with(parent: int) -> None:
+    """End this worker as soon as the process that started it is gone, however that ended."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _runner(settings: Settings) -> Runner:

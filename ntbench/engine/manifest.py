@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from pathlib import Path
 
@@ -23,6 +24,12 @@ class Manifest(Recipe):
     sources: dict[str, str]
     cells: dict[str, str]
     asked: tuple[str, ...]
+
+    @property
+    def places(self) -> dict[str, tuple[str, str]]:
+        """Return the labels of the defense and the attack of every cell by its key."""
+        coordinates = ((key, json.loads(place)) for place, key in self.cells.items())
+        return {key: (defense, attack) for key, (_, defense, attack, *_) in coordinates}
 
     def answers(self, request: str) -> bool:
         """Return whether this is the plan of a request and the methods' files are still the same."""

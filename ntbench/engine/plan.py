@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
@@ -87,7 +88,7 @@ def manifest(suite: Suite, request: str, cells: list[Cell]) -> Manifest:
         suite=suite,
         request=request,
         sources=fingerprints(files),
-        cells={"|".join(map(str, cell.coordinates)): cell.key for cell in cells},
+        cells={json.dumps(cell.coordinates): cell.key for cell in cells},
         asked=tuple(cell.key for cell in cells),
     )
 

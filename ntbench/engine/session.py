@@ -103,9 +103,9 @@ class Session:
         return "\n".join([head, *lines[:TOLD], *more])
 
     def results(self) -> list[Result]:
-        """Return the stored results that belong to the folder's plan."""
-        planned = set(self._manifest().cells.values())
-        return [result for result in self.store.results() if result.cell.key in planned]
+        """Return the stored results that belong to the folder's plan, under the labels that they have there."""
+        places = self._manifest().places
+        return [relabelled(r, *places[r.cell.key]) for r in self.store.results() if r.cell.key in places]
 
     def run(self, request: Request, workers: Workers, retry_failed: bool = False) -> None:
         """Compute what a request asks for and the folder lacks."""
@@ -247,6 +247,16 @@ def _prepare(cells: list[Cell], cache: Path) -> None:
             shares.source, shares.defenders, shares.owned  # noqa: B018
         except (ValueError, OSError) as error:
             raise UserError(f"the data of {cell.task.title!r} cannot be prepared: {error}") from None
+
+
+def relabelled(result: Result, defense: str, attack: str) -> Result:
+    """Return a result whose methods have these labels, which are no part of a recipe."""
+    cell = result.cell
+    if (cell.defense.label, cell.attack.label) == (defense, attack):
+        return result
+    named = {"defense": (cell.defense, defense), "attack": (cell.attack, attack)}
+    update = {name: spec.model_copy(update={"label": label}) for name, (spec, label) in named.items()}
+    return result.model_copy(update={"cell": cell.model_copy(update=update)})
 
 
 def first_line(text: str) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from ntbench.measure.areas import mean_weights, trapezoid_weights
+from ntbench.measure.areas import Array, mean_weights, trapezoid_weights
 from ntbench.measure.choice import choose
 from ntbench.measure.gains import area_alone, weighted
 from ntbench.measure.intervals import SEEDS_FOR_AN_INTERVAL
@@ -74,11 +75,17 @@ def heatmap_table(results: Results, suite: Suite) -> pd.DataFrame:
         for run in standing.pool.release if len(curves.counts) > 1 else ():
             score, base = choose(curves, [run]).score, standing.gain.baseline.score
             whole = np.isfinite(score + base).all(axis=0)
-            gaps, own = (score - base)[:, whole].mean(axis=1), score[:, whole].mean(axis=1)
-            numbers = (float(trapezoid_weights(curves.counts) @ gaps), float(mean_weights(curves.counts) @ own))
             attack = curves.attacks[run[1]]
-            rows.append((*_place(standing), attack.label, attack.mask, *(numbers if whole.any() else (np.nan, np.nan))))
+            numbers = _areas(curves.counts, (score - base)[:, whole], score[:, whole])
+            rows.append((*_place(standing), attack.label, attack.mask, *numbers))
     return pd.DataFrame(rows, columns=[*ROW, "attack", "attack_mask", "slc", "accuracy"])
+
+
+def _areas(counts: Sequence[int], gaps: Array, own: Array) -> tuple[float, float]:
+    """Return SLC-AUC of gaps [counts, seeds] and the mean of scores over the log range, NaN without seeds."""
+    if not gaps.size:
+        return np.nan, np.nan
+    return float(trapezoid_weights(counts) @ gaps.mean(axis=1)), float(mean_weights(counts) @ own.mean(axis=1))
 
 
 def map_table(results: Results, suite: Suite) -> pd.DataFrame:

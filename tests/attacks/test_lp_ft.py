@@ -138,8 +138,11 @@ def test_the_head_has_a_rate_that_fits_its_optimizer(
     seen: list[float] = []
     module = import_module("ntbench.attacks.lp_ft")
     original = module.fit
-    monkeypatch.setattr(
-        module, "fit", lambda m, d, training, g: seen.append(training.lr) or original(m, d, training, g)
-    )
+
+    def spy(layer: nn.Module, data: Any, training: Any, generator: Any) -> Any:
+        seen.append(training.lr)
+        return original(layer, data, training, generator)
+
+    monkeypatch.setattr(module, "fit", spy)
     next(lp_ft(optimizer=optimizer, head_lr=given).attack(learnt(), granted(8)))
     assert seen == [expected]

@@ -21,6 +21,7 @@ def merge(**params: Any) -> Any:
 @pytest.mark.parametrize("target_classes", [3, 5])
 def test_the_steps_of_both_phases_are_the_budget(target_classes: int) -> None:
     model, ctx = learnt(), context(target_classes)
+    assert ctx.target is not None
     with Meter((3, 16, 16)) as meter:
         stages = [stage is model for stage in merge(share=0.4).attack(model, ctx)]
     assert stages == [False] * 4 + [True] * 6

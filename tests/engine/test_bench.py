@@ -1,21 +1,25 @@
-"""What an attack gets, may spend and is scored on."""
+"""What an attack gets and is scored on."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from ntbench.engine.bench import Bench
 from ntbench.engine.runner import Runner
+from ntbench.engine.shares import HELD_OUT
 from ntbench.engine.view import _encoders, view_of
-from ntbench.learn.models import BlackBox, Head, build, encoded, head, reset_head, unpack
+from ntbench.learn.models import BlackBox, Head, build, encoded, head, pack, reset_head, unpack, write_weights
+from ntbench.learn.scoring import accuracy
 from ntbench.method import Access, Attack, Context, Defense
 from ntbench.registry import Registry
-from ntbench.types import Arch, Budget, Cell
+from ntbench.types import Arch, Cell, unpack_bits
 
 Cells = Callable[..., list[Cell]]
 SEEN: list[tuple[nn.Module, Context]] = []
@@ -28,21 +32,8 @@ class Watching(Attack):
 
     def attack(self, model: nn.Module, ctx: Context) -> Iterator[nn.Module]:
         SEEN.append((model, ctx))
-        for _ in range(ctx.budget.steps):
+        for _ in range(ctx.steps):
             yield model
-
-
-class Validating(Watching):
-    name = "validating"
-    access: ClassVar[Access] = Access(validation=True)
-
-
-class Threefold(Watching):
-    name = "threefold"
-
-    @property
-    def times(self) -> int:
-        return 3
 
 
 class Asking(Attack):
@@ -60,6 +51,7 @@ class Asking(Attack):
 
 class Choosing(Attack):
     name = "choosing"
+    at_horizon_alone: ClassVar[bool] = True
     stop: int = 4
 
     def attack(self, model: nn.Module, ctx: Context) -> Generator[nn.Module, None, str]:
@@ -69,13 +61,28 @@ class Choosing(Attack):
 
 
 class Exploding(Attack):
+    """Loses its weights at budgets from 4 steps on."""
+
     name = "exploding"
 
     def attack(self, model: nn.Module, ctx: Context) -> Iterator[nn.Module]:
-        yield model
-        next(model.parameters()).data.fill_(torch.inf)
-        for _ in range(ctx.budget.steps - 1):
+        if ctx.steps >= 4:
+            next(model.parameters()).data.fill_(torch.inf)
+        for _ in range(ctx.steps):
             yield model
+
+
+class Wide(Attack):
+    """Hands over a model whose logits have a trailing dimension."""
+
+    name = "wide"
+
+    def attack(self, model: nn.Module, ctx: Context) -> Iterator[nn.Module]:
+        class Trailing(nn.Module):
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                return model(x)[:, :, None].expand(-1, -1, 20)  # type: ignore[no-any-return]
+
+        yield Trailing()
 
 
 class Greedy(Defense):
@@ -85,28 +92,45 @@ class Greedy(Defense):
 
 @pytest.fixture(autouse=True)
 def registered(own_registry: Registry) -> None:
-    for method in (Watching, Validating, Threefold, Asking, Choosing, Exploding):
+    for method in (Watching, Asking, Choosing, Exploding, Wide, Greedy):
         own_registry.register(method)
     SEEN.clear()
     _encoders.clear()
 
 
-def test_validation_data_come_to_those_who_ask(runner: Runner, cells: Cells) -> None:
-    for name, granted in (("watching", False), ("validating", True)):
-        cell = cells("none", name)[0]
+def test_no_attacker_owns_validation_data(runner: Runner, cells: Cells) -> None:
+    for cell in (cells("none", "watching")[1], own(cells("none", "watching")[1])):
         runner.run(cell)
-        val = SEEN[-1][1].target_val
-        assert (val is not None) == granted
-        if val:
-            assert torch.equal(val.x, Bench(cell, runner.device, runner.cache).target.val.x)
+        ctx = SEEN[-1][1]
+        assert ctx.target_val is None and ctx.source_val is None and ctx.target
 
 
-def test_a_budget_is_as_many_times_the_suites_as_the_attack_says(runner: Runner, cells: Cells) -> None:
-    cell = cells("none", "threefold")[0]
+def own(cell: Cell, samples: int = 120) -> Cell:
+    """Return the cell of an attacker who chooses by a fifth of its samples."""
+    return cell.model_copy(update={"knowledge": "own", "samples": samples})
+
+
+def test_a_run_is_told_its_budget(runner: Runner, cells: Cells) -> None:
+    result = runner.run(cells("none", "watching")[0])
+    assert [ctx.steps for _, ctx in SEEN] == [1, 2, 4] == list(result.trajectory.step)
+
+
+def test_who_chooses_by_its_own_samples_trains_on_the_rest_and_is_scored_on_them(runner: Runner, cells: Cells) -> None:
+    cell = own(cells("none", "watching")[1])
     result = runner.run(cell)
-    assert cell.budget == Budget(steps=4, samples=32, scored=(1, 4))
-    assert SEEN[-1][1].budget == Budget(steps=12, samples=96, scored=(3, 12))
-    assert result.trajectory.step == (3, 12)
+    bench = Bench(cell, runner.device, runner.cache)
+    ctx = SEEN[-1][1]
+    held = bench.shares.held_out
+    assert ctx.target and held and len(ctx.target) == 120 - round(HELD_OUT * 120) and len(held) == 24
+    model = unpack(runner.protected(cell)[0], build(cell.arch, 10, 0))
+    assert result.trajectory.own == (accuracy(model, held),) * 3
+    assert runner.run(cells("none", "watching")[1]).trajectory.own == (None,) * 3
+
+
+def test_with_too_few_samples_of_its_own_a_cell_does_not_apply(runner: Runner, cells: Cells) -> None:
+    result = runner.run(own(cells("none", "watching")[0], samples=12))
+    assert (result.status, result.protection) == ("inapplicable", None)
+    assert result.error == "a fifth of 12 samples is under 2 a class: nothing to choose by"
 
 
 def test_a_black_box_answers_and_holds_nothing(runner: Runner, cells: Cells) -> None:
@@ -120,19 +144,44 @@ def test_a_black_box_answers_and_holds_nothing(runner: Runner, cells: Cells) -> 
     assert torch.equal(answer, model(x)) and not answer.requires_grad
 
 
-@pytest.mark.parametrize(("stop", "steps"), [(4, (1, 4)), (2, (1, 2)), (1, (1,)), (9, (1, 4))])
-def test_where_an_attack_ends_it_is_scored_and_says_what_it_chose(
-    runner: Runner, cells: Cells, stop: int, steps: tuple[int, ...]
-) -> None:
+@pytest.mark.parametrize("stop", [4, 2, 1])
+def test_where_an_attack_ends_it_is_scored_and_says_what_it_chose(runner: Runner, cells: Cells, stop: int) -> None:
     result = runner.run(cells("none", "choosing", attack_params={"stop": stop})[0])
-    assert result.trajectory.step == steps
-    assert result.choice == ("the second door" if stop <= 4 else "")
+    assert result.trajectory.step == (4,) and result.choice == "the second door"
+
+
+def test_a_yield_beyond_the_budget_is_an_error(runner: Runner, cells: Cells) -> None:
+    result = runner.run(cells("none", "choosing", attack_params={"stop": 9})[0])
+    assert result.status == "error" and "over budget: 0 optimizer steps at yield 5 of 4" in result.error
 
 
 def test_weights_that_are_not_finite_are_a_divergence(runner: Runner, cells: Cells) -> None:
     result = runner.run(cells("none", "exploding")[0])
     assert result.status == "diverged" and "are not finite at step 4" in result.error
-    assert result.trajectory.step == (1,)
+    assert result.trajectory.step == (1, 2) and len(result.trajectory.correct) == 2
+
+
+def test_logits_of_another_shape_are_an_error_and_no_score(runner: Runner, cells: Cells) -> None:
+    result = runner.run(cells("none", "wide")[0])
+    assert result.status == "error" and result.trajectory.step == ()
+    assert "the model answers 197 images with Tensor (197, 10, 20), not [n, classes]" in result.error
+
+
+def test_the_images_that_were_right_are_kept_one_by_one(runner: Runner, cells: Cells) -> None:
+    cell = cells("none", "watching")[0]
+    result = runner.run(cell)
+    bench = Bench(cell, runner.device, runner.cache)
+    weights, facts = runner.protected(cell)
+    model = unpack(weights, build(cell.arch, 10, 0)).eval()
+    for bits, split, count in (
+        (result.trajectory.correct[-1], bench.shares.target.test, result.images),
+        (facts.kept, bench.shares.source.test, result.source_images),
+        (facts.clean, bench.shares.source.test, result.source_images),
+    ):
+        right = (model(split.x).argmax(1) == split.y).numpy()
+        assert count == len(split) and np.array_equal(unpack_bits(bits, count), right)
+    assert result.trajectory.test[-1] == unpack_bits(result.trajectory.correct[-1], result.images).mean()
+    assert (result.images, result.originals) == (1200, 400), "image i shows original i modulo originals"
 
 
 def test_a_cell_that_an_attack_refuses_says_why(runner: Runner, cells: Cells) -> None:
@@ -141,28 +190,52 @@ def test_a_cell_that_an_attack_refuses_says_why(runner: Runner, cells: Cells) ->
     assert not result.trajectory.step and result.protection is None
 
 
-def test_without_target_labels_other_classes_are_refused() -> None:
-    blind = type("Blind", (Watching,), {"access": Access(target="unlabelled")})()
-    assert blind.refuses(Greedy(), 10, 10) == ""
-    assert "10 source classes cannot become 7" in blind.refuses(Greedy(), 10, 7)
-    assert Watching().refuses(Greedy(), 10, 7) == ""
+def test_a_defense_that_needs_a_target_does_not_apply_where_nobody_is_defended(runner: Runner, cells: Cells) -> None:
+    for defense, status in (("greedy", "inapplicable"), ("none", "ok")):
+        cell = cells(defense, "watching")[0]
+        result = runner.run(cell.model_copy(update={"task": cell.task.model_copy(update={"defended": ()})}))
+        assert result.status == status
+    result = runner.run(cells("greedy", "watching")[0])
+    assert result.status == "error", "it protects nothing, which is told where somebody is defended"
+
+
+def test_published_weights_reach_the_start_of_pretraining_alone(runner: Runner, cells: Cells, tmp_path: Path) -> None:
+    """Whatever `arch.params` or `pretrain.weights` hold, scratch starts at random."""
+    file = tmp_path / "published.safetensors"
+    write_weights(file, pack(build(Arch(name="test_resnet"), 10, seed=77)), "{}")
+    plain = cells("scratch", "watching")[0].model_copy(update={"arch": Arch(name="test_resnet")})
+    still = plain.pretrain.model_copy(update={"steps": 1, "optimizer": "sgd", "lr": 1e-30})
+    planted = Arch(name="test_resnet", params={"checkpoint_path": str(file)})
+    cases = [
+        plain.model_copy(update={"pretrain": still}),
+        plain.model_copy(update={"pretrain": still.model_copy(update={"weights": str(file)})}),
+        plain.model_copy(update={"pretrain": still, "arch": planted}),
+    ]
+    begun, scratch = [], []
+    for cell in cases:
+        weights, _ = Bench(cell, runner.device, runner.cache).pretrained()
+        begun.append(weights["conv1.0.weight"])
+        scratch.append(runner.protected(cell)[0]["conv1.0.weight"])
+        ctx = Bench(cell, runner.device, runner.cache)._defenders(weights).context(0)
+        assert torch.equal(ctx.fresh(10).state_dict()["conv1.0.weight"], scratch[-1])
+    theirs = build(Arch(name="test_resnet"), 10, seed=77).state_dict()["conv1.0.weight"]
+    assert [torch.equal(found, theirs) for found in begun] == [False, True, True]
+    assert all(not torch.equal(found, theirs) for found in scratch)
 
 
 def test_needs_are_told_in_words(runner: Runner, cells: Cells) -> None:
-    assert Greedy.needs() == "source labels, target images"
-    for defense, words in (
-        ("none", "nothing"),
-        ("magnitude", "source labels"),
-        ("ntl", "source labels, target labels"),
+    pruning = {"iterations": 1, "steps": 1, "tune_steps": 1, "tolerance": 1}
+    for defense, params, words in (
+        ("none", {}, "nothing"),
+        ("magnitude", pruning, "source labels"),
+        ("ntl", {"steps": 1, "tolerance": 1}, "source labels, target labels"),
     ):
-        params = {} if defense == "none" else {"steps": 1} if defense == "ntl" else {"tune_steps": 1}
-        tolerance = {} if defense == "none" else {"tolerance": 1}
-        _, facts = runner.protected(cells(defense, defense_params=params | tolerance)[0])
+        _, facts = runner.protected(cells(defense, defense_params=params)[0])
         assert facts.needs == words
 
 
 def head_only(**params: Any) -> dict[str, Any]:
-    return {"scope": "head", "batch_size": 8, "optimizer": "adam", "lr": 0.01, **params}
+    return {"scope": "head", "batch_size": 8, "optimizer": "adam", "lr": 0.01, "schedule": "linear", **params}
 
 
 @pytest.mark.parametrize("init", ["keep", "reinit"])
@@ -173,20 +246,20 @@ def test_training_a_head_on_features_is_training_it_behind_a_frozen_encoder(
     result = runner.run(cell)
     bench = Bench(cell, runner.device, runner.cache)
     model = unpack(runner.protected(cell)[0], build(cell.arch, 10, 0)).eval()
-    view = view_of(Watching(), model, [bench.subset, bench.target.val, bench.target.test], ("", 0))
-    ctx = bench._attacker(Watching(), view)
+    shares = bench.shares
+    view = view_of(bench.attack, model, [shares.subset, shares.target.val, shares.target.test, None], ("", ""))
+    ctx = bench._attackers(view, {}).context(4)
     if init == "reinit":
         reset_head(model, 10, ctx.generator("head"))
     optimizer = torch.optim.Adam(head(model).parameters(), lr=0.01)
-    for step, (x, y) in zip(range(4), bench.subset.batches(8, ctx.generator("batches")), strict=False):
+    for step, (x, y) in zip(range(4), shares.subset.batches(8, ctx.generator("batches")), strict=False):
         optimizer.param_groups[0]["lr"] = 0.01 * (1 - step / 4)
         optimizer.zero_grad()
         nn.functional.cross_entropy(model(x), y).backward()
         optimizer.step()
-    agree = (model(bench.target.test.x).argmax(1) == bench.target.test.y).float().mean()
+    agree = (model(shares.target.test.x).argmax(1) == shares.target.test.y).float().mean()
     assert result.trajectory.test[-1] == pytest.approx(float(agree), abs=0.01)
-    encoder = 4 * result.trajectory.flops[0]
-    assert result.trajectory.flops[-1] < encoder, "features are paid for once"
+    assert result.trajectory.step == (4,) and result.trajectory.samples == (48 + 4 * 8,)
 
 
 def test_features_are_encoded_once_for_all_heads_of_a_released_model(
@@ -204,7 +277,7 @@ def test_features_are_encoded_once_for_all_heads_of_a_released_model(
         for lr in (0.1, 0.01)
         for cell in cells("none", "finetune", attack_params=head_only(lr=lr))
     ]
-    assert len(calls) == 4, "two subsets, validation and test data"
+    assert sorted(calls) == [12, 12, 48, 48, 197, 1200], "validation and test data once, what is paid for every time"
     assert costs[:2] == costs[2:], "what was remembered is paid for all the same"
 
 
@@ -224,15 +297,3 @@ def test_low_precision_computes_in_bfloat16_and_keeps_float32_weights(runner: Ru
         weights, _ = runner.protected(cell)
         assert {w.dtype for w in weights.values()} == {torch.float32, torch.int64}
     assert not torch.is_autocast_enabled("cpu")
-
-
-def test_a_domain_is_cut_with_its_class_proportions(cells: Cells, runner: Runner) -> None:
-    cell = cells()[0]
-    task = cell.task.model_copy(update={"train_samples": 200, "scored_samples": 50})
-    small, whole = (Bench(c, runner.device, runner.cache) for c in (cell.model_copy(update={"task": task}), cell))
-    assert [len(s) for s in (small.target.train, small.target.val, small.target.test)] == [200, 50, 50]
-    assert len(small.subset) == round(0.2 * 200) and small.target.train.y.bincount().min() >= 18
-    assert small.target.digests == whole.target.digests
-    rows = {x.numpy().tobytes() for x in whole.target.test.x}
-    assert {x.numpy().tobytes() for x in small.target.test.x} <= rows
-    assert whole.target.train.x.shape[0] > 1000

@@ -4,6 +4,7 @@ import dataclasses
 import importlib.metadata
 import random
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,13 +18,12 @@ from torch.nn import functional as F
 from ntbench.engine.bench import Bench
 from ntbench.engine.runner import Runner
 from ntbench.engine.store import Store
-from ntbench.engine.view import View
 from ntbench.learn.models import build, unpack
 from ntbench.method import Access, Attack, Context, Defense
 from ntbench.registry import Registry
 from ntbench.suite import Limits
-from ntbench.tasks.data import Split, load_domain, nested_subset
-from ntbench.types import Arch, Cell, Result
+from ntbench.tasks.data import Split, load_domain
+from ntbench.types import Arch, Cell, Result, digest
 
 CPU = torch.device("cpu")
 Cells = Callable[..., list[Cell]]
@@ -56,7 +56,7 @@ class SpyAttack(Attack):
 
     def attack(self, model: nn.Module, ctx: Context) -> Iterator[nn.Module]:
         SEEN.append(ctx)
-        for _ in range(ctx.budget.steps):
+        for _ in range(ctx.steps):
             yield model
 
 
@@ -123,6 +123,7 @@ class Drawing(Defense):
 
 METHODS: list[type[Any]] = [SpyDefense, BlindDefense, SourceDefense, Broken, Hooked, Vandal, Drawing]
 METHODS += [SpyAttack, BlindAttack, SourceAttack]
+METHODS_BY_NAME = {method.name: method for method in METHODS}
 
 
 @pytest.fixture(autouse=True)
@@ -142,9 +143,12 @@ def test_no_test_data_reach_a_method_and_labels_only_where_they_are_granted(
     runner: Runner, cells: Cells, cache: Path, defense: str, attack: str
 ) -> None:
     cell = cells(defense, attack)[0]
-    assert runner.run(cell).status == "ok"
+    result = runner.run(cell)
+    assert (result.status, result.track) == ("ok", METHODS_BY_NAME[attack].access.track)
     source, target = (load_domain(name, 8, cache) for name in ("digits", "digits_m"))
-    defender, attacker = SEEN
+    defender, *attackers = SEEN
+    assert [ctx.steps for ctx in SEEN] == [0, 1, 2, 4]
+    attacker = attackers[-1]
     hidden = rows(source.test) | rows(target.test)
     for ctx in SEEN:
         values = [getattr(ctx, field.name) for field in dataclasses.fields(ctx)]
@@ -154,30 +158,34 @@ def test_no_test_data_reach_a_method_and_labels_only_where_they_are_granted(
     assert defender.source and torch.equal(defender.source.x, source.train.x)
     assert defender.source_val and torch.equal(defender.source_val.y, source.val.y)
     assert (defender.target is None) == (defense == "source_defense")
-    if defender.target:
+    if defender.target and defender.target_val:
         labelled = defense == "spy_defense"
-        assert torch.equal(defender.target.x, target.train.x)
-        assert torch.equal(defender.target.y, target.train.y if labelled else torch.full_like(target.train.y, -1))
-    assert attacker.source_val is None
-    assert (attacker.source is None) == (attack == "blind_attack")
-    assert (attacker.target is None) == (attack == "source_attack")
+        assert rows(defender.target) < rows(target.train) and rows(defender.target_val) < rows(target.train)
+        assert all(bool((split.y == -1).all()) != labelled for split in (defender.target, defender.target_val))
+    for ctx in attackers:
+        assert ctx.source_val is None and ctx.target_val is None
+        assert (ctx.source is None) == (attack == "blind_attack")
+        assert (ctx.target is None) == (attack == "source_attack")
+        assert not ctx.source or len(ctx.source) == round(0.1 * len(source.train))
     if attacker.target:
-        assert rows(attacker.target) <= rows(target.train) and len(attacker.target) == round(0.2 * len(target.train))
+        assert rows(attacker.target) <= rows(target.train) and len(attacker.target) == 12
         assert bool((attacker.target.y == -1).all()) == (attack == "blind_attack")
+        defended = rows(defender.target) | rows(defender.target_val)
+        assert not rows(attacker.target) & defended, "nobody holds another one's images"
 
 
-def test_subsets_are_nested_and_the_same_for_every_method(runner: Runner, cells: Cells) -> None:
+def test_subsets_are_the_same_for_every_method(runner: Runner, cells: Cells) -> None:
     for defense, attack in (("none", "spy_attack"), ("none", "blind_attack"), ("spy_defense", "spy_attack")):
         for cell in cells(defense, attack):
             runner.run(cell)
-    targets = [ctx.target for ctx in SEEN if ctx.source_val is None]
-    small, large = targets[::2], targets[1::2]
-    assert len({frozenset(rows(split)) for split in small}) == 1
-    assert all(rows(a) < rows(b) for a, b in zip(small, large, strict=True))
+    targets = [ctx.target for ctx in SEEN if ctx.steps]
+    small, large = ({frozenset(rows(split)) for split in targets if split and len(split) == n} for n in (12, 48))
+    assert len(small) == len(large) == 1 and small.pop() < large.pop()
 
 
 def test_scores_are_those_of_an_independent_computation(runner: Runner, cells: Cells, cache: Path) -> None:
-    cell = cells("none", "finetune")[0]
+    params = {"batch_size": 8, "schedule": "constant"}
+    cell = cells("none", "finetune", attack_params=params)[0]
     result = runner.run(cell)
     weights, facts = runner.protected(cell)
     source, target = (load_domain(name, 8, cache) for name in ("digits", "digits_m"))
@@ -191,28 +199,19 @@ def test_scores_are_those_of_an_independent_computation(runner: Runner, cells: C
     assert facts.zero_shot == score(model, target.test)
 
     bench = Bench(cell, CPU, cache)
-    subset = nested_subset(target.train, 0.2, torch.Generator().manual_seed(bench._seed("subset")))
-    model_too = View(model, subset, target.val, target.test, 0)
-    generator = bench._attacker(SpyAttack(), model_too).generator("batches")
+    seed = bench.shares.seed("attack")
+    generator = torch.Generator().manual_seed(int(digest([seed, "batches"]), 16) % 2**63)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
-    val, test = [], []
-    for step, (x, y) in zip(range(1, 5), subset.batches(8, generator), strict=False):
-        for group in optimizer.param_groups:
-            group["lr"] = 0.01 * (1 - (step - 1) / 4)
+    for x, y in islice(bench.shares.subset.batches(8, generator), 4):
         optimizer.zero_grad()
         F.cross_entropy(model.train()(x), y).backward()
         optimizer.step()
-        if step in (1, 4):
-            val.append(score(model, target.val))
-            test.append(score(model, target.test))
-    assert result.trajectory.step == (1, 4)
-    assert result.trajectory.samples == (8, 32)
-    assert result.trajectory.val == tuple(val)
-    assert result.trajectory.test == tuple(test)
-    assert result.samples == len(subset)
-    flops = result.trajectory.flops
-    assert flops[1] == 4 * flops[0] > 0
-    assert 0 < result.trajectory.seconds[0] < result.trajectory.seconds[1] < result.seconds
+    run = result.trajectory
+    assert run.step == (1, 2, 4) and run.samples == (8, 16, 32)
+    assert (run.val[-1], run.test[-1]) == (score(model, target.val), score(model, target.test))
+    assert run.flops == tuple(step * run.flops[0] for step in run.step) and run.flops[0] > 0
+    assert 0 < run.seconds[0] < run.seconds[1] < run.seconds[2] < result.seconds
+    assert result.paid == 4, "a constant rate needs no branch"
 
 
 def test_a_result_does_not_depend_on_what_ran_before(tmp_path: Path, cache: Path, cells: Cells) -> None:
@@ -226,7 +225,7 @@ def test_a_result_does_not_depend_on_what_ran_before(tmp_path: Path, cache: Path
 
     first, second = run("cold", warm=False), run("warm", warm=True)
     assert first.protection and second.protection and first.status == second.status == "ok"
-    assert first.trajectory.test == second.trajectory.test
+    assert first.trajectory.correct == second.trajectory.correct
     assert first.trajectory.val == second.trajectory.val
     assert first.protection.source_after == second.protection.source_after
 
@@ -291,7 +290,7 @@ def test_where_the_numbers_come_from(runner: Runner, cells: Cells, cache: Path) 
 
 
 def test_sparsity_counts_the_zeros_of_weights(runner: Runner, cells: Cells) -> None:
-    params = {"sparsity": 0.9, "tune_steps": 2, "tolerance": 1}
+    params = {"sparsity": 0.9, "iterations": 1, "steps": 2, "tune_steps": 2, "tolerance": 1}
     _, facts = runner.protected(cells("magnitude", defense_params=params)[0])
     model = build(Arch(name="cnns_bn"), 10, 0)
     total = sum(p.numel() for p in model.parameters() if p.ndim > 1)

@@ -1,21 +1,20 @@
 from __future__ import annotations
 
-import dataclasses
+import signal
 import sys
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ntbench.engine.runner import Runner
 from ntbench.learn.models import build
-from ntbench.method import Attack, Context, Defense, create_optimizer, descend
+from ntbench.method import Attack, Context, Defense, Fit, UnusableError, create_optimizer, descend
+from ntbench.method import Training as Recipe
 from ntbench.registry import Registry
-from ntbench.suite import Limits
 from ntbench.types import Arch, Cell
 
 CPU = torch.device("cpu")
@@ -23,20 +22,19 @@ Cells = Callable[..., list[Cell]]
 
 
 class Training(Attack):
-    """Trains on whole batches of 8; how it misbehaves is a parameter."""
+    """Trains in a loop of its own; how it misbehaves is a parameter."""
 
     name = "training"
     steps_a_yield: int = 1
-    batch: int = 8
     end: str = ""
     after: int = 2
 
     def attack(self, model: nn.Module, ctx: Context) -> Iterator[nn.Module]:
         assert ctx.target is not None
         optimizer = create_optimizer(model.parameters(), "sgd", 0.01)
-        batches = ctx.target.batches(self.batch, ctx.generator("batches"))
+        batches = ctx.target.batches(8, ctx.generator("batches"))
         model.train()
-        for step in range(1, ctx.budget.steps + 1):
+        for step in range(1, ctx.steps + 1):
             for _ in range(self.steps_a_yield):
                 x, y = next(batches)
                 descend(optimizer, F.cross_entropy(model(x), y), step)
@@ -47,19 +45,37 @@ class Training(Attack):
     def _misbehave(self, step: int) -> None:
         if self.end == "diverge":
             raise FloatingPointError(f"the loss is nan at step {step}")
-        if self.end == "sleep":
-            time.sleep(60)
+        if self.end == "expire":
+            signal.raise_signal(signal.SIGALRM)  # what the clock of its time limit would do
         if self.end == "exit":
             sys.exit(7)
         if self.end == "raise":
             raise KeyError("boom")
 
 
-class Short(Attack):
-    name = "short"
+class Fitting(Attack):
+    """One fit whose loss is lost after so many calls; each of its cooldowns calls it too."""
+
+    name = "fitting"
+    lost: int = 4
+
+    def fit_of(self, model: nn.Module, ctx: Context) -> Fit:
+        calls: list[int] = []
+
+        def loss(logits: Tensor, labels: Tensor) -> Tensor:
+            calls.append(1)
+            return F.cross_entropy(logits, labels) * (float("nan") if len(calls) == self.lost else 1.0)
+
+        assert ctx.target is not None
+        recipe = Recipe(optimizer="sgd", lr=0.01, schedule="cooldown", steps=ctx.steps, batch_size=8)
+        return Fit(model, ctx.target, recipe, ctx.generator("batches"), loss=loss)
+
+
+class Idle(Attack):
+    name = "idle"
 
     def attack(self, model: nn.Module, ctx: Context) -> Iterator[nn.Module]:
-        yield model
+        yield from ()
 
 
 class BadDefense(Defense):
@@ -78,10 +94,12 @@ class BadDefense(Defense):
             return model.double()
         if self.how == "raise":
             raise RuntimeError("no luck")
-        if self.how == "sleep":
-            time.sleep(60)
+        if self.how == "expire":
+            signal.raise_signal(signal.SIGALRM)
         if self.how == "exit":
             sys.exit(7)
+        if self.how == "unusable":
+            raise UnusableError("the source accuracy falls by 0.2; raise `alpha`")
         if self.how == "nothing":
             return None  # type: ignore[return-value]
         return model
@@ -89,29 +107,25 @@ class BadDefense(Defense):
 
 @pytest.fixture(autouse=True)
 def registered(own_registry: Registry) -> None:
-    for method in (Training, Short, BadDefense):
+    for method in (Training, Fitting, Idle, BadDefense):
         own_registry.register(method)
 
 
-@pytest.mark.parametrize(
-    ("params", "reason"),
-    [
-        ({"steps_a_yield": 2}, "over budget: 2 optimizer steps and 16 training samples at yield 1"),
-        ({"batch": 17}, "over budget: 2 optimizer steps and 34 training samples at yield 2"),
-    ],
-)
-def test_an_attack_over_its_budget_is_an_error(
-    runner: Runner, cells: Cells, params: dict[str, Any], reason: str
-) -> None:
-    result = runner.run(cells(attack="training", attack_params=params)[0])
-    assert result.status == "error" and reason in result.error
+def test_an_attack_over_its_budget_is_an_error(runner: Runner, cells: Cells) -> None:
+    result = runner.run(cells(attack="training", attack_params={"steps_a_yield": 2})[0])
+    assert result.status == "error" and "over budget: 2 optimizer steps at yield 1 of 1" in result.error
+
+
+def test_an_attack_that_yields_nothing_is_an_error(runner: Runner, cells: Cells) -> None:
+    result = runner.run(cells(attack="idle")[0])
+    assert result.status == "error" and "the attack yields no model" in result.error
 
 
 @pytest.mark.parametrize(
     ("end", "status", "reason"),
     [
         ("diverge", "diverged", "the loss is nan at step 3"),
-        ("sleep", "timeout", "took longer than 2 seconds"),
+        ("expire", "timeout", "took longer than 600 seconds"),
         ("exit", "error", "called exit(7)"),
         ("raise", "error", "KeyError: 'boom'"),
     ],
@@ -119,16 +133,22 @@ def test_an_attack_over_its_budget_is_an_error(
 def test_an_attack_that_ends_badly_keeps_its_reason_and_what_was_measured(
     runner: Runner, cells: Cells, end: str, status: str, reason: str
 ) -> None:
-    limited = dataclasses.replace(runner, limits=Limits(cell_seconds=2))
-    result = limited.run(cells(attack="training", attack_params={"end": end})[0])
+    cell = cells(attack="training", attack_params={"end": end})[0]
+    result = runner.run(cell)
     assert (result.status, result.error.splitlines()[0]) == (status, reason)
-    assert result.trajectory.step == (1,) and len(result.trajectory.test) == 1
-    assert result.provenance and result.samples
+    assert result.trajectory.step == (1, 2) and len(result.trajectory.test) == len(result.trajectory.correct) == 2
+    assert result.provenance and result.images and result.paid == 1 + 2
 
 
-def test_an_attack_may_stop_early(runner: Runner, cells: Cells) -> None:
-    result = runner.run(cells(attack="short")[0])
-    assert result.status == "ok" and result.trajectory.step == (1,)
+@pytest.mark.parametrize(("lost", "kept"), [(1, ()), (2, (1,)), (4, (1, 2)), (6, (1, 2)), (7, (1, 2, 4))])
+def test_a_climb_that_diverges_keeps_the_budgets_below(
+    runner: Runner, cells: Cells, lost: int, kept: tuple[int, ...]
+) -> None:
+    """Budgets of 1, 2 and 4 steps take 1, 2 and 3 calls of the loss: the trunk goes on from each fork."""
+    result = runner.run(cells(attack="fitting", attack_params={"lost": lost})[0])
+    assert result.trajectory.step == kept
+    assert result.status == ("ok" if lost == 7 else "diverged")
+    assert ("the loss is nan" in result.error) == (lost < 7)
 
 
 @pytest.mark.parametrize(
@@ -139,14 +159,14 @@ def test_an_attack_may_stop_early(runner: Runner, cells: Cells) -> None:
         ("double", "error", "torch.float64, the architecture has"),
         ("nothing", "error", "AttributeError"),
         ("raise", "error", "RuntimeError: no luck"),
-        ("sleep", "timeout", "took longer than 1 seconds"),
+        ("unusable", "unusable", "the source accuracy falls by 0.2; raise `alpha`"),
+        ("expire", "timeout", "took longer than 600 seconds"),
         ("exit", "error", "called exit(7)"),
     ],
 )
 def test_a_failed_protection_is_the_reason_of_all_its_cells_and_is_not_tried_again(
     runner: Runner, cells: Cells, how: str, status: str, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    limited = dataclasses.replace(runner, limits=Limits(protect_seconds=1))
     made: list[str] = []
     protect: Callable[..., nn.Module] = BadDefense.protect
 
@@ -155,14 +175,14 @@ def test_a_failed_protection_is_the_reason_of_all_its_cells_and_is_not_tried_aga
         return protect(*given)
 
     monkeypatch.setattr(BadDefense, "protect", counted)
-    results = [limited.run(cell) for cell in cells("bad_defense", defense_params={"how": how})]
+    results = [runner.run(cell) for cell in cells("bad_defense", defense_params={"how": how})]
     assert made == ["x"]
     for result in results:
         assert result.status == status
         assert result.error.startswith("protection failed: ") and reason in result.error
         assert result.protection and result.protection.source_before is not None
         assert result.protection.source_after is None and result.trajectory.step == ()
-        assert result.provenance and result.samples
+        assert result.provenance and result.images
 
 
 def test_what_a_failed_pretraining_says(runner: Runner, cells: Cells) -> None:
