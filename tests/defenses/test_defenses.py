@@ -258,7 +258,9 @@ def test_ntl_releases_the_last_weights_within_tolerance(
     found = iter([1, 1, 1, *[0] * 9])
     monkeypatch.setattr("ntbench.defenses._guard.correct", lambda model, data: torch.tensor([next(found)]))
     # Ten steps are looked at after every other one; the second look is the last within tolerance.
-    released = pack(defense("ntl", steps=10, checks=5, tolerance=0.1, repair_steps=0).protect(copy.deepcopy(model), ctx))
+    released = pack(
+        defense("ntl", steps=10, checks=5, tolerance=0.1, repair_steps=0).protect(copy.deepcopy(model), ctx)
+    )
     monkeypatch.undo()
     assert same(released, pack(defense("ntl", steps=4, tolerance=1.0).protect(model, ctx)))
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from ntbench.engine.manifest import Manifest, fingerprints, read_manifest
 from ntbench.errors import UserError
 from ntbench.suite import DefenseEntry, Suite
+from ntbench.types import Cell
 
 
 def made(suite: Suite, request: str = "r", **cells: str) -> Manifest:
@@ -43,13 +45,27 @@ def test_rows_of_an_earlier_plan_of_the_same_grid_stay(tiny: Suite) -> None:
         tiny.model_copy(update={"defenses": (DefenseEntry(name="sophon"), DefenseEntry(name="none"))}), y="3", z="4"
     )
     both = later.after(earlier)
-    assert [entry.row for entry in both.suite.defenses] == ["sophon", "none", "ntl"]
+    assert [entry.rows for entry in both.suite.defenses] == [["sophon"], ["none"], ["ntl"]]
     assert both.cells == {"x": "1", "y": "3", "z": "4"}
     assert both.asked == ("3", "4")
 
 
+def test_seeds_and_tasks_of_an_earlier_plan_stay(tiny: Suite) -> None:
+    task = tiny.tasks[0]
+    other = task.model_copy(update={"source": "syn"})
+    earlier = made(tiny.model_copy(update={"seeds": (3, 0), "tasks": (other,)}), x="1")
+    both = made(tiny, y="2").after(earlier)
+    assert (both.suite.seeds, both.suite.tasks) == ((0, 3), (other, task))
+    assert both.cells == {"x": "1", "y": "2"}
+
+
+def test_labels_are_those_of_the_plan(tiny: Suite, cell: Cell) -> None:
+    plan = made(tiny).model_copy(update={"cells": {json.dumps(cell.coordinates): cell.key}})
+    assert plan.places == {cell.key: (cell.defense.label, cell.attack.label)}
+
+
 def test_a_plan_of_another_grid_replaces_the_earlier_one(tiny: Suite) -> None:
-    other = made(tiny.model_copy(update={"seeds": (5,)}), y="3")
+    other = made(tiny.model_copy(update={"horizon": 16.0}), y="3")
     assert other.after(made(tiny, x="1")) == other
     assert other.after(None) == other
 

@@ -33,7 +33,7 @@ def changed(suite: Suite, key: str, value: Any) -> Suite:
         ("attacks.0.params", {"lr": -1}, "attack 'finetune': lr = -1: Input should be greater than 0"),
         ("attacks.0.params", {"scope": "some"}, "attack 'finetune': scope = 'some': Input should be 'all' or 'head'"),
         ("arch.name", "cnn_bm", "arch: unknown architecture 'cnn_bm'; did you mean 'cnn_bn'?"),
-        ("arch.params", {"widht": 3}, "arch: architecture 'cnns_bn' refuses params={'widht': 3}"),
+        ("arch.params", {"widht": 3}, "arch: architecture 'cnns_bn' cannot be built with params={'widht': 3}"),
         ("pretrain.optimizer", "adamm", "pretrain.optimizer: unknown optimizer 'adamm'; did you mean 'adam"),
         ("pretrain.schedule", "cosin", "pretrain.schedule: unknown schedule 'cosin'; did you mean 'cosine'?"),
         ("tasks.0.source", "digit", "tasks: unknown domain 'digit'; did you mean 'digits'?"),
@@ -48,14 +48,17 @@ def test_names_that_nothing_stands_for(tiny: Suite, key: str, value: Any, messag
     assert message in str(caught.value)
 
 
-def test_a_plan_is_the_product_of_seeds_tasks_defenses_attacks_and_ratios(tiny: Suite) -> None:
+def test_a_plan_is_the_product_of_seeds_tasks_defenses_attacks_and_counts(tiny: Suite) -> None:
     suite = changed(tiny, "seeds", [3, 1])
-    suite = changed(suite, "tasks", [*tiny.tasks, {"source": "digits", "target": "syn", "image_size": 8}])
+    levels = [level.model_dump() for level in tiny.tasks[0].levels]
+    suite = changed(
+        suite, "tasks", [*tiny.tasks, {"source": "digits", "target": "syn", "image_size": 8, "levels": levels}]
+    )
     cells = plan(suite)
-    assert [(c.seed, c.task.target, c.ratio) for c in cells] == [
-        (seed, target, ratio) for seed in (3, 1) for target in ("digits_m", "syn") for ratio in (0.2, 1.0)
+    assert [(c.seed, c.task.target, c.samples) for c in cells] == [
+        (seed, target, level["samples"]) for seed in (3, 1) for target in ("digits_m", "syn") for level in levels
     ]
-    assert all(c.protocol == "tiny-1" and c.arch == tiny.arch and c.budget == tiny.budget for c in cells)
+    assert all(c.protocol == "tiny-1" and c.arch == tiny.arch and c.budget.horizon == tiny.horizon for c in cells)
     assert cells[0].attack.params["optimizer"] == "momentum", "defaults are written out"
 
 
@@ -74,7 +77,7 @@ def test_chosen_rows_come_with_the_controls() -> None:
     suite = load_suite("smoke")
 
     def rows(*arguments: Any) -> list[str]:
-        return [entry.row for entry in with_rows(suite, *arguments).defenses]
+        return [row for entry in with_rows(suite, *arguments).defenses for row in entry.rows]
 
     assert rows(()) == ["none", "scratch", "magnitude", "ntl"]
     assert rows(("ntl",)) == ["none", "scratch", "magnitude", "ntl"]
@@ -90,7 +93,13 @@ def test_a_manifest_names_every_cell_and_the_files_of_its_methods(tiny: Suite) -
     found = manifest(tiny, "request", cells)
     assert found.asked == tuple(cell.key for cell in cells)
     assert set(found.cells.values()) == set(found.asked) and len(found.cells) == 2
-    assert {Path(file).name for file in found.sources} == {"none.py", "finetune.py", "_tuning.py", "_views.py"}
+    assert {Path(file).name for file in found.sources} == {
+        "none.py",
+        "finetune.py",
+        "_tuning.py",
+        "_views.py",
+        "_layers.py",
+    }
     assert found.answers("request") and not found.answers("another")
 
 
