@@ -99,7 +99,7 @@ class Fit:
             # The trunk must not feel what a branch draws, for dropout say.
             with torch.random.fork_rng():
                 for _ in self._cool(optimizer, fork, end):
-                pass
+                    pass
             yield end
             if held:
                 self.model.load_state_dict(held[0])
@@ -108,7 +108,7 @@ class Fit:
                 meter.rewind(mark)
 
     def _fork(self, end: int) -> int:
-        """Return the step after which the rate falls to 0 before a budget ends; other schedules see to it themselves."""
+        """Return the step after which the rate falls to 0 before a budget ends; others see to it themselves."""
         return end - max(1, round(COOLDOWN * end)) if self.training.schedule == "cooldown" else end
 
     def _cool(self, optimizer: Optimizer, fork: int, end: int) -> Iterator[int]:
