@@ -22,9 +22,8 @@ GOAL = 5.0
 def test_the_mixed_grid_against_research_code(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
     """Both sides take the same steps at constant rates, in the same batch sizes, and score after the same of them.
 
-    Ours scores validation data on top.
-
-    Workers have started and the model is protected before the clock does; in the first, printed round they have not.
+    Ours scores validation data on top. Workers have started and the model is protected before the clock does; in the
+    first, printed round they have not.
     """
     cells = adam_cells(RATES, strategies=STRATEGIES, schedule="constant")
     ours = runner(tmp_path)
