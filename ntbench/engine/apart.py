@@ -47,8 +47,9 @@ class Line:
     def __init__(self, bounds: Bounds) -> None:
         """Fork a child."""
         self.bounds = bounds
-        self._deadline = time.monotonic() + bounds.seconds
         self.child, self.line = nursery(os.getpid()).fork(bounds.memory_mb)
+        # The first fork waits for the nursery's imports, which are no fault of the method's.
+        self._deadline = time.monotonic() + bounds.seconds
 
     def ask(self, request: dict[str, Any], tensors: dict[str, Tensor] | None = None) -> None:
         """Send the request."""
@@ -128,17 +129,27 @@ def refuses(spec: MethodSpec, grant: dict[str, Any], bounds: Bounds = Bounds()) 
 
 def describe(file: str) -> list[dict[str, Any]]:
     """Return what the methods of a plug-in file say of themselves; an empty name stands for all installed ones."""
-    with child(Bounds()) as line:
+    with _explained(f"plug-in {file!r}"), child(Bounds()) as line:
         line.ask({"ask": "describe", "file": file})
         return list(line.answer()[0]["methods"])
 
 
 def spec(kind: str, name: str, params: dict[str, Any], label: str) -> tuple[MethodSpec, dict[str, Any]]:
     """Return the recipe of a foreign method and what holds for it; raises UserError on parameters that it refuses."""
-    with child(Bounds()) as line:
+    with _explained(f"{kind} {name!r}"), child(Bounds()) as line:
         line.ask({"ask": "spec", "kind": kind, "name": name, "params": params, "label": label})
         facts, _ = line.answer()
         return MethodSpec.model_validate(facts["spec"]), dict(facts["traits"])
+
+
+@contextmanager
+def _explained(what: str) -> Iterator[None]:
+    """Tell what a child does that only says what it is as a mistake of whoever wrote it."""
+    try:
+        yield
+    except (RuntimeError, TimeoutError, MemoryError) as error:
+        first = str(error).partition("\n")[0]
+        raise UserError(f"{what} cannot be used: {first}; mend its file") from None
 
 
 def _method(spec: MethodSpec) -> dict[str, Any]:
