@@ -14,6 +14,10 @@ class UnusableError(ValueError):
     """A defense that cannot keep the source task; the message tells how close it came and what would have kept it."""
 
 
+class ForeignError(RuntimeError):
+    """What went wrong in the process of foreign code, told as that process tells it."""
+
+
 def unknown(what: str, name: str, known: Iterable[str]) -> UserError:
     """Return the error for a name that is not among the known ones, with the nearest of them."""
     names = sorted(known)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ntbench.engine.frames import BrokenLineError, Message, receive, send, tensors_of
 from ntbench.engine.nursery import end, nursery
 from ntbench.engine.subject import Grant, Snapshot, Weights
-from ntbench.errors import UnusableError, UserError
+from ntbench.errors import ForeignError, UnusableError, UserError
 from ntbench.learn.meter import Cost
 from ntbench.learn.models import Head, unpack
 from ntbench.registry import registry
@@ -60,10 +60,10 @@ class Line:
         try:
             facts, tensors = receive(self.line, most + SLACK, self._watch)
         except BrokenLineError as broken:
-            raise RuntimeError(f"the process of the method ended: {broken}") from None
+            raise ForeignError(f"the process of the method ended: {broken}") from None
         status, reason = str(facts.get("status")), str(facts.get("error", ""))
         if status not in ("ok", "snapshot"):
-            raise FAILURES.get(status, RuntimeError)(reason or f"the method answers {status!r}")
+            raise FAILURES.get(status, ForeignError)(reason or f"the method answers {status!r}")
         return facts, tensors
 
     def cpu_seconds(self) -> float:

@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ntbench.errors import UnusableError
+from ntbench.errors import ForeignError, UnusableError
 from ntbench.types import Status
 
 GRACE_SECONDS = 20.0
@@ -84,6 +84,8 @@ def _expire(signum: int, frame: Any) -> None:
 def _reason(error: BaseException) -> str:
     if isinstance(error, MemoryError) or "allocate memory" in str(error) or "out of memory" in str(error):
         first = "out of memory"
+    elif isinstance(error, ForeignError):
+        return str(error)
     elif isinstance(error, SystemExit):
         first = f"called exit({error.code})"
     else:

@@ -167,7 +167,7 @@ def test_parameters_are_checked_behind_the_door(run: Run) -> None:
 def test_an_import_that_ends_the_process_is_told(foreign: Registry, tmp_path: Path, text: str) -> None:
     file = tmp_path / "broken.py"
     file.write_text(text)
-    with pytest.raises(UserError, match="cannot be (used|imported)"):
+    with pytest.raises(UserError, match=r"cannot be (used|imported)"):
         foreign.load_plugin(str(file))
 
 

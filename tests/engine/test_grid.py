@@ -14,7 +14,7 @@ from ntbench.registry import Registry
 from ntbench.suite import AttackEntry, DefenseEntry, Limits, Suite
 from ntbench.types import Cell
 
-SMALL, LARGE = 20, 100
+SMALL, LARGE = 12, 48
 ENDED = "the process of the method ended: the line was closed"
 PLUGIN = '''
 """Methods that end the process that runs them, or try to."""
@@ -88,13 +88,13 @@ def test_a_crash_costs_the_cell_or_the_row_that_crashed_and_no_other(
     assert found == {
         ("none", "finetune", SMALL): ("ok", ""),
         ("none", "finetune", LARGE): ("ok", ""),
-        ("none", "kill", LARGE): ("error", f"RuntimeError: {ENDED}"),
-        ("none", "sys", LARGE): ("error", "RuntimeError: SystemExit: 3"),
+        ("none", "kill", LARGE): ("error", ENDED),
+        ("none", "sys", LARGE): ("error", "SystemExit: 3"),
         ("none", "loop", LARGE): ("timeout", "took longer than 3 seconds"),
-        ("row exit", "finetune", SMALL): ("error", f"protection failed: RuntimeError: {ENDED}"),
-        ("row exit", "finetune", LARGE): ("error", f"protection failed: RuntimeError: {ENDED}"),
-        ("row sys", "finetune", SMALL): ("error", "protection failed: RuntimeError: SystemExit: 3"),
-        ("row sys", "finetune", LARGE): ("error", "protection failed: RuntimeError: SystemExit: 3"),
+        ("row exit", "finetune", SMALL): ("error", f"protection failed: {ENDED}"),
+        ("row exit", "finetune", LARGE): ("error", f"protection failed: {ENDED}"),
+        ("row sys", "finetune", SMALL): ("error", "protection failed: SystemExit: 3"),
+        ("row sys", "finetune", LARGE): ("error", "protection failed: SystemExit: 3"),
     }
     assert list((folder / "running").iterdir()) == []
     assert len(protections) == 3

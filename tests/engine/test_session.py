@@ -186,7 +186,6 @@ def test_requests_differ_in_what_they_ask_for(suite_file: Path) -> None:
     name = str(suite_file)
     asked = [
         Request(name),
-        Request("smoke"),
         Request(name, defenses=("ntl",)),
         Request(name, plugins=("x.py",)),
         Request(name, seeds=(5,)),
