@@ -92,11 +92,11 @@ def test_after_kill_9_every_acknowledged_result_is_whole_and_no_other_is_there_i
 ) -> None:
     code = "i = len(store.statuses())\nwhile True:\n    store.add(numbered(i)); print(i); i += 1\n"
     acknowledged = 0
-    for attempt in range(8):
+    for attempt in range(4):
         with start(code, tmp_path, result(cell)) as process:
             assert process.stdout
             first = process.stdout.readline()
-            time.sleep(0.013 * attempt)
+            time.sleep(0.03 * attempt)
             process.kill()
             acknowledged = int((first + process.stdout.read()).split()[-1]) + 1
         held = Store(tmp_path).results()
@@ -104,7 +104,7 @@ def test_after_kill_9_every_acknowledged_result_is_whole_and_no_other_is_there_i
         assert {item.cell.key: item for item in held} == {
             item.cell.key: item for item in (result(cell, seed) for seed in range(len(held)))
         }
-    assert acknowledged >= 8
+    assert acknowledged >= 4
 
 
 def test_a_second_writer_is_refused_until_the_first_is_gone(tmp_path: Path, cell: Cell) -> None:
