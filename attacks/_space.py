@@ -37,10 +37,11 @@ KEEPING = ("direct", "new head")
 RATES = {"adam": (3e-4, 2e-2), "momentum": (2e-3, 1e-1), "muon": (2e-3, 5e-2)}
 KNOWN: tuple[dict[str, Any], ...] = (
     {"way": "direct", "optimizer": "momentum", "momentum rate": 1e-2},
-    {"way": "direct", "optimizer": "adam", "adam rate": 3e-3},
+    {"way": "perturb", "noise": 0.1, "optimizer": "adam", "adam rate": 3e-3},
     {"way": "redraw", "kept": 1, "optimizer": "adam", "adam rate": 3e-3},
+    {"way": "perturb", "noise": 0.1, "optimizer": "muon", "muon rate": 1e-2},
     {"way": "direct", "optimizer": "muon", "muon rate": 5e-3},
-    {"way": "new head", "optimizer": "adam", "adam rate": 3e-3},
+    {"way": "new head", "optimizer": "adam", "adam rate": 1e-2},
 )
 """Where a search starts: what was strong against some family of models, the best for very few samples first."""
 

@@ -41,7 +41,9 @@ class GradualPruning(Defense):
             model,
             guard,
             stages,
-            lambda masks: tune_masked(model, weights, masks, ctx, self.tune_steps, self.tune_lr, self.batch_size),
+            lambda masks, share: tune_masked(
+                model, weights, masks, ctx, self.tune_steps, share * self.tune_lr, self.batch_size
+            ),
         )
         return model
 

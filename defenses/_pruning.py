@@ -11,6 +11,9 @@ from ntbench.method import Context, Training, fit, head
 
 from ._guard import SourceGuard
 
+Tune = Callable[[list[Tensor], float], None]
+"""Trains inside masks, at a share of the rate that was asked for."""
+RATES = (1.0, 0.25, 0.0625)
 REMEDY = "a lower `sparsity`, more `tune_steps` or a lower `tune_lr`"
 
 
@@ -27,9 +30,7 @@ class Stage:
         return cls(copy.deepcopy(model.state_dict()), list(masks))
 
 
-def release_strongest(
-    model: nn.Module, guard: SourceGuard, stages: Iterable[Stage], tune: Callable[[list[Tensor]], None]
-) -> None:
+def release_strongest(model: nn.Module, guard: SourceGuard, stages: Iterable[Stage], tune: Tune) -> None:
     """Leave the last stage, tuned inside its masks, that the guard lets pass, found by halving the way to it.
 
     What is released is then sparser than any other stage that was tried and passed. UnusableError where none passes.
@@ -47,10 +48,10 @@ def release_strongest(
     guard.restore()
 
 
-def _survives(guard: SourceGuard, tune: Callable[[list[Tensor]], None], masks: list[Tensor], rounds: int = 2) -> bool:
-    """Return whether tuning inside masks brings the source back, in one round or, where it does not, in one more."""
-    for _ in range(rounds):
-        tune(masks)
+def _survives(guard: SourceGuard, tune: Tune, masks: list[Tensor]) -> bool:
+    """Return whether tuning inside masks brings the source back, in rounds of ever lower rates until it does."""
+    for share in RATES:
+        tune(masks, share)
         if guard.holds():
             return True
     return False

@@ -92,7 +92,7 @@ class CUPI(Defense):
                 ft, t = styles.observe(xt)
             l_c, l_t = ((self.alpha * label_loss(judge(f, yt[j]), yt[j], self.scale)).clamp_max(1) for f in (fc, ft))
             d_s, d_t, m_t, v_t = (next(weights) * memory.gaps(i, j, (fs, fc, ft), (s, t))).clamp_max(1)
-            kept = label_loss(head(model)(fs), ys[i], self.scale)
+            kept: Tensor = label_loss(head(model)(fs), ys[i], self.scale)
             return kept - l_c - l_t - d_s + d_t - m_t - v_t
 
         batches = pairs(numbered(ctx.source), numbered(ctx.target), self.batch_size, ctx)

@@ -26,6 +26,7 @@ drop within 1.5 points: balanced .54 and .70 at a sparsity of .98; public ratio 
 that it backs off to; masking="end" .73 and .86 with rho=5e-3 (.86), .67 and .84 with rho=.5 (.94).
 """
 
+from functools import partial
 from typing import Literal
 
 from torch import Tensor, nn
@@ -78,11 +79,11 @@ class NTP(AdmmPruning):
         stages = self._stages(
             model, weights, trained, lambda: self._loss(model, target_head, next(source), next(target))
         )
-        release_strongest(model, guard, stages, lambda masks: self._tune(model, weights, masks, ctx))
+        release_strongest(model, guard, stages, partial(self._tune, model, weights, ctx))
         return model
 
-    def _tune(self, model: nn.Module, weights: list[Tensor], masks: list[Tensor], ctx: Context) -> None:
-        tune_masked(model, weights, masks, ctx, self.tune_steps, self.tune_lr, self.batch_size)
+    def _tune(self, model: nn.Module, weights: list[Tensor], ctx: Context, masks: list[Tensor], share: float) -> None:
+        tune_masked(model, weights, masks, ctx, self.tune_steps, share * self.tune_lr, self.batch_size)
 
     def _loss(self, model: nn.Module, target_head: nn.Linear, source: Batch, target: Batch) -> Tensor:
         (xs, ys), (xt, yt) = source, target

@@ -18,6 +18,7 @@ earlier one is released.
 
 import copy
 from collections.abc import Iterator
+from functools import partial
 from itertools import chain
 
 from torch import Tensor, nn
@@ -59,15 +60,22 @@ class NTPSSL(AdmmPruning, Contrastive):
         weights, trained = self._pruned(model), [*model.parameters(), *projector.parameters()]
         model.train()
         stages = self._stages(model, weights, trained, lambda: self._loss(model, projector, next(views), *next(target)))
-        release_strongest(model, guard, stages, lambda masks: self._tuned(model, projector, weights, masks, ctx))
+        release_strongest(model, guard, stages, partial(self._tuned, model, projector, weights, ctx))
         return model
 
     def _tuned(
-        self, model: nn.Module, projector: nn.Module, weights: list[Tensor], masks: list[Tensor], ctx: Context
+        self,
+        model: nn.Module,
+        projector: nn.Module,
+        weights: list[Tensor],
+        ctx: Context,
+        masks: list[Tensor],
+        share: float,
     ) -> None:
         """Train on inside the mask, with a copy of the projector, and fit the head again."""
         model.train()
-        self._tune(model, copy.deepcopy(projector), weights, masks, self._views(ctx, self.tune_batch_size, "tune"))
+        views = self._views(ctx, self.tune_batch_size, "tune")
+        self._tune(model, copy.deepcopy(projector), weights, masks, views, share * self.tune_lr)
         self._probe(model, ctx)
 
     def _loss(self, model: nn.Module, projector: nn.Module, views: Tensor, xt: Tensor, yt: Tensor) -> Tensor:
@@ -81,10 +89,11 @@ class NTPSSL(AdmmPruning, Contrastive):
         weights: list[Tensor],
         masks: list[Tensor],
         views: Iterator[Tensor],
+        lr: float,
     ) -> None:
         """Train on under the contrastive loss alone, inside the mask."""
         clear(weights, masks)
-        optimizer = create_optimizer(chain(model.parameters(), projector.parameters()), "adam", self.tune_lr)
+        optimizer = create_optimizer(chain(model.parameters(), projector.parameters()), "adam", lr)
         set_rate = create_schedule(optimizer, "linear", self.tune_steps)
         for step in range(1, self.tune_steps + 1):
             descend(optimizer, nt_xent(projector(features(model, next(views))), self.temperature), step)

@@ -25,6 +25,7 @@ class Public(Defense):
 
     name = "public"
     needs_source = False
+    quick = {"origin": "digits"}
 
     weights: str = ""
     """The path of a safetensors file."""

@@ -73,8 +73,7 @@ def _checked(files: Mapping[str, Published]) -> list[str]:
         cells = {key for mark in file.verified for key in mark.cells}
         if cells:
             last = max(file.verified, key=lambda mark: mark.date)
-            word = "cell" if len(cells) == 1 else "cells"
             found.append(
-                f"{name}: {len(cells)} of {len(file.cells)} {word}, last with version {last.version} on {last.date}"
+                f"{name}: {len(cells)} of {len(file.cells)} cells, last with version {last.version} on {last.date}"
             )
     return found

@@ -120,8 +120,9 @@ def _differences(file: Published, cell: PublishedCell, published: Result, found:
     if cell.images and digest(ours.correct)[:8] != cell.images:
         yield "other test images are right"
     yield from _source(published.protection, found.protection)
-    if found.provenance and found.provenance.data != file.data:
-        yield "the data differ"
+    data = found.provenance.data if found.provenance else {}
+    for split in (split for split, held in data.items() if file.data.get(split) != held):
+        yield f"the data of {split} differ"
 
 
 def _source(published: Protection | None, found: Protection | None) -> Iterator[str]:

@@ -70,6 +70,7 @@ Horizon = Annotated[
 ]
 Dask = Annotated[str, typer.Option(metavar="ADDRESS", help="Run on the Dask cluster of this scheduler.")]
 Retry = Annotated[bool, typer.Option("--retry-failed", help="Run failed cells again.")]
+Wide = Annotated[bool, typer.Option("--wide", help="Show every column, the other tracks and the papers' claims too.")]
 Dry = Annotated[bool, typer.Option("--dry-run", help="Count cells and estimate the time only.")]
 CORES = os.cpu_count() or 1
 
@@ -105,6 +106,7 @@ def run(
     dask: Dask = "",
     retry_failed: Retry = False,
     dry_run: Dry = False,
+    wide: Wide = False,
 ) -> None:
     """Run a suite, or what is left of it, then show its leaderboard and write its report.
 
@@ -135,19 +137,19 @@ def run(
         session.say_where_it_stands()
         sys.stdout.flush()
         os._exit(130)  # workers are daemons of joblib; waiting for them would finish their cells first
-    _show(session)
+    _show(session, wide)
 
 
-def _show(session: Session) -> None:
+def _show(session: Session, wide: bool) -> None:
     """Print the board and where the page lies, which is written anew where it is stale; exit with 1 on failed cells."""
     from ntbench.measure.board import leaderboard_table
     from ntbench.report.page import write_report
     from ntbench.report.sentences import sentence
-    from ntbench.report.terminal import headlines
+    from ntbench.report.terminal import details, headlines
 
     results, suite = session.results(), session.suite
     board = leaderboard_table(results, suite)
-    for shown in headlines(board, suite):
+    for shown in [*headlines(board, suite), *(details(board, suite) if wide else [])]:
         console.print(shown)
     for task in suite.tasks:
         console.print(sentence(board, task), style="bold", markup=False, highlight=False)
@@ -207,11 +209,11 @@ def check(
 
 
 @app.command()
-def report(folder: Run) -> None:
+def report(folder: Run, wide: Wide = False) -> None:
     """Write tables, figures and one self-contained HTML page from what a run has finished."""
     from ntbench.engine.session import open_run
 
-    _show(open_run(folder, console))
+    _show(open_run(folder, console), wide)
 
 
 @app.command()

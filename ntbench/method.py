@@ -227,4 +227,4 @@ class Attack(Method):
         fit = self.fit_of(model, ctx)
         assert fit is not None
         for _ in fit.run():
-            yield model
+            yield fit.adapted

@@ -18,7 +18,7 @@ GOAL = 2.0
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_a_cell_against_research_code(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
     """Both sides have one process and as many torch threads; ours scores validation data on top. Rounds alternate."""
-    [cell] = adam_cells([1e-3])
+    [cell] = adam_cells([1e-3], schedule="constant")
     ours = runner(tmp_path)
     rival = fastest(ours, cell)
     with threads(rival.torch_threads):

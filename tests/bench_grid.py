@@ -22,7 +22,7 @@ PEAK_MB = 1000
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_the_grid_against_research_code(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
     """Sixteen learning rates; workers have started and the model is protected before the clock does."""
-    cells = adam_cells(RATES)
+    cells = adam_cells(RATES, schedule="constant")
     ours = runner(tmp_path)
     rival = fastest(ours, cells[0])
     settings = Settings(tmp_path, ours.cache or tmp_path, ours.limits, jobs=CORES)

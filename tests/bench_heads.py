@@ -1,9 +1,9 @@
 """Cells that train the head alone against cells that train everything, from the same protected weights, in one process.
 
 In the time is all that a cell of either kind does: reading the released weights, building and loading the model, the
-attacker's copy of the data, 80 steps on all samples (ratio 1.0), scoring at the same steps, checks, provenance. Out is
-what cells share: pretraining, protecting, and one encoding of training, validation and test images, which the first
-cell of a released model pays for; it is printed.
+attacker's copy of the data, the steps of all budgets on 600 samples with their branches, scoring at every budget, an
+encoding of the attacker's samples, checks, provenance. Out is what cells share: pretraining, protecting, and one
+encoding of validation and test images, which the first cell of a released model pays for; it is printed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ GOAL = 20.0
 def run_all(ours: Runner, cells: list[Cell]) -> None:
     results = [ours.run(cell) for cell in cells]
     assert {result.status for result in results} == {"ok"}
-    assert all(len(result.trajectory.step) == len(result.cell.budget.scored) for result in results)
+    assert all(len(result.trajectory.step) == len(result.cell.budget.ends) for result in results)
 
 
 @pytest.mark.parametrize("arch", ["cnn_bn", "cnns_bn"])

@@ -20,11 +20,12 @@ GOAL = 5.0
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_the_mixed_grid_against_research_code(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
-    """Both sides take the same steps, batch sizes and scored steps; ours scores validation data on top.
+    """Both sides take the same steps at constant rates, in the same batch sizes, and score after the same of them.
 
-    Workers have started and the model is protected before the clock does; in the first, printed round they have not.
+    Ours scores validation data on top. Workers have started and the model is protected before the clock does; in the
+    first, printed round they have not.
     """
-    cells = adam_cells(RATES, strategies=STRATEGIES)
+    cells = adam_cells(RATES, strategies=STRATEGIES, schedule="constant")
     ours = runner(tmp_path)
     rival = fastest(ours, cells[0])
     settings = Settings(tmp_path, ours.cache or tmp_path, ours.limits, jobs=CORES)

@@ -28,10 +28,10 @@ from torch.nn.modules.module import register_module_forward_hook
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 
 from ntbench.engine.bench import Bench
-from ntbench.learn.models import build, head, unpack
-from ntbench.learn.train import create_optimizer
-from ntbench.method import Context
-from ntbench.registry import registry
+from ntbench.learn.models import head
+from ntbench.learn.optim import create_optimizer
+from ntbench.method import Context, Defense
+from ntbench.suite import DefenseEntry
 
 GOAL = 1.3
 ROUNDS = 3
@@ -123,23 +123,14 @@ class Plain:
         self._optimizers[name, shapes].step()
 
 
-def setting(folder: Path, arch: str) -> tuple[nn.Module, Context]:
-    """Return what has learnt digits, and a defender who wants to keep it from digits on photos."""
-    [cell] = adam_cells([1e-3], arch=arch)
+def setting(folder: Path, arch: str, name: str, params: dict[str, Any]) -> tuple[Defense, nn.Module, Context]:
+    """Return a defense, what has learnt digits, and all that a defender gets to keep it from digits on photos."""
+    [cell] = adam_cells([1e-3], arch=arch, defenses=(DefenseEntry(name=name, params=params),))
+    [plain] = adam_cells([1e-3], arch=arch)
     ours = runner(folder)
     bench = Bench(cell, ours.device, ours.cache)
-    ctx = Context(
-        source=bench.source.train,
-        target=bench.target.train,
-        source_val=bench.source.val,
-        target_val=None,
-        target_classes=bench.target.classes,
-        budget=cell.budget,
-        seed=0,
-        device=ours.device,
-        fresh=lambda classes: build(cell.arch, classes, seed=1),
-    )
-    return unpack(ours.protected(cell)[0], ctx.fresh(bench.source.classes)), ctx
+    grant = bench._defenders(ours.protected(plain)[0])
+    return bench.defense, grant.model(), grant.context(0)
 
 
 @pytest.fixture(scope="module")
@@ -156,8 +147,7 @@ def test_protecting_against_plain_passes(
     ours: list[float] = []
     plain: list[float] = []
     with threads(1):
-        model, ctx = setting(folder, arch)
-        defense = registry.get("defense", name)(**params, tolerance=1.0)
+        defense, model, ctx = setting(folder, arch, name, params | {"tolerance": 1.0})
         stem = next(m for m in model.modules() if isinstance(m, nn.Conv2d))
         with Recorder(stem) as recorded:
             defense.protect(copy.deepcopy(model), ctx)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from planted import PLANTS, STEPS, Protecting, Tuning, attack, defense, file, nudge, plant, variant
+from planted import PLANTS, Protecting, Tuning, attack, defense, file, nudge, plant, variant
 from pydantic import ConfigDict, PrivateAttr
 from torch import nn
 
@@ -99,10 +99,9 @@ def leaves_threads(self: Any, model: nn.Module, ctx: Context) -> nn.Module:
 
 
 @attack("check_restores_settings")
-def yields_without_gradients(self: Any, model: nn.Module, ctx: Context) -> Iterator[nn.Module]:
-    for adapted in self.tuned(model, ctx):
-        with torch.no_grad():
-            yield adapted
+def ends_on_more_threads(self: Any, model: nn.Module, ctx: Context) -> Iterator[nn.Module]:
+    yield from self.tuned(model, ctx)
+    torch.set_num_threads(3)
 
 
 @defense("check_keeps_no_state", seen=[], __annotations__={"seen": ClassVar[list[int]]})
@@ -209,7 +208,7 @@ def releases_a_target_head(self: Any, model: nn.Module, ctx: Context) -> nn.Modu
 @attack("check_takes_other_class_counts")
 def keeps_the_source_head(self: Any, model: nn.Module, ctx: Context) -> Iterator[nn.Module]:
     assert ctx.target is not None
-    training = Training(lr=3e-3, steps=STEPS, batch_size=32)
+    training = Training(lr=3e-3, steps=ctx.steps, batch_size=32)
     return (model for _ in fit(model, ctx.target, training, ctx.generator("batches")))
 
 

@@ -14,7 +14,6 @@ from torch import nn
 from ntbench.method import Attack, Context, Defense, Method, Training, fit, head, reset_head
 
 Build = Callable[[Path], Method]
-STEPS = 30
 PLANTS: list[tuple[str, str, Build]] = []
 
 
@@ -37,7 +36,7 @@ class Tuning(Attack):
         assert ctx.target is not None
         if head(model).out_features != ctx.target_classes:
             reset_head(model, ctx.target_classes, ctx.generator("head"))
-        training = Training(lr=lr, steps=STEPS, batch_size=batch_size)
+        training = Training(lr=lr, steps=ctx.steps, batch_size=batch_size)
         for _ in fit(model, ctx.target, training, ctx.generator("batches")):
             yield model
 

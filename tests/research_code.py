@@ -29,7 +29,8 @@ from ntbench.tasks.data import Split
 from ntbench.types import Arch, Budget, Cell
 
 seconds = partial(timeit, number=1)
-TRIAL = Budget(steps=10, samples=320, scored=(5, 10))
+TRIAL = Budget(t90=40, horizon=0.25)
+"""10 steps, scored after 5 and 10."""
 STRATEGIES: dict[str, dict[str, str]] = {
     "direct-all": {},
     "direct-FC": {"scope": "head"},
@@ -41,9 +42,10 @@ STRATEGIES: dict[str, dict[str, str]] = {
 
 def adam_cells(
     rates: Iterable[float],
-    ratio: float = 1.0,
+    samples: int = 600,
     strategies: Iterable[str] = ("direct-all",),
     arch: str = "cnns_bn",
+    schedule: str = "cooldown",
     **changes: Any,
 ) -> list[Cell]:
     """Return cells of `quick` that attack the undefended model of seed 0 with Adam: every learning rate and strategy.
@@ -54,13 +56,13 @@ def adam_cells(
         AttackEntry(
             name="finetune",
             label=f"{name} {{lr:g}}",
-            params={"optimizer": "adam", **STRATEGIES[name]},
+            params={"optimizer": "adam", "schedule": schedule, **STRATEGIES[name]},
             grid={"lr": list(rates)},
         )
         for name in strategies
     )
     rows = {"defenses": (DefenseEntry(name="none"),), "attacks": attacks, "seeds": (0,), "arch": Arch(name=arch)}
-    return [cell for cell in plan(load_suite("quick").model_copy(update=rows | changes)) if cell.ratio == ratio]
+    return [cell for cell in plan(load_suite("quick").model_copy(update=rows | changes)) if cell.samples == samples]
 
 
 def runner(folder: Path) -> Runner:
@@ -120,12 +122,16 @@ class ResearchCode:
         return f"{self.loaders} loaders, {self.torch_threads} torch threads"
 
     def run(self, cell: Cell) -> list[float]:
-        """Return the test accuracies at the scored steps of a cell of Adam."""
+        """Return the test accuracies at every budget of a cell of Adam at a constant rate, which one run passes by.
+
+        Other schedules need a run or a branch for every budget, so that the two sides would not take the same steps.
+        """
+        assert cell.attack.params["schedule"] == "constant"
         with threads(self.torch_threads):
             return list(self._accuracies(cell))
 
     def _accuracies(self, cell: Cell) -> Iterator[float]:
-        params, steps = cell.attack.params, cell.budget.steps
+        params, ends = cell.attack.params, cell.budget.ends
         model = timm.create_model(cell.arch.name, num_classes=10)
         model.load_state_dict(self.weights)
         if params["init"] == "reinit":
@@ -135,22 +141,20 @@ class ResearchCode:
         model.requires_grad_(full).get_classifier().requires_grad_(True)
         criterion = nn.CrossEntropyLoss()
         optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=params["lr"])
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
         train = DataLoader(self.train, batch_size=params["batch_size"], shuffle=True, num_workers=self.loaders)
         # Batches as large as ours in scoring: larger ones than research code usually takes.
         test = DataLoader(self.test, batch_size=200, num_workers=self.loaders)
         step = 0
-        while step < steps:
+        while step < ends[-1]:
             for x, y in train:
                 model.train(full)
                 optimizer.zero_grad()
                 criterion(model(x), y).backward()
                 optimizer.step()
-                schedule.step()
                 step += 1
-                if step in cell.budget.scored:
+                if step in ends:
                     yield _accuracy(model, test)
-                if step == steps:
+                if step == ends[-1]:
                     break
 
 
@@ -167,14 +171,14 @@ def fastest(ours: Runner, cell: Cell) -> ResearchCode:
     One thread is not how research code runs, yet small networks and busy machines favour it: a harder opponent.
     """
     weights, _ = ours.protected(cell)
-    bench = Bench(cell, ours.device, ours.cache)
-    train, test = Pictures(bench.subset), Pictures(bench.target.test)
-    assert all(torch.equal(test[i][0], x) for i, x in enumerate(bench.target.test.x)), "both sides see the same pixels"
+    shares = Bench(cell, ours.device, ours.cache).shares
+    train, test = Pictures(shares.subset), Pictures(shares.target.test)
+    assert all(torch.equal(test[i][0], x) for i, x in enumerate(shares.target.test.x)), "both sides see the same pixels"
     trial = cell.model_copy(update={"budget": TRIAL})
     choices = [ResearchCode(weights, train, test, n, t) for n in (0, 2) for t in dict.fromkeys((default_threads(), 1))]
     times = [seconds(partial(choice.run, trial)) for choice in choices]
     print(
-        f"\n{TRIAL.steps} steps of research code:",
+        f"\n{TRIAL.ends[-1]} steps of research code:",
         *(f"{t:.2f} s with {c};" for t, c in zip(times, choices, strict=True)),
     )
     return choices[times.index(min(times))]

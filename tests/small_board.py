@@ -16,7 +16,7 @@ from ntbench.types import Protection, Provenance, Result, pack_bits
 
 SEEDS = (0, 1, 2, 3, 4)
 IMAGES, VIEWS, SOURCE = 60, 2, 50
-PAIR = TASK.model_copy(update={"levels": LEVELS[:2]})
+PAIR = TASK.model_copy(update={"levels": tuple(level.model_copy(update={"plateau": 0.35}) for level in LEVELS[:2])})
 COUNTS = (10, 100)
 GAIN = {"none": 0.3, "scratch": 0.0, "ntp": 0.2, "sophon": 0.05}
 SHARES = (0.2, 0.3, 0.5, 0.7, 0.9, 1, 1)

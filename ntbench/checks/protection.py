@@ -33,7 +33,10 @@ def check_returns_a_trainable_model(method: Method) -> None:
 
 def check_keeps_source_accuracy(method: Method) -> None:
     """At least half of the source accuracy is left."""
-    before, after = (accuracy(model, world().source_val) for model in (pretrained(), observe(method).model))
+    try:
+        before, after = (accuracy(model, world().source_val) for model in (pretrained(), observe(method).model))
+    except FloatingPointError:  # check_finite tells
+        return
     if after < before / 2:
         raise AssertionError(
             f"source accuracy falls from {before:.2f} to {after:.2f}; train on ctx.source too, "

@@ -67,10 +67,13 @@ class Fit:
         Raises FloatingPointError with the step and the value where the loss is not finite or explodes.
         """
         optimizer, set_rates, batches = self.begin()
-        for step in range(1, self.training.steps + 1):
+        steps = self.training.steps
+        fork = self._fork(steps)
+        for step in range(1, fork + 1):
             self._advance(optimizer, batches, step)
             set_rates(step)
             yield step
+        yield from self._cool(optimizer, fork, steps)
 
     def climb(self, ends: Sequence[int], meter: Meter) -> Iterator[int]:
         """Train up to each of some rising budgets and yield them; the model is then what a run of that budget leaves.
@@ -83,7 +86,7 @@ class Fit:
         cooling = self.training.schedule == "cooldown"
         done = 0
         for end in ends if cooling or self.training.schedule == "constant" else ends[-1:]:
-            fork = end - max(1, round(COOLDOWN * end)) if cooling else end
+            fork = self._fork(end)
             for step in range(done + 1, fork + 1):
                 self._advance(optimizer, batches, step)
                 set_rates(step)
@@ -95,7 +98,8 @@ class Fit:
             mark = meter.cost
             # The trunk must not feel what a branch draws, for dropout say.
             with torch.random.fork_rng():
-                self._cool(optimizer, fork, end)
+                for _ in self._cool(optimizer, fork, end):
+                    pass
             yield end
             if held:
                 self.model.load_state_dict(held[0])
@@ -103,7 +107,11 @@ class Fit:
                 self.model.train()
                 meter.rewind(mark)
 
-    def _cool(self, optimizer: Optimizer, fork: int, end: int) -> None:
+    def _fork(self, end: int) -> int:
+        """Return the step after which the rate falls to 0 before a budget ends; others see to it themselves."""
+        return end - max(1, round(COOLDOWN * end)) if self.training.schedule == "cooldown" else end
+
+    def _cool(self, optimizer: Optimizer, fork: int, end: int) -> Iterator[int]:
         """Train from the fork to the end of a budget while all rates fall linearly to 0, on batches of its own."""
         batches = self.data.batches(
             self.training.batch_size, torch.Generator().manual_seed((self.generator.initial_seed() + end) % 2**63)
@@ -113,6 +121,7 @@ class Fit:
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * (end + 1 - step) / (end + 1 - fork)
             self._advance(optimizer, batches, step)
+            yield step
 
     def _advance(self, optimizer: Optimizer, batches: Batches, step: int) -> None:
         x, y = next(batches)

@@ -124,15 +124,18 @@ def load_public(model: nn.Module, file: Path) -> nn.Module:
     try:
         found = load_file(file)
     except (SafetensorError, OSError) as error:
-        raise UserError(f"weights {str(file)!r} cannot be read ({error}); give a safetensors file") from None
-    own, layer = model.state_dict(), head(model)
-    of_head = {name for name, tensor in model.state_dict(keep_vars=True).items() if tensor in set(layer.parameters())}
-    fitting = {n: t for n, t in found.items() if n not in of_head or (n in own and t.shape == own[n].shape)}
-    misfits = {n for n in own.keys() - of_head if n not in fitting or fitting[n].shape != own[n].shape}
-    if wrong := sorted(misfits | (fitting.keys() - own.keys())):
-        raise UserError(
-            f"weights {str(file)!r} do not fit {type(model).__name__}: {', '.join(wrong[:3])} of {len(wrong)}"
-        )
+        raise UserError(f"weights {str(file)!r} cannot be read as safetensors ({error}); give such a file") from None
+    own, classifier = model.state_dict(), {id(p) for p in head(model).parameters()}
+    free = {name for name, p in model.named_parameters() if id(p) in classifier}
+    for name in sorted((own.keys() | found.keys()) - free):
+        ours, theirs = (tuple(t[name].shape) if name in t else None for t in (own, found))
+        # Counters of batches decide nothing; not every file has them.
+        if ours != theirs and not (theirs is None and name.endswith("num_batches_tracked")):
+            raise UserError(
+                f"weights {str(file)!r}: {name!r} is {theirs or 'missing'} in the file and {ours or 'missing'} in the "
+                "architecture; take weights of the same architecture"
+            )
+    fitting = {n: t for n, t in found.items() if n in own and (n not in free or t.shape == own[n].shape)}
     model.load_state_dict(own | fitting)
     return model
 

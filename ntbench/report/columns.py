@@ -70,7 +70,7 @@ DEFENSE = Column("Defense", "defense", row_name, numeric=False)
 LEAK = _interval("Leak", "leak", signed=False)
 SLC = _signed("SLC-AUC", "slc")
 SPEEDUP = Column("Speed-up", "speedup", lambda r: bounded(r, "speedup", "<"))
-DROP = _number("Source drop", "drop", points)
+DROP = Column("Source drop", "drop", lambda r: MISSING if yes(r, "baseline") else points(r.get("drop")))
 ATTACK = _words("Strongest attack", "attack")
 VERDICT = Column("Verdict", "verdict", verdict, numeric=False)
 

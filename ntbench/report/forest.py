@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from ntbench.report.display import Record, number, verdict, with_interval, yes
+from ntbench.report.display import MISSING, Record, number, verdict, with_interval, yes
 from ntbench.report.style import INK, NARROW, VERDICTS, WIDE, bare, label, marker
 
 LIMIT = 0.1  # the largest upper end of a leak that holds
@@ -32,7 +32,7 @@ def ranking_figure(rows: Sequence[Record], width: float = WIDE) -> Figure | None
     _ends(axes)
     for place, row in enumerate(known):
         _line(axes, row, place, low, high)
-        said = number(row["leak"]) if narrow else f"{with_interval(row, 'leak', signed=False)}  {verdict(row)}"
+        said = number(row["leak"]) if narrow else f"{with_interval(row, 'leak', signed=False)}  {_said(row)}"
         x, transform = 1.02, axes.get_yaxis_transform()
         axes.text(x, place, said, transform=transform, va="center", fontsize=6.5 if narrow else 7, color=marker(row)[0])
     axes.set_yticks(range(len(known)), [label(row, 18 if narrow else 32) for row in known])
@@ -72,14 +72,18 @@ def _line(axes: Axes, row: Record, place: int, low: float, high: float) -> None:
         axes.plot(value, place, sign, color=colour, markersize=size, markerfacecolor=_face(row, colour), zorder=4)
 
 
+def _said(row: Record) -> str:
+    return "not ranked" if verdict(row) == MISSING else verdict(row)
+
+
 def _face(row: Record, colour: str) -> str:
     return "white" if row.get("mask") == "keep" or yes(row, "control") else colour
 
 
 def _legend(figure: Figure, rows: Sequence[Record]) -> None:
-    there = {verdict(row): marker(row) for row in rows}
+    there = {_said(row): marker(row) for row in rows}
     handles = [
-        Line2D([], [], color=colour, marker=sign, markersize=4, linestyle="", label=said if said != "-" else "control")
+        Line2D([], [], color=colour, marker=sign, markersize=4, linestyle="", label=said)
         for said, (colour, sign) in there.items()
     ]
     figure.legend(

@@ -32,7 +32,7 @@ def factors_figure(rows: Sequence[Record], levels: Sequence[Record]) -> Figure |
     figure = Figure(figsize=(WIDE, 1.6 + LINE * len(pairs)), layout="constrained")
     axes = figure.add_subplot()
     _grid(axes, values.to_numpy(float), Normalize(0, 1), 5.5 if len(places) <= 24 else 0)
-    axes.set_yticks(range(len(pairs)), [short(value, 18) for _, value in pairs])
+    axes.set_yticks(range(len(pairs)), [short(value, 34) for _, value in pairs])
     _columns(axes, places)
     _factor_heads(axes, [factor for factor, _ in pairs])
     return figure

@@ -62,13 +62,19 @@ def compute_figure(rows: Sequence[Record], budgets: pd.DataFrame, width: float =
         axes.plot(part["budget"], part["uplift"], color=colour, linewidth=1.2, marker="o", markersize=2.5)
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(100 * value, 0)))
         _finish_panel(axes, row, f"mean {points(row['compute_uplift'], signed=True)}")
-    _log_axis(figure.axes, sorted(set(budgets["budget"])), _share)
+    _log_axis(figure.axes, _halves(budgets["budget"]), _share)
     handles = [
         Line2D([], [], color=SOFT, marker="o", markersize=3, label="release, colour by verdict"),
         Line2D([], [], color=SOFT, linestyle=DOTS, label="none"),
         Line2D([], [], color=INK, linewidth=0.8, label="baseline"),
     ]
     return _finish(figure, width, "budget of a run in units of T90, log scale", "uplift, points", handles)
+
+
+def _halves(budgets: pd.Series) -> list[float]:
+    # Budgets are rounded to whole steps; ticks are the powers of two that they stand for.
+    low, high = 0.9 * float(budgets.min()), 1.1 * float(budgets.max())
+    return [2.0**k for k in range(-10, 11) if low <= 2.0**k <= high] or sorted(set(budgets))
 
 
 def _share(value: float) -> str:

@@ -45,7 +45,8 @@ def gate_line(rows: Sequence[Record]) -> str:
 
 def brackets(rows: Iterable[Record]) -> str:
     """Return what stands in the brackets of these rows: an interval, or the range of a few seeds."""
-    kinds = {(str(row.get("interval")), row.get("seeds")) for row in rows if not yes(row, "baseline")}
+    judged = [row for row in rows if not yes(row, "baseline") and row.get("seeds")]
+    kinds = {(str(row.get("interval")), row["seeds"]) for row in judged}
     ranges = sorted(f"{number(seeds, 0)}" for kind, seeds in kinds if kind == "range")
     whole = sorted({kind for kind, _ in kinds if kind not in ("range", "")})
     said = [f"{' and '.join(whole)} intervals"] if whole else []
@@ -56,6 +57,8 @@ def brackets(rows: Iterable[Record]) -> str:
 def _said(rows: Sequence[Record]) -> str:
     if not rows:
         return "nothing to compare yet, only baselines have run."
+    if all(pd.isna(row["uplift"]) for row in rows):
+        return "no number yet, too few cells have run."
     if not any(yes(row, "gate_transfers") for row in rows):
         return "nothing to protect: the unprotected release adds nothing that these runs can tell from 0. No verdict."
     own = [row for row in rows if not yes(row, "control") and yes(row, "ranked")]

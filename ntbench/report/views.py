@@ -29,7 +29,13 @@ TRACKS = {
         "They ask the release for its answers and never see its weights; their baseline has the same data without it.",
     ),
 }
-FACTORS = {"rate": "learning rate", "method": "fine-tuning method"}
+FACTORS = {
+    "optimizer": "optimizer",
+    "rate": "learning rate",
+    "schedule": "schedule",
+    "batch size": "batch size",
+    "method": "fine-tuning method",
+}
 BOUNDS = "< and > mark bounds: the runs ended before they got there."
 FACTOR_NOTE = "One factor of the attack is held, the others are at their best; means over sample counts and seeds."
 NUMBERS: dict[str, tuple[str, Callable[[Any], str]]] = {
@@ -128,7 +134,18 @@ def levels(table: pd.DataFrame, board: pd.DataFrame, task: Task) -> list[Record]
     """Return the robustness by factor of the ranked track's rows, without baselines; factors have names for people."""
     judged = {(row["defense"], row["mask"]) for row in ranking(board, task) if not yes(row, "baseline")}
     rows = [row for row in records(_part(table, task, "target")) if (row["defense"], row["mask"]) in judged]
-    return [row | {"factor": FACTORS.get(row["factor"], row["factor"]), "value": str(row["value"])} for row in rows]
+    named = [row | {"factor": FACTORS.get(row["factor"], row["factor"]), "value": str(row["value"])} for row in rows]
+    return sorted(named, key=_level)
+
+
+def _level(row: Record) -> tuple[int, float, str]:
+    # Factors in the order of FACTORS, rates and batch sizes by what they are, names by the alphabet.
+    known = list(FACTORS.values())
+    place = known.index(row["factor"]) if row["factor"] in known else len(known)
+    try:
+        return place, float(row["value"]), ""
+    except ValueError:
+        return place, 0.0, row["value"]
 
 
 def factors(found: Sequence[Record], board: pd.DataFrame, task: Task) -> list[View]:

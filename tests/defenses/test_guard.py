@@ -15,7 +15,7 @@ from ntbench.learn.models import pack
 from ntbench.tasks.data import Split
 
 SourceGuard = import_module("ntbench.defenses._guard").SourceGuard
-Unusable = import_module("ntbench.defenses._guard").Unusable
+Unusable = import_module("ntbench.errors").UnusableError
 DATA = Split(torch.eye(10), torch.arange(10))
 
 

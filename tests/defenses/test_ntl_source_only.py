@@ -215,7 +215,9 @@ def test_any_timm_network_is_protected(arch: Arch) -> None:
 def test_a_lost_source_ends_with_the_value_and_the_remedy() -> None:
     ctx = source_only()
     with pytest.raises(ValueError, match="tolerance"):
-        method(**CHEAP | {"tolerance": 0.0, "lr": 1.0, "alpha": 10.0}).protect(pretrained(ctx, steps=30), ctx)
+        method(**CHEAP | {"tolerance": 0.0, "lr": 1.0, "alpha": 10.0, "repair_steps": 0}).protect(
+            pretrained(ctx, steps=30), ctx
+        )
 
 
 BAD: list[dict[str, Any]] = [

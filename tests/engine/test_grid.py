@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ntbench.engine.grid import DIED, Job, Settings, _suspects, execute
+from ntbench.engine.grid import DIED, Job, Settings, _condemned, _suspects, execute
 from ntbench.engine.plan import plan
 from ntbench.engine.store import Store
 from ntbench.errors import UserError
@@ -14,6 +14,8 @@ from ntbench.registry import Registry
 from ntbench.suite import AttackEntry, DefenseEntry, Limits, Suite
 from ntbench.types import Cell
 
+SMALL, LARGE = 20, 100
+ENDED = "the process of the method ended: the line was closed"
 PLUGIN = '''
 """Methods that end the process that runs them, or try to."""
 import os, signal, sys
@@ -70,29 +72,29 @@ def test_a_crash_costs_the_cell_or_the_row_that_crashed_and_no_other(
     cells = [
         cell
         for cell in plan(suite)
-        if (cell.defense.name == "none" and (cell.attack.name == "finetune" or cell.ratio == 1.0))
+        if (cell.defense.name == "none" and (cell.attack.name == "finetune" or cell.samples == LARGE))
         or (cell.defense.name != "none" and cell.attack.name == "finetune")
     ]
     folder = tmp_path / "run"
     folder.mkdir()
     protections: list[int] = []
     found = {
-        (r.cell.defense.label, r.cell.attack.label, r.cell.ratio): (
+        (r.cell.defense.label, r.cell.attack.label, r.cell.samples): (
             r.status,
             r.error.splitlines()[0] if r.error else "",
         )
         for r in execute(cells, settings(folder, cache, plugins=own_registry.plugins), lambda: protections.append(1))
     }
     assert found == {
-        ("none", "finetune", 0.2): ("ok", ""),
-        ("none", "finetune", 1.0): ("ok", ""),
-        ("none", "kill", 1.0): ("error", DIED),
-        ("none", "sys", 1.0): ("error", "called exit(3)"),
-        ("none", "loop", 1.0): ("timeout", "took longer than 3 seconds"),
-        ("row exit", "finetune", 0.2): ("error", f"protection failed: {DIED}"),
-        ("row exit", "finetune", 1.0): ("error", f"protection failed: {DIED}"),
-        ("row sys", "finetune", 0.2): ("error", "protection failed: called exit(3)"),
-        ("row sys", "finetune", 1.0): ("error", "protection failed: called exit(3)"),
+        ("none", "finetune", SMALL): ("ok", ""),
+        ("none", "finetune", LARGE): ("ok", ""),
+        ("none", "kill", LARGE): ("error", f"RuntimeError: {ENDED}"),
+        ("none", "sys", LARGE): ("error", "RuntimeError: SystemExit: 3"),
+        ("none", "loop", LARGE): ("timeout", "took longer than 3 seconds"),
+        ("row exit", "finetune", SMALL): ("error", f"protection failed: RuntimeError: {ENDED}"),
+        ("row exit", "finetune", LARGE): ("error", f"protection failed: RuntimeError: {ENDED}"),
+        ("row sys", "finetune", SMALL): ("error", "protection failed: RuntimeError: SystemExit: 3"),
+        ("row sys", "finetune", LARGE): ("error", "protection failed: RuntimeError: SystemExit: 3"),
     }
     assert list((folder / "running").iterdir()) == []
     assert len(protections) == 3
@@ -106,6 +108,16 @@ def test_an_attack_that_protects_for_itself_stands_trial_after_its_defense(cell:
     assert _suspects(waiting, {other.key, other.protect_key}) == [jobs[1], jobs[3]]
     del waiting[cell.protect_key]
     assert _suspects(waiting, {cell.key, "unheard of"}) == [jobs[2]]
+
+
+def test_a_worker_that_dies_condemns_what_it_did(tmp_path: Path, cache: Path, cell: Cell) -> None:
+    class TerminatedWorkerError(Exception):
+        """What loky raises."""
+
+    found = _condemned(Job("attack", cell), TerminatedWorkerError(), settings(tmp_path, cache))
+    assert found and (found.cell, found.status, found.error) == (cell, "error", DIED)
+    assert _condemned(Job("protect", cell), TerminatedWorkerError(), settings(tmp_path, cache)) is None
+    assert Store(tmp_path).artifact_path(cell.protect_key).exists()
 
 
 def test_a_damaged_artifact_ends_the_run_with_its_remedy(tmp_path: Path, cache: Path, tiny: Suite) -> None:

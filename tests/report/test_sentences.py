@@ -52,6 +52,12 @@ def test_without_transfer_there_is_nothing_to_protect() -> None:
     assert "nothing to protect" in sentence(table().assign(gate_transfers=False, leak=float("nan")), TASK)
 
 
+def test_a_run_that_has_just_begun_claims_nothing() -> None:
+    found = table().assign(gate_transfers=False, leak=float("nan"), uplift=float("nan"), seeds=0, interval="range")
+    assert sentence(found, TASK).endswith("no number yet, too few cells have run.")
+    assert brackets(ranking(found, TASK)) == ""
+
+
 def test_without_a_verdict_the_gate_is_named() -> None:
     gates: dict[str, Any] = {
         "verdict": "none",
