@@ -10,7 +10,6 @@ import pytest
 from ntbench.engine.manifest import Manifest, fingerprints, read_manifest
 from ntbench.errors import UserError
 from ntbench.suite import DefenseEntry, Suite
-from ntbench.types import Cell
 
 
 def made(suite: Suite, request: str = "r", **cells: str) -> Manifest:
@@ -37,37 +36,40 @@ def test_it_answers_its_own_request_while_the_files_stay(tmp_path: Path, tiny: S
     assert fingerprints([str(file)]) == {str(file): ""}
 
 
+def rows(suite: Suite, *names: str) -> Suite:
+    return suite.model_copy(update={"defenses": tuple(DefenseEntry(name=name) for name in names)})
+
+
 def test_rows_of_an_earlier_plan_of_the_same_grid_stay(tiny: Suite) -> None:
-    earlier = made(
-        tiny.model_copy(update={"defenses": (DefenseEntry(name="none"), DefenseEntry(name="ntl"))}), x="1", y="2"
-    )
-    later = made(
-        tiny.model_copy(update={"defenses": (DefenseEntry(name="sophon"), DefenseEntry(name="none"))}), y="3", z="4"
-    )
+    earlier = made(rows(tiny, "none", "ntl"), x="1", y="2")
+    later = made(rows(tiny, "sophon", "none"), y="3", z="4")
     both = later.after(earlier)
-    assert [entry.rows for entry in both.suite.defenses] == [["sophon"], ["none"], ["ntl"]]
+    assert [row for entry in both.suite.defenses for row in entry.rows] == ["sophon", "none", "ntl"]
     assert both.cells == {"x": "1", "y": "3", "z": "4"}
     assert both.asked == ("3", "4")
 
 
-def test_seeds_and_tasks_of_an_earlier_plan_stay(tiny: Suite) -> None:
-    task = tiny.tasks[0]
-    other = task.model_copy(update={"source": "syn"})
-    earlier = made(tiny.model_copy(update={"seeds": (3, 0), "tasks": (other,)}), x="1")
-    both = made(tiny, y="2").after(earlier)
-    assert (both.suite.seeds, both.suite.tasks) == ((0, 3), (other, task))
-    assert both.cells == {"x": "1", "y": "2"}
+def test_a_plan_grows_in_seeds_and_tasks_too(tiny: Suite) -> None:
+    (task,) = tiny.tasks
+    other = task.model_copy(update={"target": "syn"})
+    earlier = made(tiny.model_copy(update={"seeds": (0, 2), "tasks": (task, other)}), x="1")
+    both = made(tiny.model_copy(update={"seeds": (1,)}), y="2").after(earlier)
+    assert (both.suite.seeds, both.suite.tasks) == ((0, 1, 2), (task, other))
+    assert both.cells == {"x": "1", "y": "2"} and both.asked == ("2",)
 
 
-def test_labels_are_those_of_the_plan(tiny: Suite, cell: Cell) -> None:
-    plan = made(tiny).model_copy(update={"cells": {json.dumps(cell.coordinates): cell.key}})
-    assert plan.places == {cell.key: (cell.defense.label, cell.attack.label)}
-
-
-def test_a_plan_of_another_grid_replaces_the_earlier_one(tiny: Suite) -> None:
-    other = made(tiny.model_copy(update={"horizon": 16.0}), y="3")
+@pytest.mark.parametrize(
+    "change", [{"horizon": 4.0}, {"source_share": 0.2}, {"precision": "bfloat16"}, {"name": "other"}, {"version": 9}]
+)
+def test_a_plan_of_another_grid_replaces_the_earlier_one(tiny: Suite, change: dict[str, object]) -> None:
+    other = made(tiny.model_copy(update=change), y="3")
     assert other.after(made(tiny, x="1")) == other
     assert other.after(None) == other
+
+
+def test_the_labels_of_a_cell_are_those_of_the_plan(tiny: Suite) -> None:
+    place = json.dumps(["digits-syn", "my | row", "adam, 0.01", "dense", 12, 0, "others"])
+    assert made(tiny, **{place: "k"}).places == {"k": ("my | row", "adam, 0.01")}
 
 
 @pytest.mark.parametrize("text", ["", "{}", "not json", '{"suite": 1}', '{"torn": '])

@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
+from ntbench.engine.calibrate import GUESS, guessed
 from ntbench.engine.plan import manifest, plan, with_rows
 from ntbench.errors import UserError
 from ntbench.suite import AttackEntry, DefenseEntry, Suite, load_suite
-from ntbench.types import Cell
+from ntbench.types import Budget, Cell
 
 
 def changed(suite: Suite, key: str, value: Any) -> Suite:
@@ -37,6 +38,7 @@ def changed(suite: Suite, key: str, value: Any) -> Suite:
         ("pretrain.optimizer", "adamm", "pretrain.optimizer: unknown optimizer 'adamm'; did you mean 'adam"),
         ("pretrain.schedule", "cosin", "pretrain.schedule: unknown schedule 'cosin'; did you mean 'cosine'?"),
         ("tasks.0.source", "digit", "tasks: unknown domain 'digit'; did you mean 'digits'?"),
+        ("tasks.0.defended", ["sin"], "tasks: unknown domain 'sin'; did you mean 'syn'?"),
         ("tasks.0.target", "digitsm", "tasks: unknown domain 'digitsm'; did you mean 'digits_m'?"),
     ],
 )
@@ -50,24 +52,52 @@ def test_names_that_nothing_stands_for(tiny: Suite, key: str, value: Any, messag
 
 def test_a_plan_is_the_product_of_seeds_tasks_defenses_attacks_and_counts(tiny: Suite) -> None:
     suite = changed(tiny, "seeds", [3, 1])
-    levels = [level.model_dump() for level in tiny.tasks[0].levels]
-    suite = changed(
-        suite, "tasks", [*tiny.tasks, {"source": "digits", "target": "syn", "image_size": 8, "levels": levels}]
-    )
+    suite = changed(suite, "tasks", [*tiny.tasks, tiny.tasks[0].model_copy(update={"target": "syn"})])
     cells = plan(suite)
     assert [(c.seed, c.task.target, c.samples) for c in cells] == [
-        (seed, target, level["samples"]) for seed in (3, 1) for target in ("digits_m", "syn") for level in levels
+        (seed, target, count) for seed in (3, 1) for target in ("digits_m", "syn") for count in (12, 48)
     ]
-    assert all(c.protocol == "tiny-1" and c.arch == tiny.arch and c.budget.horizon == tiny.horizon for c in cells)
+    assert all(c.protocol == "tiny-1" and c.arch == tiny.arch and c.source_share == 0.1 for c in cells)
     assert cells[0].attack.params["optimizer"] == "momentum", "defaults are written out"
+    assert len({cell.key for cell in cells}) == len({cell.coordinates for cell in cells}) == len(cells)
+
+
+def test_budgets_are_in_units_of_each_counts_t90(tiny: Suite) -> None:
+    suite = changed(changed(tiny, "tasks.0.levels.1.t90", 6.0), "horizon", 16)
+    few, many = plan(suite)
+    assert (few.budget, many.budget) == (Budget(t90=0.5, horizon=16), Budget(t90=6, horizon=16))
+    assert many.budget.ends == (1, 2, 3, 6, 12, 24, 48, 96)
+    assert plan(changed(tiny, "scored", 1.5))[0].budget.ratio == 1.5
+
+
+def test_a_count_that_nobody_measured_is_refused_with_the_remedy(tiny: Suite) -> None:
+    bare = changed(tiny, "tasks.0.levels.1.t90", None)
+    with pytest.raises(UserError, match="digits-digits_m: nobody has measured T90 at 48 samples; `ntbench calibrate`"):
+        plan(bare)
+    assert [cell.budget.t90 for cell in plan(guessed(bare))] == [0.5, GUESS]
+
+
+def test_attackers_who_choose_by_their_own_data_come_beside_the_others(tiny: Suite) -> None:
+    cells = plan(tiny.model_copy(update={"own": True, "default": "finetune"}))
+    assert [(c.samples, c.knowledge) for c in cells] == [(n, k) for n in (12, 48) for k in ("others", "own")]
+    assert len({cell.protect_key for cell in cells}) == 1
+
+
+def test_a_grid_of_a_defense_is_as_many_rows(tiny: Suite) -> None:
+    entry = DefenseEntry(name="ntl", label="ntl-{alpha:g}", grid={"alpha": [0.1, 1.0]})
+    cells = plan(tiny.model_copy(update={"defenses": (entry,)}))
+    assert [(c.defense.label, c.defense.params["alpha"]) for c in cells[::2]] == [("ntl-0.1", 0.1), ("ntl-1", 1.0)]
+    assert len({cell.protect_key for cell in cells}) == 2 and len({cell.pretrain_key for cell in cells}) == 1
 
 
 def test_an_attack_faces_the_rows_that_it_is_set_against(tiny: Suite) -> None:
     keep = AttackEntry(name="finetune", label="keep", params={"mask": "keep"}, against=("magnitude",))
-    rows = (DefenseEntry(name="none"), DefenseEntry(name="magnitude"))
+    rows = tuple(DefenseEntry(name=name) for name in ("none", "scratch", "magnitude"))
     cells = plan(tiny.model_copy(update={"attacks": (*tiny.attacks, keep), "defenses": rows}))
     assert {(c.defense.name, c.mask) for c in cells} == {
         ("none", "dense"),
+        ("scratch", "dense"),
+        ("scratch", "keep"),
         ("magnitude", "dense"),
         ("magnitude", "keep"),
     }

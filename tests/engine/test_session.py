@@ -10,12 +10,14 @@ import pytest
 from rich.console import Console
 
 import ntbench.engine.grid
+from ntbench.engine.calibrate import SEEDS
 from ntbench.engine.manifest import read_manifest
 from ntbench.engine.runner import Runner
 from ntbench.engine.session import Request, Session, Workers, cache_folder, open_run
+from ntbench.engine.store import Store
 from ntbench.errors import UserError
 from ntbench.registry import Registry
-from ntbench.types import Cell, Result
+from ntbench.types import SETTLED, Cell, Result
 
 RAN: list[tuple[str, str]] = []
 
@@ -74,7 +76,9 @@ def run(suite: Path, folder: Path, retry_failed: bool = False, **request: Any) -
 
 def test_a_finished_run_computes_nothing_again(suite_file: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    assert run(suite_file, folder)[0] == 24
+    computed, session = run(suite_file, folder)
+    assert computed == 24
+    assert {result.status for result in session.results()} == {"ok", "inapplicable"}
     before = {file: file.stat().st_mtime_ns for file in folder.rglob("*") if file.suffix in (".safetensors", ".json")}
     assert run(suite_file, folder)[0] == 0
     assert {file: file.stat().st_mtime_ns for file in before} == before and len(before) == 6
@@ -103,8 +107,65 @@ def test_more_rows_and_seeds_add_to_a_run(suite_file: Path, tmp_path: Path) -> N
     assert len(session.results()) == 24
     computed, session = run(suite_file, folder, seeds=(7,))
     assert computed == 24
-    assert {result.cell.seed for result in session.results()} == {0, 7}, "a folder holds one board, which grows"
-    assert session.suite.seeds == (0, 7)
+    assert {result.cell.seed for result in session.results()} == {0, 7} and session.suite.seeds == (0, 7)
+
+
+def test_a_request_for_a_part_keeps_the_whole_board(suite_file: Path, tmp_path: Path) -> None:
+    """`run --defense ntl --seed 0` in a finished folder finds everything there and takes nothing from the plan."""
+    folder = tmp_path / "run"
+    _, session = run(suite_file, folder, seeds=(0, 1))
+    stamp, suite, results = session.stamp, session.suite, session.results()
+    computed, session = run(suite_file, folder, defenses=("ntl",), seeds=(0,))
+    assert computed == 0 and session.results() == results and len(results) == 48
+    assert session.stamp == stamp, "the page stays what it was"
+    assert {row for entry in session.suite.defenses for row in entry.rows} == {"none", "scratch", "magnitude", "ntl"}
+    assert session.suite.seeds == suite.seeds == (0, 1)
+
+
+def test_another_horizon_is_another_board(suite_file: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    run(suite_file, folder, defenses=("none",))
+    computed, session = run(suite_file, folder, defenses=("none",), horizon=4.0)
+    assert computed == 18
+    assert {result.cell.budget.horizon for result in session.results()} == {4.0}, "grids are not mixed"
+    assert len(session.store.results()) == 36, "what was there is kept"
+
+
+def test_a_stamp_follows_the_plan_and_the_results(suite_file: Path, tmp_path: Path) -> None:
+    _, session = run(suite_file, tmp_path / "run", defenses=("none",))
+    before = session.stamp
+    session.page.parent.mkdir(parents=True)
+    session.page.write_text("a page")
+    assert not session.page_is_current()
+    session.mark_page()
+    assert session.page_is_current()
+    failed = session.results()[0].model_copy(update={"status": "error"})
+    session.store.add(failed)
+    assert session.stamp != before and not session.page_is_current()
+
+
+def test_more_samples_than_the_attackers_pool_holds_are_refused_before_anything_runs(
+    suite_file: Path, tmp_path: Path
+) -> None:
+    suite_file.write_text(suite_file.read_text().replace("samples = 96", "samples = 601"))
+    with pytest.raises(UserError) as caught:
+        run(suite_file, tmp_path / "run")
+    told = "the data of 'digits to digits_m' cannot be prepared: 601 samples are asked for, of 600; "
+    assert str(caught.value) == f"{told}give a count in between"
+    assert RAN == []
+
+
+def test_failed_cells_are_named_with_their_reasons(cell: Cell) -> None:
+    fine = Result(cell=cell, status="ok")
+    assert (
+        Session.failures([fine, Result(cell=cell, status="inapplicable"), Result(cell=cell, status="unusable")]) == ""
+    )
+    failed = Result(cell=cell, status="diverged", error="\nthe loss is nan at step 3\nTraceback")
+    assert Session.failures([fine, failed]).splitlines() == [
+        "1 of 2 cells failed; `--retry-failed` runs them again:",
+        "  diverged: digits-digits_m, none, finetune, dense, 12, 0: the loss is nan at step 3",
+    ]
+    assert Session.failures([failed] * 12).splitlines()[-1] == "  and 2 more"
 
 
 def test_failed_cells_stay_until_they_are_asked_for_again(suite_file: Path, tmp_path: Path) -> None:
@@ -115,7 +176,8 @@ def test_failed_cells_stay_until_they_are_asked_for_again(suite_file: Path, tmp_
     computed, session = run(suite_file, folder, **request)
     failed = [result for result in session.results() if result.status == "error"]
     assert computed == 24 and len(failed) == 4
-    assert {result.error.splitlines()[0] for result in failed} == {"protection failed: RuntimeError: no luck"}
+    (reason,) = {result.error.splitlines()[0] for result in failed}
+    assert reason.startswith("protection failed: ") and reason.endswith("RuntimeError: no luck")
     (tmp_path / "broken").unlink()
     assert run(suite_file, folder, **request)[0] == 0
     computed, session = run(suite_file, folder, retry_failed=True, **request)
@@ -139,13 +201,8 @@ def test_a_plugins_defenses_are_added_where_none_is_chosen(suite_file: Path, tmp
     plugin = tmp_path / "frail.py"
     plugin.write_text(PLUGIN)
     _, session = run(suite_file, tmp_path / "run", plugins=(str(plugin),))
-    assert [row for entry in session.suite.defenses for row in entry.rows] == [
-        "none",
-        "scratch",
-        "magnitude",
-        "ntl",
-        "frail",
-    ]
+    rows = [row for entry in session.suite.defenses for row in entry.rows]
+    assert rows == ["none", "scratch", "magnitude", "ntl", "frail"]
 
 
 def test_a_second_command_on_the_folder_is_refused(suite_file: Path, tmp_path: Path) -> None:
@@ -186,13 +243,14 @@ def test_requests_differ_in_what_they_ask_for(suite_file: Path) -> None:
     name = str(suite_file)
     asked = [
         Request(name),
+        Request("quick"),
         Request(name, defenses=("ntl",)),
         Request(name, plugins=("x.py",)),
         Request(name, seeds=(5,)),
         Request(name, horizon=16.0),
     ]
     assert len({request.key for request in asked}) == len(asked)
-    assert Request(name).key == Request(name).key
+    assert Request(name).key == Request("smoke").key, "a copy of a suite is that suite"
     assert Request(name, plugins=("x.py",)).key == Request(name, plugins=(str(Path.cwd() / "x.py"),)).key
 
 
@@ -210,3 +268,31 @@ def test_limits_come_from_the_present_suite(suite_file: Path, tmp_path: Path) ->
     assert run(suite_file, folder)[0] == 0
     held = read_manifest(folder)
     assert held and held.suite.limits.cell_seconds == 5
+
+
+def test_a_run_measures_what_its_suite_lacks_and_keeps_it(
+    suite_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ntbench.engine.calibrate.GUESS", 1.0)
+    monkeypatch.setattr("ntbench.engine.calibrate.LONGEST", 1.0)
+    suite_file.write_text(suite_file.read_text().replace(", t90 = 1.5, plateau = 0.4", ""))
+    folder = tmp_path / "run"
+    _, session = run(suite_file, folder, defenses=("none",))
+    levels = session.suite.tasks[0].levels
+    assert levels[0].t90 == 1.0 and levels[1].t90 is not None and levels[1].plateau is not None
+    measured = Store(folder / "calibration").results()
+    assert {(r.cell.seed, r.cell.samples, r.cell.defense.name) for r in measured} == {
+        (seed, 96, "scratch") for seed in SEEDS
+    }
+    assert {r.cell.budget.t90 for r in session.results() if r.cell.samples == 96} == {levels[1].t90}
+    assert run(suite_file, folder, defenses=("none",))[0] == 0, "what is measured is not measured again"
+
+
+def test_measuring_anew_forgets_what_is_frozen(
+    suite_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ntbench.engine.calibrate.GUESS", 1.0)
+    monkeypatch.setattr("ntbench.engine.calibrate.LONGEST", 1.0)
+    suite = Session(tmp_path, Console(quiet=True)).measured(Request(suite=str(suite_file)), Workers())
+    assert [level.samples for level in suite.tasks[0].levels] == [12, 96]
+    assert [level.plateau for level in suite.tasks[0].levels] != [0.3, 0.4]

@@ -32,7 +32,8 @@ def result(cell: Cell, seed: int = 0) -> Result:
     # Large enough for several pages of the database, so that a torn write would show.
     points = tuple(range(1, 1501))
     halves = (0.5,) * len(points)
-    path = Trajectory(step=points, samples=points, flops=points, seconds=halves, val=halves, test=halves)
+    held = {"correct": ("gMA=",) * len(points), "own": halves}
+    path = Trajectory(step=points, samples=points, flops=points, seconds=halves, val=halves, test=halves, **held)
     return Result(cell=cell.model_copy(update={"seed": seed}), status="ok", trajectory=path)
 
 
@@ -91,11 +92,11 @@ def test_after_kill_9_every_acknowledged_result_is_whole_and_no_other_is_there_i
 ) -> None:
     code = "i = len(store.statuses())\nwhile True:\n    store.add(numbered(i)); print(i); i += 1\n"
     acknowledged = 0
-    for attempt in range(8):
+    for attempt in range(4):
         with start(code, tmp_path, result(cell)) as process:
             assert process.stdout
             first = process.stdout.readline()
-            time.sleep(0.013 * attempt)
+            time.sleep(0.03 * attempt)
             process.kill()
             acknowledged = int((first + process.stdout.read()).split()[-1]) + 1
         held = Store(tmp_path).results()
@@ -103,7 +104,7 @@ def test_after_kill_9_every_acknowledged_result_is_whole_and_no_other_is_there_i
         assert {item.cell.key: item for item in held} == {
             item.cell.key: item for item in (result(cell, seed) for seed in range(len(held)))
         }
-    assert acknowledged >= 8
+    assert acknowledged >= 4
 
 
 def test_a_second_writer_is_refused_until_the_first_is_gone(tmp_path: Path, cell: Cell) -> None:
@@ -142,7 +143,7 @@ def test_a_damaged_database_is_told_with_its_remedy(tmp_path: Path, cell: Cell, 
     assert str(store.database) in str(caught.value) and "start a new folder with --out" in str(caught.value)
 
 
-@pytest.mark.parametrize(("field", "value"), [("schema_version", 2), ("status", "fine"), ("invented", 1), ("cell", {})])
+@pytest.mark.parametrize(("field", "value"), [("schema_version", 1), ("status", "fine"), ("invented", 1), ("cell", {})])
 def test_results_of_another_schema_are_told_with_their_remedy(
     tmp_path: Path, cell: Cell, field: str, value: object
 ) -> None:

@@ -156,6 +156,11 @@ def test_a_cooldown_is_the_last_fifth_on_batches_of_its_own() -> None:
         assert same(found[end], pack(model))
 
 
+def test_a_run_cools_down_as_a_climb_to_its_end_does() -> None:
+    training = Training(lr=0.01, schedule="cooldown", steps=10, batch_size=16)
+    assert same(trained(training), climbed(prepared(training), (10,))[10])
+
+
 def test_a_constant_rate_needs_no_branch() -> None:
     training = Training(lr=0.01, schedule="constant", steps=10, batch_size=16)
     found = climbed(prepared(training), (2, 5, 10))
