@@ -17,7 +17,7 @@ from ntbench.engine.session import Request, Session, Workers, cache_folder, open
 from ntbench.engine.store import Store
 from ntbench.errors import UserError
 from ntbench.registry import Registry
-from ntbench.types import SETTLED, Cell, Result
+from ntbench.types import Cell, Result
 
 RAN: list[tuple[str, str]] = []
 
