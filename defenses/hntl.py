@@ -8,6 +8,8 @@ Stage 2 freezes them and trains the released model z: MSE(z(x_S), h_c(c(x_S))) +
 The published content teacher learns the labels of both domains, and what it knows of the target is distilled into the
 release: an attacker gets further from there than from the unprotected model. By default (`content="source"`) it sees
 the source alone, in CE, KL and reconstruction, and no label of the target is read; `both` is the published form.
+digits to syn, one seed, test accuracy under Adam 1e-3 and momentum .01, 80 steps on 120 and on 600 samples: without a
+defense .48 .71 and .63 .94, `both` .64 .87 and .73 .95, `source` .48 .76 and .61 .90.
 
 Further deviations from NTLBench's code: KL is in nats a sample and not 0.02 of the batch's sum (`kl="sum"`); the
 decoder's sigmoid meets pixels in [0, 1] and not normalised ones (`reconstruct="normalised"`); stage 2 uses posterior

@@ -12,9 +12,10 @@ theta_0>, and by the envelope theorem W counts as a constant, found by projected
 differentiable convex solver). With probability `own_head`, where class counts agree, the copy starts from the model's
 own head in place of w. C is taken on fresh batches, never before the first step; the adversary lowers C and not CE; the
 norm of its gradient is not penalised; its rate has an Adam step of its own (`rate_lr`, in the logarithm) and is not
-clamped. Each loop ends with `source_steps` on CE_S, and
-`repair_steps` more where source accuracy on validation data is more than `tolerance` below the start; the last state
-within it is released. Buffers stay out of the simulation.
+clamped. With the head's step of 1e-2 the rate stays within 2.8e-3 and 3.3e-3; digits to digits_m, one seed, 80 steps on
+120 and on 600 samples: Adam 1e-3 .20 .24 becomes .16 .19, momentum .01 .46 .51 becomes .27 .24. Each loop ends with
+`source_steps` on CE_S, and `repair_steps` more where source accuracy on validation data is more than `tolerance` below
+the start; the last state within it is released. Buffers stay out of the simulation.
 """
 
 import copy

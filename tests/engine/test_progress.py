@@ -20,13 +20,14 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 
 def test_a_line_every_half_minute_tells_how_far_the_work_is(cell: Cell, clock: SimpleNamespace) -> None:
-    console = Console(file=io.StringIO(), width=200)
+    written = io.StringIO()
+    console = Console(file=written, width=200)
     fine, failed = Result(cell=cell, status="ok"), Result(cell=cell, status="error")
     with tally(console, protections=4, cells=100, done=40) as shown:
         clock.now += EVERY - 1
         shown.protection()
         shown.cell(fine)
-        assert console.file.getvalue() == "", "not before its time"
+        assert written.getvalue() == "", "not before its time"
         clock.now += 1
         shown.cell(failed)
         clock.now += EVERY - 1
@@ -34,24 +35,26 @@ def test_a_line_every_half_minute_tells_how_far_the_work_is(cell: Cell, clock: S
         clock.now += 1
         shown.protection()
     # Two cells in 30 seconds leave 58 cells for 14.5 minutes, three in 60 leave 57 for 19.
-    assert console.file.getvalue().splitlines() == [
+    assert written.getvalue().splitlines() == [
         "1 of 4 protections, 42 of 100 cells, 1 failed, about 14 minutes left",
         "2 of 4 protections, 43 of 100 cells, about 19 minutes left",
     ]
 
 
 def test_before_a_cell_is_done_nothing_is_known_of_the_time_left(clock: SimpleNamespace) -> None:
-    console = Console(file=io.StringIO(), width=200)
+    written = io.StringIO()
+    console = Console(file=written, width=200)
     with tally(console, protections=2, cells=9, done=0) as shown:
         clock.now += EVERY
         shown.protection()
-    assert console.file.getvalue() == "1 of 2 protections, 0 of 9 cells\n"
+    assert written.getvalue() == "1 of 2 protections, 0 of 9 cells\n"
 
 
 def test_a_terminal_gets_bars_and_no_lines(cell: Cell) -> None:
-    console = Console(file=io.StringIO(), width=120, force_terminal=True)
+    written = io.StringIO()
+    console = Console(file=written, width=120, force_terminal=True)
     with tally(console, protections=1, cells=2, done=1) as shown:
         shown.protection()
         shown.cell(Result(cell=cell, status="diverged"))
-    text = console.file.getvalue()
+    text = written.getvalue()
     assert "protections" in text and "2/2" in text and "1 failed" in text and "minutes left" not in text
