@@ -140,7 +140,7 @@ def run(
     _show(session, wide)
 
 
-def _show(session: Session, wide: bool) -> None:
+def _show(session: Session, wide: bool, anew: bool = False) -> None:
     """Print the board and where the page lies, which is written anew where it is stale; exit with 1 on failed cells."""
     from ntbench.measure.board import leaderboard_table
     from ntbench.report.page import write_report
@@ -153,7 +153,7 @@ def _show(session: Session, wide: bool) -> None:
         console.print(shown)
     for task in suite.tasks:
         console.print(sentence(board, task), style="bold", markup=False, highlight=False)
-    if not session.page_is_current():
+    if anew or not session.page_is_current():
         with console.status("writing the report"):
             write_report(session.folder, results, suite)
         session.mark_page()
@@ -213,7 +213,7 @@ def report(folder: Run, wide: Wide = False) -> None:
     """Write tables, figures and one self-contained HTML page from what a run has finished."""
     from ntbench.engine.session import open_run
 
-    _show(open_run(folder, console), wide)
+    _show(open_run(folder, console), wide, anew=True)
 
 
 @app.command()
