@@ -170,10 +170,10 @@ def test_tuning_may_train_a_part_on_other_data_at_rates_of_its_own() -> None:
     other = domain(3, seed=9, count=8)
     layer, norm = model.get_parameter("blocks.1.0.weight"), model.get_parameter("blocks.1.1.bias")
     fit = finetune(layer_decay=0.5, lr=0.1).tuning(model, ctx, other, [layer, norm], factors={norm: 3.0})
+    assert [group["lr"] for group in fit.parameters] == pytest.approx([0.1, 0.3])
     assert list(fit.run()) == [1, 2, 3, 4, 5] and fit.data is other
     moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
     assert moved == {"blocks.1.0.weight", "blocks.1.1.bias"}
-    assert [group["lr"] for group in fit.parameters] == pytest.approx([0.1, 0.3])
 
 
 def test_one_run_serves_every_budget() -> None:

@@ -97,7 +97,7 @@ def test_uplift_over_compute_is_the_trapezoid_over_the_log_of_budgets() -> None:
     assert compute_uplift(found).point == pytest.approx(area)
 
 
-def attackers(effect: Array, spread: float, shared: float, seed: int, runs: int) -> Iterator[tuple[Gain, Gain]]:
+def attackers(effect: Array, spread: float, common: float, seed: int, runs: int) -> Iterator[tuple[Gain, Gain]]:
     """Yield gains of a release whose gain over the baseline is `effect` [count], and of an unprotected one of .2.
 
     The attacker chooses by validation scores of other seeds, whose images all seeds share as they share test images.
@@ -106,11 +106,11 @@ def attackers(effect: Array, spread: float, shared: float, seed: int, runs: int)
     counts, n = COUNTS, len(COUNTS)
     for _ in range(runs):
         release = effect[:, None] + spread * draw((n, 5))
-        val = (release + spread * draw((n, 5)) + shared * draw((n, 1)))[None, :, :, None]
+        val = (release + spread * draw((n, 5)) + common * draw((n, 1)))[None, :, :, None]
         takes = others_mean(val)[0, :, :, 0] > 1e-9
-        images = shared * np.sqrt(40) * draw((n, 1, 40)) + 0.1 * draw((n, 5, 40))
+        images = common * np.sqrt(40) * draw((n, 1, 40)) + 0.1 * draw((n, 5, 40))
         alone = release[:, :, None] + images
-        none = 0.2 + spread * draw((n, 5, 1)) + shared * np.sqrt(40) * draw((n, 1, 40)) + 0.1 * draw((n, 5, 40))
+        none = 0.2 + spread * draw((n, 5, 1)) + common * np.sqrt(40) * draw((n, 1, 40)) + 0.1 * draw((n, 5, 40))
         ours = np.where(takes[:, :, None], alone, 0.0)
         never = np.zeros(n, dtype=bool)
         yield (
@@ -123,18 +123,18 @@ NEAR_ZERO = [(-0.05,) * 3, (-0.01,) * 3, (0.0,) * 3, (0.005,) * 3, (-0.02, 0.0, 
 
 
 @pytest.mark.parametrize("effect", NEAR_ZERO)
-@pytest.mark.parametrize(("spread", "shared"), [(0.02, 0.01), (0.005, 0.03)])
+@pytest.mark.parametrize(("spread", "common"), [(0.02, 0.01), (0.005, 0.03)])
 def test_the_upper_end_covers_where_the_truth_is_near_zero(
-    effect: tuple[float, ...], spread: float, shared: float
+    effect: tuple[float, ...], spread: float, common: float
 ) -> None:
-    pairs = list(attackers(np.array(effect), spread, shared, 20, 600))
+    pairs = list(attackers(np.array(effect), spread, common, 20, 600))
     added = np.array([mean_weights(COUNTS) @ ours.attacker.mean(axis=(1, 2)) for ours, _ in pairs])
     truth = added.mean()
     zeros = np.mean([(ours.attacker == 0).all() for ours, _ in pairs])
     upper = np.mean([uplift(ours).high >= truth - 1e-12 for ours, _ in pairs])
     leaks = np.array([leak(*pair).high for pair in pairs])
     over = np.mean(leaks[np.isfinite(leaks)] >= truth / 0.2 - 1e-12)
-    said = f"effect {effect}, noise {spread}, {shared}: uplift {truth:.4f}, all zero {zeros:.2f}"
+    said = f"effect {effect}, noise {spread}, {common}: uplift {truth:.4f}, all zero {zeros:.2f}"
     print(f"{said}, upper end {upper:.3f}, of the leak {over:.3f}")
     assert upper >= 0.95
     assert over >= 0.95
