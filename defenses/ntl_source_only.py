@@ -40,7 +40,7 @@ class NTLSourceOnly(Defense):
     name = "ntl_source_only"
     version = 2
     paper = "https://arxiv.org/abs/2106.06916"
-    quick = {"gan_steps": 30, "rounds": 1, "augment_steps": 3, "images_per_direction": 32, "steps": 60}
+    quick = {"carried": 0.0, "gan_steps": 30, "rounds": 1, "augment_steps": 3, "images_per_direction": 32, "steps": 60}
 
     latent: int = Field(default=64, ge=1)
     width: int = Field(default=16, ge=4, multiple_of=4)

@@ -42,7 +42,7 @@ class NTPSSL(AdmmPruning, Contrastive):
     needs_target = True
     needs_target_labels = True
     masked = True
-    quick = {"pretrain_steps": 60, "iterations": 5, "steps": 8, "tune_steps": 40, "sparsity": 0.9}
+    quick = {"tolerance": 0.2, "pretrain_steps": 60, "iterations": 5, "steps": 8, "tune_steps": 40, "sparsity": 0.9}
 
     batch_size: int = Field(default=32, ge=2)
     tune_steps: int = Field(default=120, ge=1)

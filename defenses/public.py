@@ -26,6 +26,7 @@ class Public(Defense):
     name = "public"
     needs_source = False
     quick = {"origin": "digits"}
+    expected_failures = {"check_settings_are_read": "a domain stands in for the file, which has a hash to compare"}
 
     weights: str = ""
     """The path of a safetensors file."""

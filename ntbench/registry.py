@@ -94,13 +94,16 @@ class Registry:
         for point in points:
             if point.value in OURS or self.door is None:
                 self._import(point)
-        if self.door and any(point.value not in OURS for point in points):
-            _guarded("of another package", partial(self._let_in, ""))
         # What somebody imported from an installed package before is installed all the same.
         packages = tuple(f"{point.value.partition(':')[0]}." for point in points)
-        self._installed = {
+        ours = {
             key for key, cls in self._classes.items() if key not in decorated or cls.__module__.startswith(packages)
         }
+        self._installed = ours
+        if self.door and any(point.value not in OURS for point in points):
+            before = set(self._classes)
+            _guarded("of another package", partial(self._let_in, ""))
+            self._installed = ours | (self._classes.keys() - before)
 
     def foreign(self) -> list[type[Any]]:
         """Return the installed classes that are not ours."""

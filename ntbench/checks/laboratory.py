@@ -142,6 +142,7 @@ def run(method: Method, trial: Trial = Trial()) -> Observation:
         for stage in _stages(method, grant):
             model = _checked(stage, method)
             traces.note_settings()
+            traces.note_seed(int(grant.key, 16) % 2**63)
             regrown = max(regrown, _regrown(model, zeros)) if trial.pruned else 0
     if isinstance(method, Attack) and method.on_features:
         model = _Whole(released, model)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +11,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from ntbench.method import Method
@@ -45,6 +43,10 @@ class Traces:
         """Compare the global settings with those at the start."""
         self.disturbed |= {name for name, (get, _) in _SETTINGS.items() if get() != self._before[name]}
 
+    def note_seed(self, given: int) -> None:
+        """Compare the seed of torch's global generator with the one that was given."""
+        self.reseeded |= torch.initial_seed() != given
+
     def restore_settings(self) -> None:
         """Put the global settings back."""
         for name, (_, put) in _SETTINGS.items():
@@ -53,36 +55,17 @@ class Traces:
 
 @contextmanager
 def watching(method: Method) -> Iterator[Traces]:
-    """Note what a block leaves behind, and whether it seeds a global generator; all but the method is put back."""
+    """Note what a block leaves behind; everything but the method is put back."""
     traces, held = Traces(), _state(method)
     try:
         folder = Path(source_file(type(method))).parent
-        with _lookups(folder, traces.looked_up), _seedings(folder, traces):
+        with _lookups(folder, traces.looked_up):
             yield traces
     finally:
         traces.note_settings()
         traces.restore_settings()
     after = _state(method)
     traces.remembered |= {name for name in held.keys() | after.keys() if held.get(name) != after.get(name)}
-
-
-@contextmanager
-def _seedings(folder: Path, traces: Traces) -> Iterator[None]:
-    """Note whether code of a folder seeds one of the global generators."""
-    held = torch.manual_seed, random.seed, np.random.seed
-
-    def noted(original: Callable[..., Any]) -> Callable[..., Any]:
-        def seed(*arguments: Any, **named: Any) -> Any:
-            traces.reseeded |= _reader() == folder
-            return original(*arguments, **named)
-
-        return seed
-
-    torch.manual_seed, random.seed, np.random.seed = (noted(original) for original in held)
-    try:
-        yield
-    finally:
-        torch.manual_seed, random.seed, np.random.seed = held
 
 
 def _state(method: Method) -> dict[str, str]:
