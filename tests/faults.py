@@ -99,6 +99,13 @@ def leaves_threads(self: Any, model: nn.Module, ctx: Context) -> nn.Module:
 
 
 @attack("check_restores_settings")
+def yields_without_gradients(self: Any, model: nn.Module, ctx: Context) -> Iterator[nn.Module]:
+    for adapted in self.tuned(model, ctx):
+        with torch.no_grad():
+            yield adapted
+
+
+@attack("check_restores_settings")
 def ends_on_more_threads(self: Any, model: nn.Module, ctx: Context) -> Iterator[nn.Module]:
     yield from self.tuned(model, ctx)
     torch.set_num_threads(3)

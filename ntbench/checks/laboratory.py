@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -113,10 +114,18 @@ def observe(method: Method, trial: Trial = Trial()) -> Observation:
 
 @dataclass(frozen=True, eq=False)
 class Watched(Grant):
-    """A grant that remembers every context that it gave, beside what the context held then."""
+    """A grant that remembers every context that it gave, beside what the context held then, and notes what is left."""
 
     train_mode: bool = True
     given: list[tuple[Context, Context]] = field(default_factory=list)
+    traces: Traces = field(default_factory=Traces)
+
+    @contextmanager
+    def numerics(self) -> Iterator[None]:
+        """Compute as in a run, and compare the global settings after every step of an attack."""
+        with super().numerics():
+            yield
+            self.traces.note_settings()
 
     def model(self) -> nn.Module:
         """Return the model that the weights belong to, in the mode of the trial."""
@@ -138,16 +147,16 @@ def run(method: Method, trial: Trial = Trial()) -> Observation:
     grant = _grant(method, released, trial)
     zeros = [p == 0 for p in released.parameters()]
     model, regrown = released, 0
-    with watching(method) as traces:
+    with watching(method, grant.traces):
         for stage in _stages(method, grant):
             model = _checked(stage, method)
-            traces.note_settings()
-            traces.note_seed(int(grant.key, 16) % 2**63)
+            grant.traces.note_settings()
+            grant.traces.note_seed(int(grant.key, 16) % 2**63)
             regrown = max(regrown, _regrown(model, zeros)) if trial.pruned else 0
     if isinstance(method, Attack) and method.on_features:
         model = _Whole(released, model)
     overwritten = {name for pair in grant.given for name in _overwritten(*pair)}
-    return Observation(method, model, fingerprint(model), regrown, tuple(sorted(overwritten)), traces)
+    return Observation(method, model, fingerprint(model), regrown, tuple(sorted(overwritten)), grant.traces)
 
 
 def fingerprint(model: nn.Module) -> str:

@@ -54,13 +54,13 @@ class Traces:
 
 
 @contextmanager
-def watching(method: Method) -> Iterator[Traces]:
+def watching(method: Method, traces: Traces) -> Iterator[None]:
     """Note what a block leaves behind; everything but the method is put back."""
-    traces, held = Traces(), _state(method)
+    held = _state(method)
     try:
         folder = Path(source_file(type(method))).parent
         with _lookups(folder, traces.looked_up):
-            yield traces
+            yield
     finally:
         traces.note_settings()
         traces.restore_settings()

@@ -66,13 +66,6 @@ class Line:
             raise FAILURES.get(status, ForeignError)(reason or f"the method answers {status!r}")
         return facts, tensors
 
-    def cpu_seconds(self) -> float:
-        """Return the processor time that the child has used, as the kernel counts it."""
-        with suppress(OSError, IndexError, ValueError):
-            fields = Path(f"/proc/{self.child}/stat").read_text().rpartition(")")[2].split()
-            return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-        return 0.0
-
     def _watch(self) -> None:
         if time.monotonic() > self._deadline:
             raise TimeoutError(f"took longer than {self.bounds.seconds:g} seconds")

@@ -19,7 +19,7 @@ from ntbench.engine.subject import Grant, Snapshot, Weights, attacked, protected
 from ntbench.engine.view import View, view_of
 from ntbench.learn.fit import fit
 from ntbench.learn.meter import Cost, Meter
-from ntbench.learn.models import build, pack, reset_head, start, unpack
+from ntbench.learn.models import build, check_finite, pack, reset_head, start, unpack
 from ntbench.learn.scoring import accuracy, correct
 from ntbench.method import Attack, Defense
 from ntbench.registry import registry
@@ -106,8 +106,7 @@ class Bench:
     def _released(self, grant: Grant) -> tuple[Weights, Cost]:
         if is_foreign(self.defense):
             return apart.protect(self.cell.defense, grant, Bounds(self._limits.protect_seconds, self._limits.memory_mb))
-        released, meter = protected(self.defense, grant)
-        return released, meter.cost
+        return protected(self.defense, grant)
 
     def _headed(self, weights: Weights) -> Weights:
         """Return weights whose head fits the source; what was trained on other classes gets a fresh one."""
@@ -136,7 +135,7 @@ class Bench:
 
     def _scored(self, snapshot: Snapshot, view: View, grant: Grant) -> Row:
         self.choice, self.paid, cost = snapshot.choice, snapshot.paid, snapshot.cost
-        check_finite(snapshot.model, snapshot.step)
+        check_finite(snapshot.model, f" at step {snapshot.step}")
         with grant.numerics():
             val, right = accuracy(snapshot.model, view.val), correct(snapshot.model, view.test)
             own = accuracy(snapshot.model, view.held) if view.held else None
@@ -194,13 +193,6 @@ class Bench:
 
     def _fresh(self, classes: int) -> nn.Module:
         return build(self.cell.arch, classes, seed=0).to(self.device)
-
-
-def check_finite(model: nn.Module, step: int) -> None:
-    """Raise FloatingPointError with the name of weights that are not finite."""
-    for name, tensor in model.state_dict().items():
-        if not torch.isfinite(tensor).all():
-            raise FloatingPointError(f"weights {name!r} are not finite at step {step}")
 
 
 @cache

@@ -87,8 +87,8 @@ def _refuses(line: socket.socket, message: Message) -> None:
 def _protect(line: socket.socket, message: Message) -> None:
     request, tensors = message
     defense: Any = _method(request)
-    weights, meter = protected(defense, _grant(request, tensors))
-    send(line, {"status": "ok", "cost": asdict(meter.cost)}, weights)
+    weights, cost = protected(defense, _grant(request, tensors))
+    send(line, {"status": "ok", "cost": asdict(cost)}, weights)
 
 
 def _attack(line: socket.socket, message: Message) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+import json
+from functools import cache
 from typing import Any, ClassVar
 
 from torch import nn
@@ -11,6 +12,7 @@ from ntbench.engine import apart
 from ntbench.engine.declared import DEFENSE
 from ntbench.method import Access, Attack, Defense
 from ntbench.registry import registry
+from ntbench.sources import code_digest
 from ntbench.types import Kind, MethodSpec
 
 
@@ -26,13 +28,19 @@ class Foreign:
         """Take hyper-parameters, which the method checks as soon as its recipe is asked for."""
         self._params = params
 
-    @cached_property
+    @property
     def _told(self) -> tuple[MethodSpec, dict[str, Any]]:
-        return apart.spec(self.kind, self.name, self._params, self.name)
+        return _told(self.kind, self.name, code_digest(type(self)), json.dumps(self._params, sort_keys=True))
 
     def spec(self, label: str = "") -> MethodSpec:
         """Return the recipe; raises UserError on parameters that the method refuses."""
         return self._told[0].model_copy(update={"label": label or self.name})
+
+
+@cache
+def _told(kind: Kind, name: str, code: str, params: str) -> tuple[MethodSpec, dict[str, Any]]:
+    """Return what a child says of a method with its hyper-parameters; a recipe is asked for once, not once a cell."""
+    return apart.spec(kind, name, json.loads(params), name)
 
 
 class ForeignDefense(Foreign):

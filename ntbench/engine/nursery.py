@@ -44,11 +44,6 @@ class Nursery:
             raise RuntimeError("the process that starts foreign code has ended")
         return int.from_bytes(answer, "big"), ours
 
-    @property
-    def alive(self) -> bool:
-        """Return whether the process still runs."""
-        return self.process.poll() is None
-
 
 @cache
 def nursery(process: int) -> Nursery:

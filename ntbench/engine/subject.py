@@ -92,14 +92,14 @@ class Snapshot:
     choice: str = ""
 
 
-def protected(defense: Defense, grant: Grant) -> tuple[Weights, Meter]:
+def protected(defense: Defense, grant: Grant) -> tuple[Weights, Cost]:
     """Return the weights that a defense releases, and what they cost.
 
     Raises FloatingPointError on weights that are not finite.
     """
     with global_seeds(grant.key), grant.numerics(), grant.meter() as meter:
         released = defense.protect(grant.model(), grant.context(0))
-    return pack(released), meter
+    return pack(released), meter.cost
 
 
 def attacked(attack: Attack, grant: Grant) -> Iterator[Snapshot]:

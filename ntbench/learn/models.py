@@ -249,11 +249,15 @@ def pack(model: nn.Module) -> dict[str, Tensor]:
 
     Raises FloatingPointError on weights that are not finite.
     """
-    weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
-    for name, tensor in weights.items():
+    check_finite(model)
+    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
+
+
+def check_finite(model: nn.Module, when: str = "") -> None:
+    """Raise FloatingPointError with the name of weights that are not finite."""
+    for name, tensor in model.state_dict().items():
         if not torch.isfinite(tensor).all():
-            raise FloatingPointError(f"weights {name!r} are not finite")
-    return weights
+            raise FloatingPointError(f"weights {name!r} are not finite{when}")
 
 
 def unpack(weights: Mapping[str, Tensor], model: nn.Module) -> nn.Module:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ntbench.errors import UserError
+from ntbench.measure.costs import reach
 from ntbench.types import Result
 
 SHARE = 0.9
@@ -46,7 +47,7 @@ def calibration(results: Sequence[Result]) -> Calibration:
     plateau, half = float(reached[-1]), int(np.abs(np.log(2 * steps / steps[-1])).argmin())
     winner = labels[best[-1] // len(steps)]
     return Calibration(
-        t90=_crossing(steps, reached, SHARE * plateau),
+        t90=float(reach(reached[None, None], steps[None, None, None], [SHARE * plateau], steps[None])[0, 0, 0]),
         plateau=plateau,
         gain=plateau - float(reached[half]),
         steps=int(steps[-1]),
@@ -79,12 +80,3 @@ def _columns(found: Sequence[Result], steps: Sequence[int]) -> tuple[NDArray[np.
         places = [steps.index(step) for step in run.step]
         val[i, places], test[i, places] = run.val, run.test
     return val.mean(axis=0), test.mean(axis=0)
-
-
-def _crossing(steps: NDArray[np.float64], reached: NDArray[np.float64], goal: float) -> float:
-    """Return the steps at which accuracy first reaches the goal, interpolated in ln steps."""
-    k = int(np.argmax(reached >= goal))
-    if k == 0:
-        return float(steps[0])
-    share = (goal - reached[k - 1]) / (reached[k] - reached[k - 1])
-    return float(np.exp(np.interp(share, [0, 1], np.log(steps[k - 1 : k + 1]))))

@@ -11,6 +11,7 @@ import pandas as pd
 from ntbench.measure import board, lines, tasks
 from ntbench.measure import factors as by_factor
 from ntbench.measure import tables as cells
+from ntbench.measure.standing import Study
 from ntbench.suite import Suite
 from ntbench.types import Result, domain_label
 
@@ -41,21 +42,22 @@ class Tables:
 
     @classmethod
     def of(cls, results: Sequence[Result], suite: Suite) -> Tables:
-        """Measure results."""
+        """Measure results; the tables share one study of them."""
+        study = Study(results, suite)
         return cls(
-            leaderboard=board.leaderboard_table(results, suite),
+            leaderboard=board.leaderboard_table(study, suite),
             results=cells.results_table(results),
             trajectories=cells.trajectories_table(results),
             failures=cells.failures_table(results),
             coverage=cells.coverage_table(results),
-            curves=lines.learning_curves(results, suite),
-            budgets=lines.budgets_table(results, suite),
-            attacks=lines.heatmap_table(results, suite),
-            factors=by_factor.factors_table(results, suite),
-            tasks=tasks.tasks_table(results, suite),
-            profiles=tasks.profiles_table(results, suite),
-            map=_labelled(lines.map_table(results, suite)),
-            detectable=lines.detectable(results, suite),
+            curves=lines.learning_curves(study, suite),
+            budgets=lines.budgets_table(study, suite),
+            attacks=lines.heatmap_table(study, suite),
+            factors=by_factor.factors_table(study, suite),
+            tasks=tasks.tasks_table(study, suite),
+            profiles=tasks.profiles_table(study, suite),
+            map=_labelled(lines.map_table(study, suite)),
+            detectable=lines.detectable(study, suite),
         )
 
     @property

@@ -117,7 +117,8 @@ def test_an_honest_plug_in_gives_the_same_bits_as_in_this_process(
 def test_what_it_does_ends_its_own_cell_alone(run: Run, name: str) -> None:
     body, reason = HOSTILE[name]
     start = time.monotonic()
-    found = run(body, seconds=5)
+    # Whoever ends by itself gets time enough for a loaded machine.
+    found = run(body, seconds=5 if "hangs" in name else 60)
     assert found.status != "ok"
     assert reason in found.error
     assert len(found.error) < 50_000

@@ -279,10 +279,10 @@ def test_global_random_states_follow_the_key_and_stand_as_before() -> None:
     first, _ = protected(Drawing(), granted())
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(2)
-    again, meter = protected(Drawing(), granted())
+    again, cost = protected(Drawing(), granted())
     other, _ = protected(Drawing(), granted(key=digest("another")))
     assert torch.equal(first["head.bias"], again["head.bias"])
-    assert not torch.equal(first["head.bias"], other["head.bias"]) and meter.cost.steps == 0
+    assert not torch.equal(first["head.bias"], other["head.bias"]) and cost.steps == 0
     with global_seeds(digest("x")):
         torch.rand(1)
 
