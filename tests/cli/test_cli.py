@@ -197,7 +197,9 @@ def started(folder: Path) -> subprocess.Popen[str]:
     smoke = resources.files("ntbench.protocols").joinpath("smoke.toml").read_text(encoding="utf-8")
     suite.write_text(smoke + '\n[[attacks]]\nname = "waiting"\n')
     plugin.write_text(WAITING)
-    command = [sys.executable, "-u", "-c", "from ntbench.cli import app; app()", "run", str(suite)]
+    # A test run in the background may have been told to ignore the signal, and would hand that on.
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from ntbench.cli import app; app()"
+    command = [sys.executable, "-u", "-c", code, "run", str(suite)]
     return subprocess.Popen(
         [*command, "--plugin", str(plugin), "--jobs", "2", "--out", str(folder / "run")],
         stdout=subprocess.PIPE,
