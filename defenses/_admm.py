@@ -58,17 +58,17 @@ class AdmmPruning(Defense):
     l1: float = Field(default=1e-4, gt=0)
     clip: float = Field(default=5.0, gt=0)
 
-    def _target_batches(self, ctx: Context) -> Iterator[Batch]:
-        """Yield target batches large enough for the ratio of scatters."""
+    def _target_batches(self, ctx: Context, plain: int = 0) -> Iterator[Batch]:
+        """Yield target batches large enough for the ratio of scatters, or plain ones of so many samples."""
         assert ctx.target is not None
-        if self.ratio == "public":
-            return ctx.target.batches(self.target_batch_size, ctx.generator("target"))
+        if plain or self.ratio == "public":
+            return ctx.target.batches(plain or self.target_batch_size, ctx.generator("target"))
         return balanced_batches(ctx.target, self.target_batch_size, ctx.generator("target"))
 
     def _scatter(self, ft: Tensor, yt: Tensor) -> Tensor:
-        """Return strength * B/W of target features [n, d], normalised over channels."""
+        """Return B/W of target features [n, d], normalised over channels."""
         measure = public_fisher_ratio if self.ratio == "public" else fisher_ratio
-        return self.strength * measure(F.normalize(ft, dim=1), yt)
+        return measure(F.normalize(ft, dim=1), yt)
 
     def _pruned(self, model: nn.Module) -> list[Tensor]:
         return encoder_weights(model, batch_norm=self.batch_norm == "pruned")

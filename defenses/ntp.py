@@ -70,8 +70,7 @@ class NTP(AdmmPruning):
         guard = SourceGuard(model, ctx, self.tolerance, REMEDY)
         size = min(self.batch_size, len(ctx.source), len(ctx.target))
         source = ctx.source.batches(size, ctx.generator("source"))
-        equal = ctx.target.batches(size, ctx.generator("target"))
-        target = equal if self.regulariser == "mmd" else self._target_batches(ctx)
+        target = self._target_batches(ctx, plain=size if self.regulariser == "mmd" else 0)
         target_head = fitted_head(model, ctx, self.head_steps, self.lr, self.batch_size)
         own = set(head(model).parameters()) if self.source_head == "frozen" else set()
         weights, trained = self._pruned(model), [p for p in model.parameters() if p not in own]
@@ -92,4 +91,4 @@ class NTP(AdmmPruning):
         leak = self.alpha * F.cross_entropy(target_head(ft), yt).clamp_max(self.ceiling)
         if self.regulariser == "mmd":
             return kept - leak * mmd(F.normalize(fs, dim=1), F.normalize(ft, dim=1)).clamp_max(1)
-        return kept - leak + self._scatter(ft, yt)
+        return kept - leak + self.strength * self._scatter(ft, yt)

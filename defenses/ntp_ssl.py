@@ -80,7 +80,7 @@ class NTPSSL(AdmmPruning, Contrastive):
 
     def _loss(self, model: nn.Module, projector: nn.Module, views: Tensor, xt: Tensor, yt: Tensor) -> Tensor:
         fs, ft = both_features(model, views, xt)
-        return nt_xent(projector(fs), self.temperature) + self._scatter(ft, yt)
+        return nt_xent(projector(fs), self.temperature) + self.strength * self._scatter(ft, yt)
 
     def _tune(
         self,

@@ -30,6 +30,7 @@ SWITCHES: list[tuple[Kind, str, dict[str, Any]]] = [
     ("defense", "sophon", {"loss": "klu"}),
     ("defense", "sophon", {"loss": "ice_reference"}),
     ("defense", "mlac", {"censor": "recoded"}),
+    ("defense", "ntp", {"regulariser": "mmd"}),
     ("defense", "ntp", {"projection": "soft_threshold", "norm_power": 1}),
     ("defense", "ntp", {"batch_norm": "pruned", "source_head": "frozen", "tolerance": 0.1}),
     ("defense", "map", {"bound": "batch"}),
