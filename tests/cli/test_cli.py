@@ -16,6 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ntbench.cli import app
+from ntbench.cli.app import console
 from ntbench.engine.store import Store
 from ntbench.registry import Registry
 
@@ -77,7 +78,8 @@ def test_version(ntbench: Cli) -> None:
 @pytest.fixture
 def inside(own_registry: Registry, monkeypatch: pytest.MonkeyPatch) -> Inside:
     """Run the command line in this process, which costs no imports."""
-    monkeypatch.setenv("COLUMNS", "400")
+    # The console took its width from the environment when it was imported, which pytest-xdist sets to 80 columns.
+    monkeypatch.setattr(console, "width", 400)
     monkeypatch.setenv("NO_COLOR", "1")
     return lambda *words: CliRunner().invoke(app, list(map(str, words)))
 
