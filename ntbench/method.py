@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from torch import nn
 
+from ntbench.access import Access, defense_needs
 from ntbench.errors import UnusableError, UserError
 from ntbench.learn import optim
 from ntbench.learn.fit import Fit, descend, fit
@@ -19,7 +20,7 @@ from ntbench.learn.scoring import accuracy, correct
 from ntbench.registry import registry
 from ntbench.sources import code_digest
 from ntbench.tasks.data import Split
-from ntbench.types import Kind, Mask, MethodSpec, Track, Training, digest
+from ntbench.types import Kind, Mask, MethodSpec, Training, digest
 
 __all__ = [
     "Access",
@@ -63,27 +64,6 @@ def _known(check: Callable[[str], None]) -> Callable[[str], str]:
 
 Optimizer = Annotated[str, AfterValidator(_known(optim.check_optimizer))]
 Schedule = Annotated[str, AfterValidator(_known(optim.check_schedule))]
-
-
-@dataclass(frozen=True)
-class Access:
-    """What an attack asks for: a share of the labelled source images, and target images with labels, without, or none.
-
-    Without `weights` the protected model comes as a black box, which answers images with logits and holds no weights.
-    """
-
-    source: bool = False
-    target: Literal["labelled", "unlabelled"] | None = "labelled"
-    weights: bool = True
-
-    @property
-    def track(self) -> Track:
-        """Return the track that the attack belongs to."""
-        if not self.weights:
-            return "queries"
-        if self.source:
-            return "source"
-        return "target" if self.target == "labelled" else "unlabelled"
 
 
 @dataclass(frozen=True)
@@ -150,9 +130,7 @@ class Defense(Method):
     @classmethod
     def needs(cls) -> str:
         """Return in words which data a defense asks for."""
-        target = "target labels" if cls.needs_target_labels else "target images"
-        needed = {"source labels": cls.needs_source, target: cls.needs_target}
-        return ", ".join(name for name, asked in needed.items() if asked) or "nothing"
+        return defense_needs(cls.needs_source, cls.needs_target, cls.needs_target_labels)
 
     def protect(self, model: nn.Module, ctx: Context) -> nn.Module:
         """Return the protected model; the given one may be changed in place."""
@@ -170,13 +148,7 @@ class Attack(Method):
     @classmethod
     def needs(cls) -> str:
         """Return in words what an attack asks for."""
-        target = {"labelled": "target labels", "unlabelled": "target images", None: ""}[cls.access.target]
-        needed = {
-            "source labels": cls.access.source,
-            target: cls.access.target is not None,
-            "answers of a black box": not cls.access.weights,
-        }
-        return ", ".join(name for name, asked in needed.items() if asked)
+        return cls.access.needs()
 
     @property
     def respects_mask(self) -> bool:

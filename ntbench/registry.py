@@ -110,6 +110,11 @@ class Registry:
         self.discover()
         return [cls for key, cls in self._classes.items() if key in self._installed and not is_ours(cls)]
 
+    def others(self) -> bool:
+        """Return whether this process has, or would find installed, methods that are not our own files."""
+        points = entry_points(group=GROUP)
+        return any(point.value not in OURS for point in points) or not all(map(is_ours, self._classes.values()))
+
     def load_plugin(self, path: str) -> list[type[Any]]:
         """Take in one file, unless it is known as it is now, and return the methods that it registers."""
         self.discover()

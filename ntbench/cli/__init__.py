@@ -4,6 +4,6 @@ Here enter arguments, options and what is printed at the end; nothing heavy is i
 """
 
 from ntbench.cli import board, running, submissions  # noqa: F401
-from ntbench.cli.app import app
+from ntbench.cli.app import app, main
 
-__all__ = ["app"]
+__all__ = ["app", "main"]

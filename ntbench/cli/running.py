@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.text import Text
 
 from ntbench.cli.app import app, console
 from ntbench.cli.options import (
@@ -86,25 +87,32 @@ def run(
 
 def _show(session: Session, wide: bool, anew: bool = False) -> None:
     """Print the board and where the page lies, which is written anew where it is stale; exit with 1 on failed cells."""
+    told = None if wide or anew else session.told()
+    board, failures = (told.board, told.failures) if told else _made(session, wide, anew)
+    console.print(Text.from_ansi(board))
+    console.print(f"report: {session.page}", highlight=False)
+    if failures:
+        console.print(failures, style="red", markup=False, highlight=False)
+        raise typer.Exit(1)
+
+
+def _made(session: Session, wide: bool, anew: bool) -> tuple[str, str]:
+    """Return the board as text in colours and the cells that failed, and see that the page is current."""
     from ntbench.measure.board import leaderboard_table
     from ntbench.report.page import write_report
     from ntbench.report.sentences import sentence
-    from ntbench.report.terminal import details, headlines
+    from ntbench.report.terminal import details, headlines, in_colours
 
     results, suite = session.results(), session.suite
-    board = leaderboard_table(results, suite)
-    for shown in [*headlines(board, suite), *(details(board, suite) if wide else [])]:
-        console.print(shown)
-    for task in suite.tasks:
-        console.print(sentence(board, task), style="bold", markup=False, highlight=False)
+    board, failures = leaderboard_table(results, suite), session.failures(results)
+    sentences = [Text(sentence(board, task), style="bold") for task in suite.tasks]
+    shown = in_colours([*headlines(board, suite), *sentences])
     if anew or not session.page_is_current():
         with console.status("writing the report"):
             write_report(session.folder, results, suite)
-        session.mark_page()
-    console.print(f"report: {session.page}", highlight=False)
-    if failed := session.failures(results):
-        console.print(failed, style="red", markup=False, highlight=False)
-        raise typer.Exit(1)
+        session.mark_page(shown, failures)
+    everything = [*headlines(board, suite), *details(board, suite), *sentences]
+    return in_colours(everything) if wide else shown, failures
 
 
 @app.command()

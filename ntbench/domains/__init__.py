@@ -63,6 +63,11 @@ def families() -> dict[str, Family]:
     return table
 
 
+def describe_domains() -> dict[str, str]:
+    """Return one line about every domain by its name, without building any."""
+    return {name: family.domains[name] for name, family in sorted(families().items())}
+
+
 def find(name: str) -> Family:
     """Return the family that builds a domain; UserError where there is none."""
     table = families()

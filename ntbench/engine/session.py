@@ -7,15 +7,18 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from pydantic import ValidationError
 from rich.console import Console
 
+from ntbench import __version__
 from ntbench.engine.manifest import Manifest, read_manifest
 from ntbench.engine.progress import tally
 from ntbench.engine.store import Store
 from ntbench.errors import UserError
 from ntbench.registry import registry
+from ntbench.report.files import write_whole
 from ntbench.suite import Limits, Suite, load_suite
-from ntbench.types import SETTLED, Cell, Level, Result, digest
+from ntbench.types import SETTLED, Cell, Level, Recipe, Result, digest
 
 TOLD = 10
 """How many failed cells are named on a terminal."""
@@ -48,6 +51,14 @@ class Request:
         return digest([self.resolved.model_dump(mode="json"), self.defenses, plugins])
 
 
+class Told(Recipe):
+    """What a command told when it made the page of a stamp: the board in colours, and the cells that failed."""
+
+    stamp: str
+    board: str = ""
+    failures: str = ""
+
+
 @dataclass(frozen=True)
 class Workers:
     """Where cells run."""
@@ -75,7 +86,7 @@ class Session:
         """Return what changes with the folder's plan and with its results: a page made of another stamp is stale."""
         statuses = self.store.statuses()
         cells = self._manifest().cells
-        return digest([cells, {key: statuses.get(key) for key in cells.values()}])
+        return digest([__version__, cells, {key: statuses.get(key) for key in cells.values()}])
 
     @property
     def page(self) -> Path:
@@ -84,12 +95,24 @@ class Session:
 
     def page_is_current(self) -> bool:
         """Return whether the page was made from the plan and the results as they are now."""
-        mark = self.page.with_name("made_from.txt")
-        return self.page.exists() and mark.exists() and mark.read_text(encoding="utf-8") == self.stamp
+        return self.told() is not None
 
-    def mark_page(self) -> None:
-        """Remember what the page was made from."""
-        self.page.with_name("made_from.txt").write_text(self.stamp, encoding="utf-8")
+    def told(self) -> Told | None:
+        """Return what was told when the page was made, or None where there is none or it is stale."""
+        try:
+            told = Told.model_validate_json(self._mark.read_bytes())
+        except (OSError, ValidationError):
+            return None
+        return told if self.page.exists() and told.stamp == self.stamp else None
+
+    def mark_page(self, board: str = "", failures: str = "") -> None:
+        """Remember what the page was made from, and what was told of it."""
+        told = Told(stamp=self.stamp, board=board, failures=failures)
+        write_whole(self._mark, told.model_dump_json().encode())
+
+    @property
+    def _mark(self) -> Path:
+        return self.page.with_name("told.json")
 
     @staticmethod
     def failures(results: list[Result]) -> str:

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ntbench.domains import Family, Images, Labelled, families, find
+from ntbench.domains import Family, Images, Labelled, find
 from ntbench.domains._partition import stratified_order
 from ntbench.types import digest
 
@@ -89,11 +89,6 @@ class Domain:
     val: Split
     test: Split
     digests: dict[str, str]
-
-
-def describe_domains() -> dict[str, str]:
-    """Return one line about every domain by its name, without building any."""
-    return {name: family.domains[name] for name, family in sorted(families().items())}
 
 
 @memoised
