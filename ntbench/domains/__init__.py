@@ -22,7 +22,8 @@ Labelled = tuple[Images, Labels]
 class Raw:
     """A domain as its family builds it: uint8 images [n, h, w] or [n, h, w, 3] and labels [n] from 0 to classes - 1.
 
-    `views` times over, the test images show the same originals in the same order.
+    `views` times over, the test images show the same originals in the same order. `class_names` are in the order of the
+    labels, and `remarks` are what a user ought to know of how the files were read.
     """
 
     classes: int
@@ -30,6 +31,8 @@ class Raw:
     val: Labelled
     test: Labelled
     views: int = 1
+    class_names: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
 def unchanging(name: str) -> str:

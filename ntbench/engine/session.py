@@ -213,7 +213,9 @@ class Session:
             plugins=registry.plugins,
         )
         with self.console.status("preparing the data"):
-            _prepare(missing, settings.cache)
+            remarks = _prepare(missing, settings.cache)
+        for remark in remarks:
+            self.console.print(remark, highlight=False, markup=False, soft_wrap=True)
         protections = len({cell.protect_key for cell in missing})
         with tally(self.console, protections, total, total - len(missing)) as shown:
             for result in execute(missing, settings, shown.protection):
@@ -237,16 +239,22 @@ def planned(request: Request, suite: Suite) -> tuple[list[Cell], Suite]:
     return plan(suite), suite
 
 
-def _prepare(cells: list[Cell], cache: Path) -> None:
-    """Build all data before any worker asks for it, and see that every task has the samples that are asked of it."""
+def _prepare(cells: list[Cell], cache: Path) -> list[str]:
+    """Build all data before any worker asks for it, and see that every task has the samples that are asked of it.
+
+    Returns what a user ought to know of the files.
+    """
     from ntbench.engine.shares import Shares
 
+    said: dict[str, None] = {}
     for cell in {(cell.task.name, cell.samples): cell for cell in cells}.values():
         shares = Shares(cell, cache)
         try:
             shares.source, shares.defenders, shares.owned  # noqa: B018
         except (ValueError, OSError) as error:
             raise UserError(f"the data of {cell.task.title!r} cannot be prepared: {error}") from None
+        said |= dict.fromkeys(line for domain in (shares.source, shares.target) for line in domain.lines)
+    return list(said)
 
 
 def relabelled(result: Result, defense: str, attack: str) -> Result:
