@@ -10,6 +10,7 @@ import torch
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from torch import nn
 
+from ntbench.domains import Dataset, Raw
 from ntbench.errors import UnusableError, UserError
 from ntbench.learn import optim
 from ntbench.learn.fit import Fit, descend, fit
@@ -25,11 +26,13 @@ __all__ = [
     "Access",
     "Attack",
     "Context",
+    "Dataset",
     "Defense",
     "Field",
     "Fit",
     "Mask",
     "Optimizer",
+    "Raw",
     "Schedule",
     "Split",
     "Training",

@@ -8,11 +8,11 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from ntbench.domains import PARTS
 from ntbench.domains._files import missing
 from ntbench.errors import UserError, unknown
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
-PARTS = ("train", "val", "test")
 _ALIASES = {"valid": "val", "validation": "val"}
 _LISTS = frozenset({".csv", ".tsv", ".txt"})
 

@@ -20,9 +20,13 @@ def catalogue(plugins: Iterable[str]) -> list[Table]:
     return [
         _table("defenses", {name: _summary(registry.get("defense", name)) for name in registry.names("defense")}),
         _table("attacks", {name: _summary(registry.get("attack", name)) for name in registry.names("attack")}),
-        _table("domains", describe_domains()),
+        _table("domains", describe_domains() | {name: _line(name) for name in registry.names("domain")}),
         _table("suites", {name: load_suite(name).summary for name in suite_names()}),
     ]
+
+
+def _line(domain: str) -> str:
+    return str(registry.get("domain", domain).family().domains[domain])
 
 
 def _summary(method: Any) -> str:

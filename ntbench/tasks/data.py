@@ -20,11 +20,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ntbench.domains import Family, Images, Labelled, families, find
+from ntbench.domains import PARTS, Family, Images, Labelled, families, find
 from ntbench.domains._partition import stratified_order
 from ntbench.types import digest, domain_label
 
-_PARTS = ("train", "val", "test")
 _VERSION = 4
 _TOLD = 20
 """How many classes are named in one line."""
@@ -126,7 +125,7 @@ def load_domain(
     if scored is not None and scored < len(stored["test.y"]):
         stored |= {f"test.{column}": stored[f"test.{column}"][:originals] for column in "xy"}
         originals = min(originals, scored)
-    splits = {part: _split(stored[f"{part}.x"], stored[f"{part}.y"], most[part]) for part in _PARTS}
+    splits = {part: _split(stored[f"{part}.x"], stored[f"{part}.y"], most[part]) for part in PARTS}
     told = {key: tuple(words) for key, words in json.loads(_told(stored)).items()}
     return Domain(name, int(stored["classes"]), originals, **splits, digests=digests, **told)
 
@@ -179,7 +178,7 @@ def _build(family: Family, name: str, image_size: int) -> dict[str, Tensor]:
     told = json.dumps({"class_names": raw.class_names, "remarks": raw.remarks}).encode()
     stored = {"classes": torch.tensor(raw.classes), "views": torch.tensor(raw.views)}
     stored["told"] = torch.frombuffer(bytearray(told), dtype=torch.uint8)
-    for part in _PARTS:
+    for part in PARTS:
         labelled: Labelled = getattr(raw, part)
         stored |= {f"{part}.x": _resized(labelled[0], image_size), f"{part}.y": torch.from_numpy(labelled[1])}
     return stored
@@ -204,7 +203,7 @@ def _normalised(pixels: Tensor) -> Tensor:
 def _digests(stored: dict[str, Tensor]) -> dict[str, str]:
     """Return 16 hex digits a split of SHA-256 over the shape, the uint8 pixels [n, s, s, 3] and the labels."""
     found = {}
-    for part in _PARTS:
+    for part in PARTS:
         pixels, labels = stored[f"{part}.x"], stored[f"{part}.y"]
         state = hashlib.sha256(repr(tuple(pixels.shape)).encode())
         state.update(pixels.numpy().tobytes())
