@@ -125,12 +125,22 @@ def test_an_edited_file_builds_anew(foreign: Registry, tmp_path: Path) -> None:
         ("part = (images[:0], labels[:0])", r"train has labels int64 \(0,\), not int64 \[0\], of at least one"),
         ("return Raw(2, part, part, part, class_names=('one',))", "1 names for 2 classes"),
         ("return Raw(2, part, part, part, views=7)", "120 test images are no 7 views"),
-        ("return 3", "cannot be used: AttributeError"),
+    ],
+)
+def test_what_is_no_domain_is_told(own_registry: Registry, tmp_path: Path, body: str, message: str) -> None:
+    own_registry.load_plugin(str(file(tmp_path, body)))
+    with pytest.raises(UserError, match=message):
+        find("ramps").build("ramps", 8)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
         ("raise ValueError('planted')", "'ramps' cannot be used: ValueError: planted; mend its file"),
         ("os._exit(0)", "'ramps' cannot be used: the process of the method ended"),
     ],
 )
-def test_what_is_no_domain_is_told(foreign: Registry, tmp_path: Path, body: str, message: str) -> None:
+def test_what_goes_wrong_in_another_process_is_told(foreign: Registry, tmp_path: Path, body: str, message: str) -> None:
     foreign.load_plugin(str(file(tmp_path, body)))
     with pytest.raises(UserError, match=message):
         find("ramps").build("ramps", 8)
