@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from torch import nn
 
 from ntbench.access import Access, defense_needs
+from ntbench.domains import Dataset, Raw
 from ntbench.errors import UnusableError, UserError
 from ntbench.learn import optim
 from ntbench.learn.fit import Fit, descend, fit
@@ -26,11 +27,13 @@ __all__ = [
     "Access",
     "Attack",
     "Context",
+    "Dataset",
     "Defense",
     "Field",
     "Fit",
     "Mask",
     "Optimizer",
+    "Raw",
     "Schedule",
     "Split",
     "Training",

@@ -24,6 +24,7 @@ from ntbench.sources import code_digest, source_file
 from ntbench.types import Kind, MethodSpec
 
 GROUP = "ntbench.methods"
+KINDS = (*get_args(Kind), "domain")
 OURS = ("ntbench.defenses", "ntbench.attacks")
 T = TypeVar("T", bound=type)
 
@@ -43,7 +44,7 @@ class CollisionError(UserError):
 
 
 class Registry:
-    """The defenses and attacks that are known to this process."""
+    """The defenses, attacks and domains of one's own that are known to this process."""
 
     def __init__(self) -> None:
         """Start empty."""
@@ -65,14 +66,14 @@ class Registry:
         self._classes[kind, name] = cls
         return cls
 
-    def get(self, kind: Kind, name: str) -> type[Any]:
+    def get(self, kind: str, name: str) -> type[Any]:
         """Return the class of a name."""
         self.discover()
         if (kind, name) not in self._classes:
             raise unknown(kind, name, self.names(kind))
         return self._classes[kind, name]
 
-    def names(self, kind: Kind) -> list[str]:
+    def names(self, kind: str) -> list[str]:
         """Return the registered names of one kind."""
         self.discover()
         return sorted(name for held, name in self._classes if held == kind)
@@ -159,10 +160,10 @@ def is_ours(cls: type[Any]) -> bool:
 
 def _identity(cls: type[Any]) -> tuple[str, str]:
     kind, name = getattr(cls, "kind", None), getattr(cls, "name", None)
-    if kind not in get_args(Kind) or not isinstance(name, str) or not name.isidentifier() or name != name.lower():
+    if kind not in KINDS or not isinstance(name, str) or not name.isidentifier() or name != name.lower():
         raise UserError(
             f"{cls.__module__}.{cls.__qualname__}: name={name!r} of kind={kind!r} cannot be registered; "
-            "derive from Defense or Attack and set `name` to a lower snake case name"
+            "derive from Defense or Attack, or from Dataset, and set `name` to a lower snake case name"
         )
     return str(kind), name
 

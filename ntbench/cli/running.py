@@ -118,6 +118,7 @@ def _made(session: Session, wide: bool, anew: bool) -> tuple[str, str]:
 @app.command()
 def calibrate(
     suite: Annotated[str, typer.Argument(help="A suite's name or a TOML file.")],
+    plugin: Plugins = None,
     out: Out = None,
     jobs: Jobs = CORES,
     device: Device = "cpu",
@@ -130,7 +131,7 @@ def calibrate(
     """
     from ntbench.engine.session import Request, Session, Workers
 
-    request = Request(suite=suite, tasks=tuple(task or ()))
+    request = Request(suite=suite, plugins=tuple(plugin or ()), tasks=tuple(task or ()))
     session = Session(out or Path("runs") / f"{Path(suite).stem}-calibration", console)
     for measured in session.measured(request, Workers(jobs, device)).tasks:
         console.print(f"# {measured.title}", markup=False, highlight=False)

@@ -5,14 +5,18 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+from ntbench.domains import Dataset
 from ntbench.method import Access, Attack, Defense, Method
 from ntbench.sources import source_file
 
 DEFENSE = ("needs_source", "needs_target", "needs_target_labels", "masked")
 
 
-def described(cls: type[Method]) -> dict[str, Any]:
+def described(cls: type[Method] | type[Dataset]) -> dict[str, Any]:
     """Return what a class says of itself."""
+    if issubclass(cls, Dataset):
+        facts = {name: getattr(cls, name) for name in ("kind", "name", "version")}
+        return facts | {"text": inspect.getdoc(cls) or "", "file": source_file(cls), "module": cls.__module__}
     facts = {"kind": cls.kind, "name": cls.name, "version": cls.version, "paper": cls.paper}
     text = inspect.getdoc(inspect.getmodule(cls)) or inspect.getdoc(cls) or ""
     facts |= {"text": text[:2000], "file": source_file(cls), "module": cls.__module__, "fields": list(cls.model_fields)}

@@ -83,6 +83,7 @@ def manifest(suite: Suite, request: str, cells: list[Cell]) -> Manifest:
     methods = {(cell.defense.kind, cell.defense.name) for cell in cells} | {
         (cell.attack.kind, cell.attack.name) for cell in cells
     }
+    methods |= {("domain", name) for name in {*_domains(suite)} & {*registry.names("domain")}}
     files = sorted({str(file) for kind, name in methods for file in source_files(registry.get(kind, name))})
     return Manifest(
         suite=suite,
@@ -97,8 +98,12 @@ def _examine(suite: Suite) -> None:
     _named("arch", lambda: head(build(suite.arch, classes=2, seed=0)))
     _named("pretrain.optimizer", lambda: check_optimizer(suite.pretrain.optimizer))
     _named("pretrain.schedule", lambda: check_schedule(suite.pretrain.schedule))
-    for domain in dict.fromkeys(name for task in suite.tasks for name in (task.source, task.target, *task.guarded)):
+    for domain in _domains(suite):
         _named("tasks", partial(find, domain))
+
+
+def _domains(suite: Suite) -> list[str]:
+    return list(dict.fromkeys(name for task in suite.tasks for name in (task.source, task.target, *task.guarded)))
 
 
 def _named(key: str, check: Callable[[], object]) -> None:

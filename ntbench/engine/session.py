@@ -162,6 +162,7 @@ class Session:
 
     def measured(self, request: Request, workers: Workers) -> Suite:
         """Return a request's suite with every T90 and plateau measured anew."""
+        _take_in(request)
         suite = request.resolved
         bare = tuple(
             task.model_copy(update={"levels": tuple(Level(samples=level.samples) for level in task.levels)})
@@ -201,10 +202,9 @@ class Session:
         return held
 
     def _plan(self, request: Request, held: Manifest | None, workers: Workers) -> list[Cell]:
-        from ntbench.engine.foreign import open_door
         from ntbench.engine.plan import manifest
 
-        open_door()
+        _take_in(request)
         suite = self.calibrated(request.resolved, workers)
         with self.console.status("planning"):
             cells, suite = planned(request, suite)
@@ -222,6 +222,7 @@ class Session:
 
     def _execute(self, missing: list[Cell], total: int, workers: Workers, store: Store, limits: Limits) -> None:
         from ntbench.engine.grid import Settings, execute
+        from ntbench.engine.prepared import prepared
         from ntbench.learn.models import check_device
 
         if not workers.dask:
@@ -236,7 +237,9 @@ class Session:
             plugins=registry.plugins,
         )
         with self.console.status("preparing the data"):
-            _prepare(missing, settings.cache)
+            remarks = prepared(missing, settings.cache, store.results())
+        for remark in remarks:
+            self.console.print(remark, highlight=False, markup=False, soft_wrap=True)
         protections = len({cell.protect_key for cell in missing})
         with tally(self.console, protections, total, total - len(missing)) as shown:
             for result in execute(missing, settings, shown.protection):
@@ -251,6 +254,15 @@ def open_run(folder: Path, console: Console) -> Session:
     return session
 
 
+def _take_in(request: Request) -> None:
+    """Learn what the plug-ins of a request hold, without running their code here."""
+    from ntbench.engine.foreign import open_door
+
+    open_door()
+    for plugin in request.plugins:
+        registry.load_plugin(plugin)
+
+
 def planned(request: Request, suite: Suite) -> tuple[list[Cell], Suite]:
     """Return the cells of a request on a suite, and the suite with its rows."""
     from ntbench.engine.plan import plan, with_rows
@@ -258,18 +270,6 @@ def planned(request: Request, suite: Suite) -> tuple[list[Cell], Suite]:
     added = [cls.name for plugin in request.plugins for cls in registry.load_plugin(plugin) if cls.kind == "defense"]
     suite = with_rows(suite, request.defenses, () if request.defenses else added)
     return plan(suite), suite
-
-
-def _prepare(cells: list[Cell], cache: Path) -> None:
-    """Build all data before any worker asks for it, and see that every task has the samples that are asked of it."""
-    from ntbench.engine.shares import Shares
-
-    for cell in {(cell.task.name, cell.samples): cell for cell in cells}.values():
-        shares = Shares(cell, cache)
-        try:
-            shares.source, shares.defenders, shares.owned  # noqa: B018
-        except (ValueError, OSError) as error:
-            raise UserError(f"the data of {cell.task.title!r} cannot be prepared: {error}") from None
 
 
 def relabelled(result: Result, defense: str, attack: str) -> Result:

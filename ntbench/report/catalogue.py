@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from typing import Any, get_args
+from typing import Any
 
 from rich.table import Table
 
@@ -13,33 +13,37 @@ from ntbench.domains import describe_domains
 from ntbench.registry import registry
 from ntbench.report.declared import UnreadableError, declared_methods, described
 from ntbench.suite import load_suite, suite_names
-from ntbench.types import Kind
 
 
 def catalogue(plugins: Sequence[str]) -> list[Table]:
     """Return one table a kind of thing."""
-    methods = _methods(plugins)
+    lines = _lines(plugins)
     return [
-        _table("defenses", methods["defense"]),
-        _table("attacks", methods["attack"]),
-        _table("domains", describe_domains()),
+        _table("defenses", lines["defense"]),
+        _table("attacks", lines["attack"]),
+        _table("domains", describe_domains() | lines["domain"]),
         _table("suites", {name: load_suite(name).summary for name in suite_names()}),
     ]
 
 
-def _methods(plugins: Sequence[str]) -> dict[Kind, dict[str, str]]:
-    """Return one line a method; nothing is imported where all of them are ours and their source tells."""
+def _lines(plugins: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Return one line a method and domain; nothing is imported where all of them are ours and their source tells."""
     if not plugins and not registry.others():
         with suppress(UnreadableError):
-            return declared_methods()
-    return imported_methods(plugins)
+            return {"domain": {}} | declared_methods()
+    return imported(plugins)
 
 
-def imported_methods(plugins: Iterable[str]) -> dict[Kind, dict[str, str]]:
-    """Return one line a method, plug-ins and other packages among them, as their classes say."""
+def imported(plugins: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Return one line a method and domain of the registry, plug-ins and other packages among them."""
     for plugin in plugins:
         registry.load_plugin(plugin)
-    return {kind: {name: _line(registry.get(kind, name)) for name in registry.names(kind)} for kind in get_args(Kind)}
+    said = {"defense": _line, "attack": _line, "domain": _domain_line}
+    return {kind: {name: say(registry.get(kind, name)) for name in registry.names(kind)} for kind, say in said.items()}
+
+
+def _domain_line(domain: Any) -> str:
+    return str(domain.family().domains[domain.name])
 
 
 def _line(method: Any) -> str:

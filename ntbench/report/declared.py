@@ -11,7 +11,6 @@ from typing import Any
 
 from ntbench.access import Access, defense_needs
 from ntbench.registry import OURS
-from ntbench.types import Kind
 
 ROOTS: dict[str, dict[str, Any]] = {
     "Defense": {"kind": "defense", "needs_source": True, "needs_target": False, "needs_target_labels": False},
@@ -24,9 +23,9 @@ class UnreadableError(Exception):
     """A method does not say plainly in its source what it is; only importing it would tell."""
 
 
-def declared_methods() -> dict[Kind, dict[str, str]]:
+def declared_methods() -> dict[str, dict[str, str]]:
     """Return one line a method by kind and name; raises UnreadableError where source alone does not tell."""
-    found: dict[Kind, dict[str, str]] = {"defense": {}, "attack": {}}
+    found: dict[str, dict[str, str]] = {"defense": {}, "attack": {}}
     for file in _files():
         for facts, text in _methods(file):
             found[facts["kind"]][facts["name"]] = described(text, _needs(facts))

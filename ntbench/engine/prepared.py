@@ -1,0 +1,47 @@
+"""The data of a plan, built before any worker asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from ntbench.engine.shares import Shares
+from ntbench.errors import UserError
+from ntbench.tasks.data import Domain
+from ntbench.types import Cell, Result
+
+
+def prepared(cells: Iterable[Cell], cache: Path, earlier: Iterable[Result]) -> list[str]:
+    """Build the images of all cells, and return what a user ought to know of the files.
+
+    Raises UserError where they cannot be built, lack the samples that are asked of them, or are others than those that
+    results of the same folder were computed on.
+    """
+    said: dict[str, None] = {}
+    known = dict(_hashes(earlier))
+    for cell in {(cell.task.name, cell.samples): cell for cell in cells}.values():
+        shares = Shares(cell, cache)
+        try:
+            shares.source, shares.defenders, shares.owned  # noqa: B018
+        except (ValueError, OSError) as error:
+            raise UserError(f"the data of {cell.task.title!r} cannot be prepared: {error}") from None
+        for domain in (shares.source, shares.target):
+            _unchanged(domain, cell.task.image_size, known)
+            said |= dict.fromkeys(domain.lines)
+    return list(said)
+
+
+def _hashes(results: Iterable[Result]) -> Iterator[tuple[tuple[int, str], str]]:
+    for result in results:
+        if result.provenance:
+            for name, value in result.provenance.data.items():
+                yield (result.cell.task.image_size, name), value
+
+
+def _unchanged(domain: Domain, image_size: int, known: dict[tuple[int, str], str]) -> None:
+    for part, value in domain.digests.items():
+        if known.get((image_size, f"{domain.name}/{part}"), value) != value:
+            raise UserError(
+                f"domain {domain.name!r}: its {part} images are not those of the results in this folder, which stay "
+                "under the same keys; give another --out"
+            )
