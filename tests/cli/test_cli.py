@@ -26,6 +26,7 @@ HEAVY = ["torch", "timm", "pandas", "matplotlib", "seaborn", "sklearn", "scipy",
 COMMANDS = [
     [],
     ["run"],
+    ["attack"],
     ["list"],
     ["check"],
     ["calibrate"],
