@@ -41,8 +41,7 @@ def _remedy(found: Mapping[str, Tensor], wrong: Mapping[str, str], model: nn.Mod
     if all("pos_embed" in name or "relative_position" in name for name in wrong.keys() - head_names(model)):
         return "its positions are those of another image size; give the size that it was trained at"
     if relative := _relative(found, arch.name):
-        more = "" if held in (None, classes) else f" with {held} classes"
-        return f"they fit {relative!r}{more}"
+        return f"they fit {relative}"
     return "no architecture of that family has these weights; give the one that they were trained with"
 
 
@@ -52,7 +51,7 @@ def _classes(found: Mapping[str, Tensor], model: nn.Module) -> int | None:
 
 
 def _relative(found: Mapping[str, Tensor], name: str) -> str:
-    """Return the nearest name of timm's under which all but the classifier fits, or an empty string."""
+    """Return the nearest name of timm's under which all but the classifier fits, with its classes, or nothing."""
     family = re.match("[a-z]*", name)
     known = OURS if name in OURS else timm.list_models(f"{family[0] if family else name}*")
     for other in get_close_matches(name, known, n=TRIED, cutoff=0):
@@ -60,5 +59,5 @@ def _relative(found: Mapping[str, Tensor], name: str) -> str:
         with torch.device("meta"):
             model = timm.create_model(other, num_classes=2)
         if isinstance(model.get_classifier(), nn.Linear) and not misfits(model.state_dict(), found, head_names(model)):
-            return str(other)
+            return f"{other!r} with {_classes(found, model)} classes"
     return ""
