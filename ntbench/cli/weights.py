@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ntbench.cli.app import app, console
-from ntbench.cli.options import CORES, Dask, Device, Dry, Horizon, Jobs, Out, Retry, Wide
+from ntbench.cli.options import CORES, Dask, Device, Dry, Horizon, Jobs, Out, Retry, Run, Wide
 from ntbench.cli.running import compute
 from ntbench.errors import UserError
 
@@ -121,6 +121,25 @@ def attack(
     composed = composed.model_copy(update={"arch": sized(composed.arch, size)})
     request = Request(suite=composed, horizon=horizon)
     compute(request, out or Path("runs") / files[0].stem, Workers(jobs, device, dask), retry_failed, dry_run, wide)
+
+
+@app.command()
+def export(
+    folder: Run,
+    defense: Annotated[str, typer.Argument(help="A row of the run.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The safetensors file to write.")],
+    seed: Annotated[int, typer.Option(min=0, help="The release of this seed.")] = 0,
+    task: Annotated[str, typer.Option(metavar="NAME", help="Of this task, where the run has several.")] = "",
+) -> None:
+    """Write a release of a run as a safetensors file with its card: recipe, hashes and scores.
+
+    `ntbench.load_release(FILE)` gives the model and the card; `ntbench attack FILE` attacks it like any other.
+    """
+    from ntbench.engine.export import export as write
+    from ntbench.engine.session import open_run
+
+    card = write(open_run(folder, console), defense, seed, out, task)
+    console.print(f"{out}: {card['defense']}, seed {seed}, {card['arch']['name']}", highlight=False, markup=False)
 
 
 def _composed(parts: dict[str, Any], like: str) -> Suite:

@@ -47,7 +47,8 @@ def preprocessing(model: nn.Module, arch: Arch) -> nn.Module:
     # Not persistent: they are part of the architecture, and no weights that somebody releases.
     model.register_buffer("input_shift", 2 * mean - 1, persistent=False)
     model.register_buffer("input_scale", 2 * std, persistent=False)
-    model.__class__ = _preprocessing(type(model))
+    kind: Any = type(model)
+    model.__class__ = _preprocessing(kind)
     return model
 
 

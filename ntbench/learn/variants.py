@@ -45,6 +45,11 @@ def _remedy(found: Mapping[str, Tensor], wrong: Mapping[str, str], model: nn.Mod
     return "no architecture of that family has these weights; give the one that they were trained with"
 
 
+def classes_of(found: Mapping[str, Tensor], arch: Arch) -> int | None:
+    """Return how many classes the classifier of some weights of an architecture tells apart, None without one."""
+    return _classes(found, build(arch, 2, seed=0))
+
+
 def _classes(found: Mapping[str, Tensor], model: nn.Module) -> int | None:
     weight = next(name for name, p in model.named_parameters() if p is head(model).weight)
     return len(found[weight]) if weight in found and found[weight].ndim == 2 else None

@@ -27,6 +27,7 @@ COMMANDS = [
     [],
     ["run"],
     ["attack"],
+    ["export"],
     ["list"],
     ["check"],
     ["calibrate"],
