@@ -19,7 +19,7 @@ from ntbench.learn.models import features, head, load_public, reset_head
 from ntbench.learn.optim import create_optimizer, create_schedule
 from ntbench.learn.scoring import accuracy, correct
 from ntbench.registry import registry
-from ntbench.sources import code_digest
+from ntbench.sources import code_digest, file_digest
 from ntbench.tasks.data import Split
 from ntbench.types import Kind, Mask, MethodSpec, Training, digest
 
@@ -44,6 +44,7 @@ __all__ = [
     "create_schedule",
     "descend",
     "features",
+    "file_digest",
     "fit",
     "head",
     "load_public",

@@ -1,4 +1,4 @@
-"""The files that a method is made of: its own, and the siblings that it imports."""
+"""Files by their content: those that a method is made of, its own and the siblings that it imports, and any other."""
 
 from __future__ import annotations
 
@@ -40,6 +40,18 @@ def code_digest(cls: type[Any]) -> str:
     for file in source_files(cls):
         state.update(file.read_bytes())
     return state.hexdigest()[:16]
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file in hex digits; as long as its size and its time of change stay it is read once."""
+    stat = path.stat()
+    return _file_digest(str(path), stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=64)
+def _file_digest(path: str, changed: int, size: int) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _siblings(file: Path) -> Iterator[Path]:

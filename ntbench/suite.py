@@ -9,10 +9,10 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from ntbench.errors import UserError, unknown
-from ntbench.types import BASELINES, Arch, Mask, Precision, Recipe, Task, Training
+from ntbench.types import BASELINES, FILE, Arch, Grown, Mask, Precision, Recipe, Task, Training
 
 
 class PaperSetting(Recipe):
@@ -49,15 +49,48 @@ class Entry(Recipe):
             ) from None
 
 
-class DefenseEntry(Entry):
-    """Rows of the table: a defense, its hyper-parameters and its paper's attack."""
+Files = Annotated[tuple[str, ...], BeforeValidator(lambda given: (given,) if isinstance(given, str) else given)]
 
+
+class DefenseEntry(Entry, Grown):
+    """Rows of the table: a defense, its hyper-parameters and its paper's attack; or a release that comes as a file.
+
+    `release` is a file of weights, or one a seed of the same defense, and `undefended` the same without protection.
+    `source_accuracy` is what their owner states, as a fraction.
+    """
+
+    later = frozenset({"release", "undefended", "source_accuracy"})
+
+    name: str = FILE
     paper: PaperSetting | None = None
+    release: Files = ()
+    undefended: Files = ()
+    source_accuracy: float | None = Field(default=None, gt=0, le=1)
 
     @property
     def rows(self) -> list[str]:
         """Return the names that stand in the tables."""
         return [label for label, _ in self.variants()]
+
+    def at(self, seed: int, params: dict[str, Any]) -> dict[str, Any]:
+        """Return the parameters at a seed, of a release its file."""
+        return params | ({"weights": _one(self.release, seed)} if self.release else {})
+
+    @model_validator(mode="after")
+    def _either(self) -> DefenseEntry:
+        if (self.name == FILE) != bool(self.release):
+            raise ValueError(
+                f"name = {self.name!r}: give a defense's name, or `release`, the path of a file of weights"
+            )
+        if (self.params or self.grid) and self.release:
+            raise ValueError(f"release = {self.release[0]!r} is a file, which has no `params` and no `grid`")
+        if (self.undefended or self.source_accuracy) and not self.release:
+            raise ValueError("undefended and source_accuracy belong to a `release`; name its file")
+        return self
+
+
+def _one(files: Sequence[str], seed: int) -> str:
+    return files[seed % len(files)] if files else ""
 
 
 class AttackEntry(Entry):
@@ -101,7 +134,7 @@ class Suite(Recipe):
     own: bool = False
     default: str = ""
     arch: Arch
-    pretrain: Training
+    pretrain: Training = Training()
     paper: PaperSetting
     tasks: tuple[Task, ...] = Field(min_length=1)
     defenses: tuple[DefenseEntry, ...] = Field(min_length=1)
@@ -113,6 +146,17 @@ class Suite(Recipe):
     def protocol(self) -> str:
         """Return the name and version that stand in every row."""
         return f"{self.name}-{self.version}"
+
+    @property
+    def releases(self) -> tuple[DefenseEntry, ...]:
+        """Return the rows that come as files; with any, the undefended model is a file too, or is not there."""
+        return tuple(entry for entry in self.defenses if entry.release)
+
+    def start(self, seed: int) -> Training:
+        """Return what the defender's model is at a seed: what `pretrain` makes, or the undefended file of a release."""
+        if not self.releases:
+            return self.pretrain
+        return Training(weights=_one(self.releases[0].undefended, seed), trained=False)
 
     def with_tasks(self, names: tuple[str, ...]) -> Suite:
         """Return the suite with some of its tasks, by name; raises UserError for a task that it lacks."""
@@ -159,6 +203,23 @@ class Suite(Recipe):
                 raise ValueError(f"{key}: {unknown('attack label', label, labels)}")
         return self
 
+    @model_validator(mode="after")
+    def _starts(self) -> Suite:
+        if not self.releases and "pretrain" not in self.model_fields_set:
+            raise ValueError("pretrain: missing; add it")
+        if not (self.pretrain.trained or self.pretrain.weights):
+            raise ValueError("pretrain: trained = false leaves a random model; name `weights`, a file")
+        if self.releases and self.pretrain != Training():
+            raise ValueError("pretrain: a suite with a `release` trains no model of its own; leave it out")
+        if len({entry.undefended for entry in self.releases}) > 1:
+            raise ValueError("defenses: `undefended` differs between releases; give such releases a suite each")
+        for entry in self.defenses if self.releases else ():
+            if not (entry.release or entry.name in BASELINES or self.releases[0].undefended):
+                raise ValueError(f"defenses: {entry.name!r} starts from undefended weights; name them: `undefended`")
+            if "origin" in {**entry.params, **entry.grid}:
+                raise ValueError("defenses: origin: a suite with a `release` trains nothing; give `weights`, a file")
+        return self
+
 
 def suite_names() -> list[str]:
     """Return the names of the built-in suites."""
@@ -188,7 +249,12 @@ def parse_suite(text: str, origin: str) -> Suite:
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{origin}: not valid TOML: {error}") from None
     except ValidationError as error:
-        raise UserError("\n".join(f"{origin}: {_explain(item)}" for item in _own(error.errors()))) from None
+        raise explained(error, origin) from None
+
+
+def explained(error: ValidationError, origin: str) -> UserError:
+    """Return what is wrong with a suite, a line a mistake, each with the key, the value and the remedy."""
+    return UserError("\n".join(f"{origin}: {_explain(item)}" for item in _own(error.errors())))
 
 
 def _own(mistakes: Sequence[Any]) -> list[Any]:

@@ -9,11 +9,18 @@ import re
 from functools import cached_property
 from math import floor, log
 from pathlib import PurePath
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 SCHEMA_VERSION = 2
 
@@ -21,6 +28,10 @@ CONTROLS = frozenset({"none", "scratch", "public", "magnitude", "random_mask"})
 """The rows that a table is read against, whatever is chosen."""
 BASELINES = ("scratch", "public")
 """The rows from which an attacker starts without the release."""
+NONE = "none"
+"""The registered name of the unprotected release."""
+FILE = "file"
+"""The registered name of a release that was made elsewhere and comes as a file."""
 
 Kind = Literal["defense", "attack"]
 Track = Literal["target", "source", "unlabelled", "queries"]
@@ -44,6 +55,17 @@ class Recipe(BaseModel):
     """A frozen value that refuses unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Grown(Recipe):
+    """A recipe with fields that came later: at their defaults they are left out, so that older keys stay."""
+
+    later: ClassVar[frozenset[str]] = frozenset()
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        unused = {name for name in self.later if getattr(self, name) == type(self).model_fields[name].default}
+        return {name: value for name, value in dump(self).items() if name not in unused}
 
 
 class Level(Recipe):
@@ -111,15 +133,37 @@ def domain_label(name: str) -> str:
     return PurePath(name.rpartition(":")[2]).name
 
 
-class Arch(Recipe):
-    """A timm architecture and the keyword arguments that it is built with."""
+Positive = Annotated[float, Field(gt=0)]
+Channels = tuple[float, float, float]
+
+
+class Arch(Grown):
+    """A timm architecture and the keyword arguments that it is built with.
+
+    `mean` and `std` of pixels in [0, 1], by channel, are those of its own preprocessing; left out, both are 0.5.
+    """
+
+    later = frozenset({"mean", "std"})
 
     name: str
     params: dict[str, Any] = {}
+    mean: Channels | None = None
+    std: tuple[Positive, Positive, Positive] | None = None
+
+    @model_validator(mode="after")
+    def _both(self) -> Arch:
+        if (self.mean is None) != (self.std is None):
+            raise ValueError("give `mean` and `std` together, or neither")
+        return self
 
 
-class Training(Recipe):
-    """What decides a plain supervised training, apart from its data and its seed."""
+class Training(Grown):
+    """What decides a plain supervised training, apart from its data and its seed.
+
+    Where nothing is `trained`, the starting weights stay as they are, and `sha256` is that of their file.
+    """
+
+    later = frozenset({"trained", "sha256"})
 
     optimizer: str = "adam"
     lr: float = Field(default=1e-3, gt=0)
@@ -130,6 +174,8 @@ class Training(Recipe):
     batch_size: int = Field(default=64, ge=1)
     weights: str = ""
     """Where the starting weights come from: a file, `timm` for published ones, or a random start where it is empty."""
+    trained: bool = True
+    sha256: str = ""
 
 
 class Budget(Recipe):

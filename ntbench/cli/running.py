@@ -30,7 +30,7 @@ from ntbench.cli.options import (
 from ntbench.errors import UserError
 
 if TYPE_CHECKING:
-    from ntbench.engine.session import Session
+    from ntbench.engine.session import Request, Session, Workers
 
 
 @app.command()
@@ -58,7 +58,7 @@ def run(
     Everything finished is kept in the run's folder at once: the same command goes on after an interruption, and
     computes nothing twice. A folder holds one board: what you ask for later joins it. Exits with 1 where cells failed.
     """
-    from ntbench.engine.session import Request, Session, Workers
+    from ntbench.engine.session import Request, Workers
 
     if seed and seeds:
         raise UserError("--seed and --seeds are both given; name seeds one by one, or say how many")
@@ -71,8 +71,14 @@ def run(
         horizon=horizon,
     )
     name = Path(suite).stem + (f"-horizon{horizon:g}" if horizon else "")
-    session = Session(out or Path("runs") / name, console)
-    workers = Workers(jobs, device, dask)
+    compute(request, out or Path("runs") / name, Workers(jobs, device, dask), retry_failed, dry_run, wide)
+
+
+def compute(request: Request, out: Path, workers: Workers, retry_failed: bool, dry_run: bool, wide: bool) -> None:
+    """Run what is asked for, or what is left of it, then show the board; a dry run says how much that is."""
+    from ntbench.engine.session import Session
+
+    session = Session(out, console)
     if dry_run:
         session.estimate(request, workers)
         return

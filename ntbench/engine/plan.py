@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -15,9 +16,9 @@ from ntbench.errors import UserError, unknown
 from ntbench.learn.models import build, head
 from ntbench.learn.optim import check_optimizer, check_schedule
 from ntbench.registry import registry
-from ntbench.sources import source_files
+from ntbench.sources import file_digest, source_files
 from ntbench.suite import DefenseEntry, Suite
-from ntbench.types import CONTROLS, Budget, Cell, Kind, Level, MethodSpec, Task
+from ntbench.types import CONTROLS, Budget, Cell, Kind, Level, MethodSpec, Task, Training
 
 
 def with_rows(suite: Suite, chosen: Iterable[str], added: Iterable[str] = ()) -> Suite:
@@ -38,14 +39,13 @@ def plan(suite: Suite) -> list[Cell]:
     Raises UserError on names that nothing stands for and on hyper-parameters that a method refuses.
     """
     _examine(suite)
-    defenses = [_build("defense", e.name, params, label) for e in suite.defenses for label, params in e.variants()]
     attacks = [(e, _build("attack", e.name, params, label)) for e in suite.attacks for label, params in e.variants()]
     return [
         Cell(
             protocol=suite.protocol,
             task=task,
             arch=suite.arch,
-            pretrain=suite.pretrain,
+            pretrain=start,
             defense=defense,
             attack=attack,
             budget=Budget(t90=_t90(task, level), horizon=suite.horizon, ratio=suite.scored),
@@ -56,6 +56,7 @@ def plan(suite: Suite) -> list[Cell]:
             precision=suite.precision,
         )
         for seed in suite.seeds
+        for start, defenses in [(_start(suite, seed), _defenses(suite, seed))]
         for task in suite.tasks
         for defense in defenses
         for entry, attack in attacks
@@ -63,6 +64,25 @@ def plan(suite: Suite) -> list[Cell]:
         for knowledge in (("others", "own") if suite.own else ("others",))
         if entry.faces(defense.label, defense.name)
     ]
+
+
+def _defenses(suite: Suite, seed: int) -> list[MethodSpec]:
+    return [
+        _build("defense", entry.name, entry.at(seed, params), label)
+        for entry in suite.defenses
+        for label, params in entry.variants()
+    ]
+
+
+def _start(suite: Suite, seed: int) -> Training:
+    """Return what the defender's model is; a file that stays as it is stands in the recipe with its hash."""
+    start = suite.start(seed)
+    if start.trained or not start.weights or start.weights == "timm":
+        return start
+    file = Path(start.weights).expanduser()
+    if not file.is_file():
+        raise UserError(f"undefended: {start.weights!r} is not there; give the path of a file of weights")
+    return start.model_copy(update={"sha256": file_digest(file)})
 
 
 def _t90(task: Task, level: Level) -> float:
@@ -84,11 +104,13 @@ def manifest(suite: Suite, request: str, cells: list[Cell]) -> Manifest:
         (cell.attack.kind, cell.attack.name) for cell in cells
     }
     methods |= {("domain", name) for name in {*_domains(suite)} & {*registry.names("domain")}}
-    files = sorted({str(file) for kind, name in methods for file in source_files(registry.get(kind, name))})
+    files = {str(file) for kind, name in methods for file in source_files(registry.get(kind, name))}
+    given = [spec for cell in cells for spec in (cell.defense.params, dict(cell.pretrain)) if spec.get("sha256")]
+    files |= {str(Path(spec["weights"]).expanduser()) for spec in given}
     return Manifest(
         suite=suite,
         request=request,
-        sources=fingerprints(files),
+        sources=fingerprints(sorted(files)),
         cells={json.dumps(cell.coordinates): cell.key for cell in cells},
         asked=tuple(cell.key for cell in cells),
     )

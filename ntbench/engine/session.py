@@ -26,9 +26,9 @@ TOLD = 10
 
 @dataclass(frozen=True)
 class Request:
-    """What a command asks for."""
+    """What a command asks for; a suite by its name or file, or one that the command composed."""
 
-    suite: str
+    suite: str | Suite
     defenses: tuple[str, ...] = ()
     plugins: tuple[str, ...] = ()
     seeds: tuple[int, ...] = ()
@@ -39,7 +39,7 @@ class Request:
     @cached_property
     def resolved(self) -> Suite:
         """Return the suite with the seeds, tasks and horizon that are asked for."""
-        suite = load_suite(self.suite)
+        suite = self.suite if isinstance(self.suite, Suite) else load_suite(self.suite)
         suite = suite.model_copy(update={"seeds": self.seeds}) if self.seeds else suite
         suite = suite.model_copy(update={"horizon": self.horizon}) if self.horizon else suite
         return suite.with_tasks(self.tasks) if self.tasks else suite
@@ -162,8 +162,10 @@ class Session:
 
     def measured(self, request: Request, workers: Workers) -> Suite:
         """Return a request's suite with every T90 and plateau measured anew."""
+        from ntbench.engine.releases import prepared
+
         _take_in(request)
-        suite = request.resolved
+        suite = prepared(request.resolved)
         bare = tuple(
             task.model_copy(update={"levels": tuple(Level(samples=level.samples) for level in task.levels)})
             for task in suite.tasks
@@ -175,10 +177,11 @@ class Session:
         from ntbench.engine.calibrate import guessed
         from ntbench.engine.estimate import seconds_per_cell
         from ntbench.engine.plan import applies
+        from ntbench.engine.releases import prepared
         from ntbench.learn.models import check_device
 
         check_device(workers.device)
-        cells, _ = planned(request, guessed(request.resolved))
+        cells, _ = planned(request, guessed(prepared(request.resolved)))
         done = self.store.statuses()
         missing = [cell for cell in cells if cell.key not in done and applies(cell)]
         protections = len({cell.protect_key for cell in missing})
@@ -203,9 +206,18 @@ class Session:
 
     def _plan(self, request: Request, held: Manifest | None, workers: Workers) -> list[Cell]:
         from ntbench.engine.plan import manifest
+        from ntbench.engine.releases import examine, prepared
 
         _take_in(request)
-        suite = self.calibrated(request.resolved, workers)
+        suite = prepared(request.resolved)
+        if suite.releases:
+            examine(
+                suite,
+                cache_folder(),
+                "cpu" if workers.dask else workers.device,
+                lambda line: self.console.print(line, highlight=False),
+            )
+        suite = self.calibrated(suite, workers)
         with self.console.status("planning"):
             cells, suite = planned(request, suite)
             manifest(suite, request.key, cells).after(held).write(self.folder)

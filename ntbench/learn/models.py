@@ -10,12 +10,14 @@ from typing import Any
 import timm
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from timm.models import register_model
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ntbench.errors import UserError, unknown
+from ntbench.learn.checkpoints import in_words, misfits, read_state
+from ntbench.learn.preprocessing import preprocessing
 from ntbench.types import Arch
 
 
@@ -101,46 +103,41 @@ def build(arch: Arch, classes: int, seed: int) -> nn.Module:
     on arguments that it refuses.
     """
     params = {key: value for key, value in arch.params.items() if key not in STARTS}
-    return _created(arch.name, classes, seed, params)
+    return _created(arch, classes, seed, params)
 
 
-def start(arch: Arch, classes: int, seed: int, weights: str = "") -> nn.Module:
+def start(arch: Arch, classes: int, seed: int, weights: str = "", whole: bool = False) -> nn.Module:
     """Return the model that a defender begins with: as `build`, or with published weights where these are named.
 
-    `weights` is `timm`, or a safetensors file of the architecture, whose head is left out where its classes differ.
+    `weights` is `timm`, or a file as in `load_public`.
     """
     if weights == "timm" or any(key in arch.params for key in STARTS):
         published = {"pretrained": True} if weights == "timm" else {}
-        return _created(arch.name, classes, seed, {**arch.params, **published})
+        return _created(arch, classes, seed, {**arch.params, **published})
     model = build(arch, classes, seed)
-    return load_public(model, Path(weights)) if weights else model
+    return load_public(model, Path(weights).expanduser(), whole) if weights else model
 
 
-def load_public(model: nn.Module, file: Path) -> nn.Module:
-    """Load a safetensors file into a model, all but the head where its shape differs, and return the model.
+def load_public(model: nn.Module, file: Path, whole: bool = False) -> nn.Module:
+    """Load a file of weights into a model and return it; unless the `whole` is asked for, without a head that differs.
 
     Raises UserError on a file that cannot be read, and on weights that the model lacks or has in another shape.
     """
-    try:
-        found = load_file(file)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"weights {str(file)!r} cannot be read as safetensors ({error}); give such a file") from None
-    own, classifier = model.state_dict(), {id(p) for p in head(model).parameters()}
-    free = {name for name, p in model.named_parameters() if id(p) in classifier}
-    for name in sorted((own.keys() | found.keys()) - free):
-        ours, theirs = (tuple(t[name].shape) if name in t else None for t in (own, found))
-        # Counters of batches decide nothing; not every file has them.
-        if ours != theirs and not (theirs is None and name.endswith("num_batches_tracked")):
-            raise UserError(
-                f"weights {str(file)!r}: {name!r} is {theirs or 'missing'} in the file and {ours or 'missing'} in the "
-                "architecture; take weights of the same architecture"
-            )
-    fitting = {n: t for n, t in found.items() if n in own and (n not in free or t.shape == own[n].shape)}
-    model.load_state_dict(own | fitting)
+    found, own, free = read_state(file), model.state_dict(), set() if whole else head_names(model)
+    if wrong := misfits(own, found, free):
+        raise UserError(f"weights {str(file)!r}: {in_words(wrong)}; take weights of the same architecture")
+    model.load_state_dict(own | {n: t for n, t in found.items() if n in own and t.shape == own[n].shape})
     return model
 
 
-def _created(name: str, classes: int, seed: int, params: Mapping[str, Any]) -> nn.Module:
+def head_names(model: nn.Module) -> set[str]:
+    """Return the names of the classifier's parameters."""
+    classifier = {id(p) for p in head(model).parameters()}
+    return {name for name, p in model.named_parameters() if id(p) in classifier}
+
+
+def _created(arch: Arch, classes: int, seed: int, params: Mapping[str, Any]) -> nn.Module:
+    name = arch.name
     if not timm.is_model(name):
         raise unknown("architecture", name, timm.list_models())
     with torch.random.fork_rng(devices=[]):
@@ -150,7 +147,7 @@ def _created(name: str, classes: int, seed: int, params: Mapping[str, Any]) -> n
         except (TypeError, OSError, RuntimeError, AssertionError) as error:
             reason = " ".join(str(error).split())
             raise UserError(f"architecture {name!r} cannot be built with params={dict(params)}: {reason}") from None
-    return model.to(memory_format=torch.channels_last)
+    return preprocessing(model.to(memory_format=torch.channels_last), arch)
 
 
 def check_device(name: str) -> None:

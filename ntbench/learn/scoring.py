@@ -10,19 +10,23 @@ from ntbench.tasks.data import Split
 SCORING_BATCH = 200
 
 
-@torch.inference_mode()
 def correct(model: nn.Module, data: Split) -> Tensor:
-    """Return which images a model classifies rightly, bool [n] on the CPU; every module's mode is put back.
+    """Return which images a model classifies rightly, bool [n] on the CPU; raises ValueError as `predicted` does."""
+    return predicted(model, data) == data.y.cpu()
+
+
+@torch.inference_mode()
+def predicted(model: nn.Module, data: Split) -> Tensor:
+    """Return the classes that a model gives to images, int64 [n] on the CPU; every module's mode is put back.
 
     Raises ValueError where what the model answers is no plain tensor of finite logits [b, classes].
     """
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
-    parts = zip(data.x.split(SCORING_BATCH), data.y.split(SCORING_BATCH), strict=True)
-    right = torch.cat([(_logits(model, x).argmax(1) == y).cpu() for x, y in parts])
+    classes = torch.cat([_logits(model, x).argmax(1).cpu() for x in data.x.split(SCORING_BATCH)])
     for module, mode in modes:
         module.training = mode
-    return right
+    return classes
 
 
 def accuracy(model: nn.Module, data: Split) -> float:

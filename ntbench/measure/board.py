@@ -145,7 +145,7 @@ def _runs(standing: Standing) -> Record:
     refused = [a for i, a in curves.refused if i == r and _belongs(standing, a)]
     seeds = len(standing.gain.seeds)
     return {
-        "interval": kind_of(seeds),
+        "interval": kind_of(seeds, standing.release.one_file),
         "seeds": seeds,
         "cells": int((state != ABSENT).sum()),
         "failed": int(((state != ABSENT) & ~np.isin(state, settled)).sum()),

@@ -12,7 +12,7 @@ from ntbench.errors import UserError
 from ntbench.measure.areas import Array
 from ntbench.measure.curves import ABSENT, COSTS, STATES, Attacker, Curves, Grid, Release
 from ntbench.suite import Suite
-from ntbench.types import Budget, Protection, Result
+from ntbench.types import FILE, NONE, Budget, Protection, Result
 
 BEYOND = "longer"
 """The registered name of a check beyond the horizon, which enters nothing."""
@@ -116,7 +116,18 @@ def _budgets(task: str, results: Sequence[Result]) -> dict[int, Budget]:
 def _releases(results: Sequence[Result], suite: Suite) -> tuple[Release, ...]:
     names = {r.cell.defense.label: r.cell.defense.name for r in results}
     order = _ordered([row for entry in suite.defenses for row in entry.rows], names)
-    return tuple(Release(label, names[label]) for label in order if label in names)
+    shared = _one_file(results)
+    return tuple(Release(label, names[label], label in shared) for label in order if label in names)
+
+
+def _one_file(results: Sequence[Result]) -> set[str]:
+    """Return the rows whose seeds all attack one file: a release, or the undefended model where that is a file too."""
+    files: dict[str, set[str]] = {}
+    for cell in (result.cell for result in results):
+        held = {FILE: cell.defense.params.get("sha256"), NONE: cell.pretrain.sha256}.get(cell.defense.name)
+        if held:
+            files.setdefault(cell.defense.label, set()).add(held)
+    return {label for label, found in files.items() if len(found) == 1}
 
 
 def _attacks(results: Sequence[Result], suite: Suite) -> tuple[Attacker, ...]:

@@ -22,10 +22,14 @@ Bits = NDArray[np.object_]
 
 @dataclass(frozen=True)
 class Release:
-    """What attackers start from, by its label in tables and its defense's registered name."""
+    """What attackers start from, by its label in tables and its defense's registered name.
+
+    `one_file` says that all seeds attack the same weights, which came as a file.
+    """
 
     label: str
     name: str
+    one_file: bool = False
 
     @property
     def baseline(self) -> bool:

@@ -17,10 +17,7 @@ from ntbench.measure.intervals import UNKNOWN, Interval
 from ntbench.measure.protections import Effect, effect
 from ntbench.measure.tracks import Pool, Row, granted_to, pool, rows_of, tracks_of, twin_pool
 from ntbench.suite import Suite
-from ntbench.types import Result, Track
-
-NONE = "none"
-"""The registered name of the unprotected release."""
+from ntbench.types import NONE, Result, Track
 
 
 class Field:

@@ -27,6 +27,8 @@ HEAVY = ["torch", "timm", "pandas", "matplotlib", "seaborn", "sklearn", "scipy",
 COMMANDS = [
     [],
     ["run"],
+    ["attack"],
+    ["export"],
     ["list"],
     ["check"],
     ["calibrate"],
