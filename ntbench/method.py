@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
@@ -130,6 +130,8 @@ class Defense(Method):
     needs_target_labels: ClassVar[bool] = False
     masked: ClassVar[bool] = False
     """Whether zeros in the released weights are a mask that an attacker may keep or drop."""
+    space: ClassVar[Mapping[str, list[Any] | tuple[float, float] | None]] = {}
+    """What tuning may set a field to, where the general rule does not fit: a list of choices, both ends, or nothing."""
 
     @classmethod
     def needs(cls) -> str:

@@ -114,14 +114,17 @@ class Limits(Recipe):
     memory_mb: int = Field(default=8192, ge=512)
 
 
-class Suite(Recipe):
+class Suite(Grown):
     """A frozen, versioned grid.
 
     `horizon` is the largest budget of a run in units of T90, `scored` the ratio between budgets that are scored;
     attackers of the track `source` own a share of `source_share` of the source's training images. With `own` every
     attack is run once more as an attacker who chooses by a fifth of its samples; `default` is what it takes where that
-    leaves under two a class. A row whose loss of source accuracy is above `max_drop` is unusable.
+    leaves under two a class. A row whose loss of source accuracy is above `max_drop` is unusable. With `tuned` every
+    defense has so many trials, on data of its own, to find its hyper-parameters for a task before it protects.
     """
+
+    later = frozenset({"tuned"})
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     version: int = Field(ge=1)
@@ -133,6 +136,7 @@ class Suite(Recipe):
     max_drop: float = Field(default=0.02, gt=0, lt=1)
     own: bool = False
     default: str = ""
+    tuned: int = Field(default=0, ge=0)
     arch: Arch
     pretrain: Training = Training()
     paper: PaperSetting

@@ -44,6 +44,9 @@ Mask = Literal["dense", "keep"]
 Knowledge = Literal["others", "own"]
 """How an attacker chooses: by what others saw, or by a fifth of its own samples that it does not train on."""
 
+Rehearsal = Literal["target", "source"]
+"""What a defender plays a task on who tunes: its own share of the target, or domains made from the source."""
+
 
 def digest(value: Any) -> str:
     """Return 16 hex digits of the SHA-256 of a JSON-able value, independent of the order of its keys."""
@@ -79,14 +82,16 @@ class Level(Recipe):
     plateau: float | None = Field(default=None, gt=0, le=1)
 
 
-class Task(Recipe):
+class Task(Grown):
     """One (source, target) pair of domains at one image size in pixels, and the sample counts of its attackers.
 
     Of each domain at most `train_samples` and, of its validation and its test split, `scored_samples` each are used.
     `defended` are the domains that the defender is given, the target unless it is told otherwise. Of the training
     images of these and of the target, the defender holds a share of `defender_share`, its attackers the rest; with
-    `shared` both hold all of them.
+    `shared` both hold all of them. A `rehearsal` is the task as one defender plays it with the images that it holds.
     """
+
+    later = frozenset({"rehearsal"})
 
     source: str
     target: str
@@ -97,6 +102,7 @@ class Task(Recipe):
     defended: tuple[str, ...] | None = None
     defender_share: float = Field(default=0.5, gt=0, lt=1)
     shared: bool = False
+    rehearsal: Rehearsal | None = None
     levels: tuple[Level, ...] = Field(min_length=2)
 
     @property
@@ -200,8 +206,26 @@ class Budget(Recipe):
         return tuple(sorted({max(1, round(self.horizon * self.t90 / self.ratio**k)) for k in range(count + 1)}))
 
 
-class MethodSpec(Recipe):
+class Tuning(Recipe):
+    """How a defense's hyper-parameters were found: the names of those that so many trials changed, and their cost.
+
+    `steps` and `flops` are those of all protections and attacks of the trials. `leak` and `drop` are what the trial
+    that was taken had; `kept` are the values of the one that lost least of the source, where that is within the limit.
+    """
+
+    trials: int = Field(ge=1)
+    names: tuple[str, ...]
+    steps: int = Field(ge=0)
+    flops: int = Field(ge=0)
+    leak: float | None = None
+    drop: float | None = None
+    kept: dict[str, Any] = {}
+
+
+class MethodSpec(Grown):
     """A defense or attack with every hyper-parameter resolved; the label names it in tables and is not hashed."""
+
+    later = frozenset({"tuning"})
 
     kind: Kind
     name: str
@@ -209,6 +233,7 @@ class MethodSpec(Recipe):
     code: str
     params: dict[str, Any]
     label: str
+    tuning: Tuning | None = None
 
     def recipe(self) -> dict[str, Any]:
         """Return what decides the method's behaviour."""
@@ -250,6 +275,7 @@ class Cell(Recipe):
     @cached_property
     def pretrain_key(self) -> str:
         """Return the hash of what decides the pretrained weights; the target domain does not."""
+        rehearsed = {"rehearsal": True} if self.task.rehearsal else {}
         return digest(
             {
                 "schema": SCHEMA_VERSION,
@@ -260,6 +286,7 @@ class Cell(Recipe):
                 "pretrain": self.pretrain.model_dump(mode="json"),
                 "precision": self.precision,
                 "seed": self.seed,
+                **rehearsed,
             }
         )
 

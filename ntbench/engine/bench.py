@@ -14,7 +14,7 @@ from torch import nn
 from ntbench.engine import apart
 from ntbench.engine.apart import Bounds
 from ntbench.engine.foreign import is_foreign
-from ntbench.engine.shares import Shares
+from ntbench.engine.rehearsal import shares_of
 from ntbench.engine.subject import Grant, Snapshot, Weights, attacked, protected
 from ntbench.engine.view import View, view_of
 from ntbench.learn.fit import fit
@@ -39,7 +39,7 @@ class Bench:
     def __init__(self, cell: Cell, device: torch.device, cache: Path | None, limits: Limits = LIMITS) -> None:
         """Take a recipe; data is loaded when it is first asked for. The limits are those of foreign code."""
         self.cell, self.device, self._limits = cell, device, limits
-        self.shares = Shares(cell, cache)
+        self.shares = shares_of(cell, cache)
         self.choice, self.paid = "", 0
 
     @cached_property

@@ -6,6 +6,7 @@ import inspect
 from typing import Any
 
 from ntbench.domains import Dataset
+from ntbench.engine.space import space_of
 from ntbench.method import Access, Attack, Defense, Method
 from ntbench.sources import source_file
 
@@ -21,7 +22,8 @@ def described(cls: type[Method] | type[Dataset]) -> dict[str, Any]:
     text = inspect.getdoc(inspect.getmodule(cls)) or inspect.getdoc(cls) or ""
     facts |= {"text": text[:2000], "file": source_file(cls), "module": cls.__module__, "fields": list(cls.model_fields)}
     if issubclass(cls, Defense):
-        return facts | {name: bool(getattr(cls, name)) for name in DEFENSE}
+        axes = {name: axis.model_dump(mode="json") for name, axis in space_of(cls).items()}
+        return facts | {name: bool(getattr(cls, name)) for name in DEFENSE} | {"axes": axes}
     access = cls.access if issubclass(cls, Attack) else Access()
     return facts | {"access": {"source": access.source, "target": access.target, "weights": access.weights}}
 

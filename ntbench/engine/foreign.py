@@ -51,6 +51,7 @@ class ForeignDefense(Foreign):
     needs_target: ClassVar[bool]
     needs_target_labels: ClassVar[bool]
     masked: ClassVar[bool]
+    axes: ClassVar[dict[str, Any]]
     needs: Any = classmethod(Defense.needs.__func__)  # type: ignore[attr-defined]
 
 
@@ -106,7 +107,8 @@ class Door:
         facts["paper"] = described["paper"]
         facts["model_fields"] = dict.fromkeys(described["fields"])
         if described["kind"] == "defense":
-            return type("ForeignDefense", (ForeignDefense,), facts | {name: described[name] for name in DEFENSE})
+            declared = {name: described[name] for name in (*DEFENSE, "axes")}
+            return type("ForeignDefense", (ForeignDefense,), facts | declared)
         return type("ForeignAttack", (ForeignAttack,), facts | {"access": Access(**described["access"])})
 
 

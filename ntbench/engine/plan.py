@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import ValidationError
@@ -33,20 +34,21 @@ def with_rows(suite: Suite, chosen: Iterable[str], added: Iterable[str] = ()) ->
     return suite.model_copy(update={"defenses": (*kept, *fresh)})
 
 
-def plan(suite: Suite) -> list[Cell]:
+def plan(suite: Suite, tuned: Mapping[tuple[str, str], MethodSpec] = MappingProxyType({})) -> list[Cell]:
     """Return every cell of a suite, seed by seed; those that an attack refuses are among them and say so when they run.
 
+    `tuned` holds recipes by the name of the task and the row that stand in place of those of the suite.
     Raises UserError on names that nothing stands for and on hyper-parameters that a method refuses.
     """
     _examine(suite)
-    attacks = [(e, _build("attack", e.name, params, label)) for e in suite.attacks for label, params in e.variants()]
+    attacks = [(e, resolved("attack", e.name, params, label)) for e in suite.attacks for label, params in e.variants()]
     return [
         Cell(
             protocol=suite.protocol,
             task=task,
             arch=suite.arch,
             pretrain=start,
-            defense=defense,
+            defense=tuned.get((task.name, defense.label), defense),
             attack=attack,
             budget=Budget(t90=_t90(task, level), horizon=suite.horizon, ratio=suite.scored),
             samples=level.samples,
@@ -68,7 +70,7 @@ def plan(suite: Suite) -> list[Cell]:
 
 def _defenses(suite: Suite, seed: int) -> list[MethodSpec]:
     return [
-        _build("defense", entry.name, entry.at(seed, params), label)
+        resolved("defense", entry.name, entry.at(seed, params), label)
         for entry in suite.defenses
         for label, params in entry.variants()
     ]
@@ -141,7 +143,8 @@ def _registered(name: str, rows: set[str]) -> str:
     return name
 
 
-def _build(kind: Kind, name: str, params: dict[str, Any], label: str) -> MethodSpec:
+def resolved(kind: Kind, name: str, params: dict[str, Any], label: str) -> MethodSpec:
+    """Return the recipe of a method; raises UserError on names and hyper-parameters that nothing stands for."""
     cls = registry.get(kind, name)
     try:
         spec: MethodSpec = cls(**params).spec(label)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from ntbench.engine.shares import Shares
+from ntbench.engine.rehearsal import shares_of
 from ntbench.errors import UserError
 from ntbench.tasks.data import Domain
 from ntbench.types import Cell, Result
@@ -19,8 +19,8 @@ def prepared(cells: Iterable[Cell], cache: Path, earlier: Iterable[Result]) -> l
     """
     said: dict[str, None] = {}
     known = dict(_hashes(earlier))
-    for cell in {(cell.task.name, cell.samples): cell for cell in cells}.values():
-        shares = Shares(cell, cache)
+    for cell in {(cell.task.name, cell.task.rehearsal, cell.samples): cell for cell in cells}.values():
+        shares = shares_of(cell, cache)
         try:
             shares.source, shares.defenders, shares.owned  # noqa: B018
         except (ValueError, OSError) as error:

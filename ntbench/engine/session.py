@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 from rich.console import Console
@@ -19,6 +21,9 @@ from ntbench.registry import registry
 from ntbench.report.files import write_whole
 from ntbench.suite import Limits, Suite, load_suite
 from ntbench.types import SETTLED, Cell, Level, Recipe, Result, digest
+
+if TYPE_CHECKING:
+    from ntbench.engine.tune import Found
 
 TOLD = 10
 """How many failed cells are named on a terminal."""
@@ -149,16 +154,49 @@ class Session:
         """Return the suite with T90 and plateau measured on seeds of their own wherever it has none."""
         from ntbench.engine.calibrate import calibrated
 
+        return calibrated(suite, self._laboratory("calibration", suite.limits, workers), self._say)
+
+    def tuned(self, suite: Suite, workers: Workers) -> Found:
+        """Return by task and row the recipes that tuning found, none where the suite does not ask for it."""
+        if not suite.tuned:
+            return {}
+        from ntbench.engine.tune import tuned
+
+        return tuned(suite, cache_folder(), self._laboratory("tuning", suite.limits, workers), self._say)
+
+    def tune(self, request: Request, trials: int, workers: Workers) -> Found:
+        """Return what so many trials find for the rows that a request names, and for no others.
+
+        Raises UserError where there is nothing to tune.
+        """
+        _take_in(request)
+        suite = rows_of(request, self.calibrated(request.resolved, workers))
+        rows = tuple(entry for entry in suite.defenses if {entry.name, *entry.rows} & {*request.defenses})
+        found = self.tuned(suite.model_copy(update={"defenses": rows, "tuned": trials}), workers)
+        if not found:
+            raise UserError(
+                f"{', '.join(request.defenses)}: nothing to tune in {suite.protocol}; name a defense with fields that "
+                "the suite leaves open, and a task of which it holds data"
+            )
+        return found
+
+    def _laboratory(self, name: str, limits: Limits, workers: Workers) -> Callable[[list[Cell]], list[Result]]:
+        """Return what computes cells that no board shows, and keeps them in a part of the folder."""
+
         def compute(cells: list[Cell]) -> list[Result]:
-            store = Store(self.folder / "calibration")
+            store = Store(self.folder / name)
             with store.writing():
                 done = store.statuses()
                 missing = [cell for cell in cells if cell.key not in done]
-                self._execute(missing, len(cells), workers, store, suite.limits)
+                if missing:
+                    self._execute(missing, len(cells), workers, store, limits)
             keys = {cell.key for cell in cells}
             return [result for result in store.results() if result.cell.key in keys]
 
-        return calibrated(suite, compute, lambda line: self.console.print(line, highlight=False))
+        return compute
+
+    def _say(self, line: str) -> None:
+        self.console.print(line, highlight=False)
 
     def measured(self, request: Request, workers: Workers) -> Suite:
         """Return a request's suite with every T90 and plateau measured anew."""
@@ -176,16 +214,19 @@ class Session:
         """Print how many cells of a request are left and about how long they take."""
         from ntbench.engine.calibrate import guessed
         from ntbench.engine.estimate import seconds_per_cell
-        from ntbench.engine.plan import applies
+        from ntbench.engine.plan import applies, plan
         from ntbench.engine.releases import prepared
         from ntbench.learn.models import check_device
 
         check_device(workers.device)
-        cells, _ = planned(request, guessed(prepared(request.resolved)))
+        suite = rows_of(request, guessed(prepared(request.resolved)))
+        cells = plan(suite)
         done = self.store.statuses()
         missing = [cell for cell in cells if cell.key not in done and applies(cell)]
         protections = len({cell.protect_key for cell in missing})
         seconds = sum(seconds_per_cell(cell, workers.device) for cell in missing) / workers.jobs
+        if suite.tuned:
+            self.console.print(f"before them {suite.tuned} trials for each defense on each task that can be tuned")
         self.console.print(
             f"{len(missing)} of {len(cells)} cells to run, {protections} protections: about {seconds / 60:.1f} minutes "
             f"for the cells on {workers.jobs} workers, and the defenses' own training on top"
@@ -205,21 +246,17 @@ class Session:
         return held
 
     def _plan(self, request: Request, held: Manifest | None, workers: Workers) -> list[Cell]:
-        from ntbench.engine.plan import manifest
+        from ntbench.engine.plan import manifest, plan
         from ntbench.engine.releases import examine, prepared
 
         _take_in(request)
         suite = prepared(request.resolved)
         if suite.releases:
-            examine(
-                suite,
-                cache_folder(),
-                "cpu" if workers.dask else workers.device,
-                lambda line: self.console.print(line, highlight=False),
-            )
-        suite = self.calibrated(suite, workers)
+            examine(suite, cache_folder(), "cpu" if workers.dask else workers.device, self._say)
+        suite = rows_of(request, self.calibrated(suite, workers))
+        found = self.tuned(suite, workers)
         with self.console.status("planning"):
-            cells, suite = planned(request, suite)
+            cells = plan(suite, found)
             manifest(suite, request.key, cells).after(held).write(self.folder)
         return cells
 
@@ -275,13 +312,12 @@ def _take_in(request: Request) -> None:
         registry.load_plugin(plugin)
 
 
-def planned(request: Request, suite: Suite) -> tuple[list[Cell], Suite]:
-    """Return the cells of a request on a suite, and the suite with its rows."""
-    from ntbench.engine.plan import plan, with_rows
+def rows_of(request: Request, suite: Suite) -> Suite:
+    """Return a suite with the rows that a request asks for."""
+    from ntbench.engine.plan import with_rows
 
     added = [cls.name for plugin in request.plugins for cls in registry.load_plugin(plugin) if cls.kind == "defense"]
-    suite = with_rows(suite, request.defenses, () if request.defenses else added)
-    return plan(suite), suite
+    return with_rows(suite, request.defenses, () if request.defenses else added)
 
 
 def relabelled(result: Result, defense: str, attack: str) -> Result:

@@ -114,10 +114,11 @@ def _budgets(task: str, results: Sequence[Result]) -> dict[int, Budget]:
 
 
 def _releases(results: Sequence[Result], suite: Suite) -> tuple[Release, ...]:
-    names = {r.cell.defense.label: r.cell.defense.name for r in results}
-    order = _ordered([row for entry in suite.defenses for row in entry.rows], names)
+    specs = {r.cell.defense.label: r.cell.defense for r in results}
+    order = _ordered([row for entry in suite.defenses for row in entry.rows], specs)
     shared = _one_file(results)
-    return tuple(Release(label, names[label], label in shared) for label in order if label in names)
+    held = ((label, specs[label]) for label in order if label in specs)
+    return tuple(Release(label, spec.name, label in shared, spec.tuning) for label, spec in held)
 
 
 def _one_file(results: Sequence[Result]) -> set[str]:

@@ -127,6 +127,9 @@ LEADERBOARD: dict[str, str] = {
     "protect_seconds": "Seconds of protecting.",
     "protect_flops": "Floating-point operations of protecting.",
     "protect_seconds_ratio": "Seconds of protecting over those of pretraining.",
+    "trials": "Trials in which the defense was tuned for the task, on data that its own access grants; empty if none.",
+    "tuning_steps": "Optimizer steps of these trials, of protecting and of the attacks on them.",
+    "tuning_flops": "Floating-point operations of these trials.",
     "note": "What else a reader must know about the row.",
 }
 

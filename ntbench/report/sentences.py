@@ -10,8 +10,10 @@ import pandas as pd
 from ntbench.measure.gates import UNREFERENCED
 from ntbench.measure.intervals import ATTACKS_ALONE, RANGE
 from ntbench.report.display import (
+    MISSING,
     Record,
     bounded,
+    count,
     listed,
     number,
     points,
@@ -67,6 +69,19 @@ def brackets(rows: Iterable[Record]) -> str:
     alone = [row_name(row) for row in judged if str(row.get("interval")).endswith(ATTACKS_ALONE)]
     files = f"; of {listed(alone)}{ATTACKS_ALONE}, on one file each" if alone else ""
     return f"Brackets: {'; of rows with fewer, '.join(said)}{files}." if said else ""
+
+
+def tuned(rows: Iterable[Record]) -> str:
+    """Return which defenses were tuned for the task and in how many trials, and which not; nothing where none was."""
+    groups: dict[str, list[str]] = {}
+    for row in rows:
+        trials = count(row.get("trials"))
+        if trials != MISSING or not (yes(row, "control") or yes(row, "baseline")):
+            groups.setdefault(trials, []).append(text(row, "defense"))
+    untuned = groups.pop(MISSING, [])
+    said = [f"{listed(dict.fromkeys(names))} in {trials} trials" for trials, names in groups.items()]
+    others = [f"{listed(dict.fromkeys(untuned))} not"] if untuned else []
+    return f"Tuned for the task: {'; '.join([*said, *others])}." if said else ""
 
 
 def _said(rows: Sequence[Record]) -> str:

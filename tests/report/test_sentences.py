@@ -4,7 +4,8 @@ import boards
 import pandas as pd
 import pytest
 
-from ntbench.report.sentences import brackets, failures, gate_line, ranking, sentence
+from ntbench.report.sentences import brackets, failures, gate_line, ranking, sentence, tuned
+from ntbench.report.views import headline
 
 TASK = boards.tasks(1)[0]
 
@@ -41,6 +42,17 @@ def test_under_five_seeds_it_is_a_range() -> None:
     rows = ranking(table(3), TASK)
     assert brackets(rows) == "Brackets: range of 3 seeds, no interval."
     assert brackets(ranking(table(), TASK)) == "Brackets: 95% intervals."
+
+
+def test_a_board_says_which_rows_were_tuned_and_with_how_many_trials() -> None:
+    assert tuned(ranking(table(), TASK)) == ""
+    some = change(change(table(), "best", trials=8), "magnitude", trials=8)
+    said = tuned(ranking(some, TASK))
+    assert said == "Tuned for the task: best and magnitude in 8 trials; second and third not."
+    every = table().assign(trials=8.0)
+    every.loc[every["defense"].isin(["none", "scratch"]), "trials"] = float("nan")
+    assert tuned(ranking(every, TASK)) == "Tuned for the task: best, second, third and magnitude in 8 trials."
+    assert headline(some, TASK).note.endswith(f" {said}")
 
 
 def test_a_control_that_leaks_less_is_named() -> None:
