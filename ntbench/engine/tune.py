@@ -4,6 +4,9 @@ A trial plays the task with what one defender holds, on a seed of its own that n
 values that it tries, and faces a few attacks that the board does not have. The best has the least uplift among those
 that keep the source within the suite's limit, paired by image. A trial is a set of cells like any other, kept in the
 run's folder: whoever asks again gets the same trials, and those that have run cost nothing.
+
+Another seed is another division of the target's training images: those by which one defender tunes may be an attacker's
+on a board. Hyper-parameters alone pass from one to the other, and no test image is seen by either.
 """
 
 from __future__ import annotations

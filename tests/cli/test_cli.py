@@ -150,6 +150,9 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "jobs": (["run", "smoke", "--jobs", "0"], "Invalid value for '--jobs'"),
     "report": (["report", "{tmp}/empty"], "holds no run; start one with `ntbench run SUITE --out FOLDER`"),
     "publish": (["publish", "{tmp}/empty"], "holds no run; start one"),
+    "nothing to tune": (["tune", "none", "--suite", "smoke", "--trials", "2"], "none: nothing to tune in smoke-2"),
+    "tune what nobody knows": (["tune", "ntll", "--suite", "smoke", "--trials", "2"], "unknown defense 'ntll'"),
+    "trials": (["tune", "ntl", "--suite", "smoke", "--trials", "0"], "Invalid value for '--trials'"),
     "damaged manifest": (["report", "{tmp}/damaged"], "manifest.json' is damaged"),
     "out is a file": (["run", "smoke", "--out", "{tmp}/empty.py"], "cannot be written"),
 }
