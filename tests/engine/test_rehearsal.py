@@ -73,7 +73,7 @@ def test_nothing_outside_of_the_access_is_read(
         if kind == "source" and name != "syn":
             raise AssertionError(f"{name} is read, though the defense holds its source alone")
         domain = load_domain(name, *rest)
-        parts = {part: noise(getattr(domain, part)) for part in free.get(name, "test").split()}
+        parts: dict[str, Any] = {part: noise(getattr(domain, part)) for part in free.get(name, "test").split()}
         if name == "digits_m":
             own = [x.numpy().tobytes() in attackers for x in domain.train.x]
             x = torch.where(torch.tensor(own)[:, None, None, None], torch.nan, domain.train.x)

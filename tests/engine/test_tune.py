@@ -38,7 +38,7 @@ class Laboratory:
     def _result(self, cell: Cell) -> Result:
         if cell.defense.label != TRIAL:
             return outcome(cell, trajectory([{"none": 0.8, "scratch": 0.4}[cell.defense.name]], ends=cell.budget.ends))
-        said = {"score": 0.6, "drop": 0.0, "status": "ok"} | self.judge(cell.defense.params)
+        said: dict[str, Any] = {"score": 0.6, "drop": 0.0, "status": "ok"} | self.judge(cell.defense.params)
         protection = Protection(status=said["status"], source_before=0.9, protect_steps=30, protect_flops=500)
         if said["status"] != "ok":
             return Result(cell=cell, status=said["status"], protection=protection)
