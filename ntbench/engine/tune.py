@@ -66,13 +66,16 @@ def _once(asked: list[list[Cell]]) -> list[Cell]:
 
 
 def searches(suite: Suite, folder: Path | None) -> Iterator[Search]:
-    """Yield a search for every row of every task whose defense has something to tune and something to tune it on."""
+    """Yield a search for every row of every task whose defense has something to tune and something to tune it on.
+
+    Where rows come as files, the model that a defense would be given is a file too: nothing can be rehearsed.
+    """
 
     @cache
     def played(place: int, kind: Kind) -> Suite:
         return rehearsed(suite, suite.tasks[place], kind, folder)
 
-    for place, task in enumerate(suite.tasks):
+    for place, task in enumerate(() if suite.releases else suite.tasks):
         for entry in suite.defenses:
             cls = registry.get("defense", entry.name)
             kind, axes = granted(cls, task), space_of(cls)
