@@ -18,7 +18,14 @@ from small_board import COUNTS, IMAGES, SEEDS, loaded, small_results, small_suit
 
 from ntbench.errors import UserError
 from ntbench.measure.board import leaderboard_table
-from ntbench.types import Cell, Result, Tuning
+from ntbench.types import Cell, Result, Training, Tuning
+
+
+def test_files_of_weights_are_no_rows_that_anybody_could_recompute(tmp_path: Path) -> None:
+    files = small_suite(pretrain=Training(), defenses=[{"name": "scratch"}, {"release": "mine.safetensors"}])
+    with pytest.raises(UserError, match="attacks files of weights, which nobody else can make"):
+        publish(small_results(), files, tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_published_board_has_no_problems(published: Path) -> None:

@@ -64,6 +64,27 @@ def test_without_transfer_there_is_nothing_to_protect() -> None:
     assert "nothing to protect" in sentence(table().assign(gate_transfers=False, leak=float("nan")), TASK)
 
 
+def test_without_undefended_weights_what_is_added_is_told_and_what_is_missing() -> None:
+    missing = "no undefended weights are given, so that there is neither leak nor verdict"
+    numbers = {"uplift": 0.042, "uplift_low": 0.03, "uplift_high": 0.05, "speedup": 1.5, "speedup_bound": False}
+    told = {"gates": f"transfers: {missing}; name them as `undefended`", "gate_transfers": False, "leak": float("nan")}
+    found = table(3).assign(**numbers, **told, interval="range over attack seeds alone", verdict="none")
+    found = found[found["defense"].isin(["best", "scratch"])]
+    assert sentence(found, TASK) == (
+        "photo to sketch: best adds +4.2 [+3.0, +5.0] points for an attacker over starting without it (range of 3 "
+        f"seeds over attack seeds alone), speed-up 1.50. N{missing[1:]}."
+    )
+    assert brackets(ranking(found, TASK)) == (
+        "Brackets: range of 3 seeds, no interval; of best over attack seeds alone, on one file each."
+    )
+    assert "transfers: no undefended weights are given" in gate_line(ranking(found, TASK))
+
+
+def test_one_file_is_told_with_its_leak() -> None:
+    said = sentence(change(table(), "best", interval="95% over attack seeds alone", verdict="holds"), TASK)
+    assert "(95% interval over attack seeds alone): it holds." in said
+
+
 def test_a_run_that_has_just_begun_claims_nothing() -> None:
     found = table().assign(gate_transfers=False, leak=float("nan"), uplift=float("nan"), seeds=0, interval="range")
     assert sentence(found, TASK).endswith("no number yet, too few cells have run.")
