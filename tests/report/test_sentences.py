@@ -66,8 +66,18 @@ def test_without_transfer_there_is_nothing_to_protect() -> None:
 
 def test_without_undefended_weights_what_is_added_is_told_and_what_is_missing() -> None:
     missing = "no undefended weights are given, so that there is neither leak nor verdict"
-    numbers = {"uplift": 0.042, "uplift_low": 0.03, "uplift_high": 0.05, "speedup": 1.5, "speedup_bound": False}
-    told = {"gates": f"transfers: {missing}; name them as `undefended`", "gate_transfers": False, "leak": float("nan")}
+    numbers: dict[str, Any] = {
+        "uplift": 0.042,
+        "uplift_low": 0.03,
+        "uplift_high": 0.05,
+        "speedup": 1.5,
+        "speedup_bound": False,
+    }
+    told: dict[str, Any] = {
+        "gates": f"transfers: {missing}; name them as `undefended`",
+        "gate_transfers": False,
+        "leak": float("nan"),
+    }
     found = table(3).assign(**numbers, **told, interval="range over attack seeds alone", verdict="none")
     found = found[found["defense"].isin(["best", "scratch"])]
     assert sentence(found, TASK) == (
