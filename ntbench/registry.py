@@ -17,6 +17,7 @@ from collections.abc import Callable
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Protocol, TypeVar, get_args
 
 from ntbench.errors import UserError, unknown
@@ -182,6 +183,15 @@ def _module_name(file: Path) -> str:
         raise UserError(f"plug-in {str(file)!r} does not exist; give the path of a Python file")
     # The content is part of the name, so that a long-lived worker takes up an edited file.
     return f"ntbench_plugin_{hashlib.sha256(str(file).encode() + file.read_bytes()).hexdigest()[:8]}"
+
+
+def import_file(path: str) -> ModuleType:
+    """Return the module of a Python file, imported once as it is now; raises UserError where it cannot be imported."""
+    file = Path(path).resolve()
+    name = _module_name(file)
+    if name not in sys.modules:
+        _import_file(file, name)
+    return sys.modules[name]
 
 
 def _import_file(file: Path, name: str) -> None:

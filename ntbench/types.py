@@ -144,17 +144,19 @@ Channels = tuple[float, float, float]
 
 
 class Arch(Grown):
-    """A timm architecture and the keyword arguments that it is built with.
+    """A timm architecture, or a function of one's own, and the keyword arguments that it is built with.
 
+    `package.module:function` and `file.py:function` are such functions; `code` is the hash of their files.
     `mean` and `std` of pixels in [0, 1], by channel, are those of its own preprocessing; left out, both are 0.5.
     """
 
-    later = frozenset({"mean", "std"})
+    later = frozenset({"mean", "std", "code"})
 
     name: str
     params: dict[str, Any] = {}
     mean: Channels | None = None
     std: tuple[Positive, Positive, Positive] | None = None
+    code: str = ""
 
     @model_validator(mode="after")
     def _both(self) -> Arch:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,21 +24,21 @@ Files = list[tuple[Path, str]]
 class Listing:
     """Image files with the names of their classes by part; all are under "" where nobody divided them.
 
-    `classes` are in the order of their labels, `skipped` the files that are no such images.
+    `classes` are in the order of their labels; `remark` tells of files that were skipped.
     """
 
     parts: dict[str, Files]
     classes: tuple[str, ...]
-    skipped: tuple[Path, ...] = ()
+    remark: str = ""
 
-    @property
-    def remark(self) -> str:
-        """Return how many files were skipped, by their suffixes, or an empty string."""
-        if not self.skipped:
-            return ""
-        kinds = Counter(path.suffix.lower() or path.name for path in self.skipped)
-        named = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(5))
-        return f"files skipped: {len(self.skipped)} ({named})"
+
+def skipped(folders: Iterable[Path], parts: dict[str, Files]) -> str:
+    """Return how many files of folders are no images of a class, by their suffixes, or an empty string."""
+    taken = {file for part in parts.values() for file, _ in part}
+    left = [file for folder in folders for file in _walk(folder) if file not in taken]
+    kinds = Counter(path.suffix.lower() or path.name for path in left)
+    named = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(5))
+    return f"files skipped: {len(left)} ({named})" if left else ""
 
 
 def listing(name: str, path: Path) -> Listing:
@@ -48,12 +49,10 @@ def listing(name: str, path: Path) -> Listing:
         raise missing(name, path, "no such folder: no <class>/*.png, *.jpg, *.webp, *.bmp or *.tif, nor a list of them")
     found = {_ALIASES.get(folder.name, folder.name): folder for folder in _folders(path)}
     if "train" in found and {"val", "test"} & found.keys():
-        parts = {part: _by_class(name, found[part]) for part in PARTS if part in found}
+        parts = {part: by_class(name, found[part]) for part in PARTS if part in found}
     else:
-        parts = {"": _by_class(name, path)}
-    taken = {file for part in parts.values() for file, _ in part}
-    skipped = tuple(file for file in _walk(path) if file not in taken)
-    return Listing(parts, _classes(name, path, parts), skipped)
+        parts = {"": by_class(name, path)}
+    return Listing(parts, _classes(name, path, parts), skipped([path], parts))
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -65,7 +64,8 @@ def _walk(folder: Path) -> list[Path]:
     return sorted(Path(base) / file for base, _, files in os.walk(folder, followlinks=True) for file in files)
 
 
-def _by_class(name: str, folder: Path) -> Files:
+def by_class(name: str, folder: Path) -> Files:
+    """Return the images of a folder of classes; UserError where it has fewer than two classes or an empty one."""
     table = {
         inner.name: [file for file in _walk(inner) if file.suffix.lower() in SUFFIXES and file.name[0] != "."]
         for inner in _folders(folder)
@@ -97,6 +97,11 @@ def _listed(name: str, file: Path) -> Listing:
     if absent := [path for part in parts.values() for path, _ in part if not path.is_file()]:
         raise UserError(f"domain {name!r}: {len(absent)} files of {file} are absent, {absent[0]} first; mend its paths")
     return Listing(parts, _classes(name, file, parts))
+
+
+def numbered(file: Path, folder: Path) -> Files:
+    """Read lines of a path in a folder and the number of a class."""
+    return [(folder / row[0], row[1]) for _, row in _rows(file)]
 
 
 def _rows(file: Path) -> list[tuple[int, list[str]]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import floor
 from pathlib import Path
@@ -11,7 +11,8 @@ from urllib.parse import parse_qsl
 
 import numpy as np
 
-from ntbench.domains import Images
+from ntbench.domains import Images, Labelled, Raw
+from ntbench.domains._listing import Files
 from ntbench.errors import UserError, unknown
 
 if TYPE_CHECKING:
@@ -88,10 +89,27 @@ def _framed(image: Image, size: int, framing: Framing) -> Image:
     return image.resize((width, height), scaling).crop((left, top, left + size, top + size))
 
 
-def repeated(images: Images, labels: Iterable[int], among: Images, theirs: Iterable[int]) -> tuple[int, int]:
-    """Return how many images occur among others, pixel by pixel, and how many of them only under other labels."""
-    known: dict[bytes, set[int]] = {}
-    for image, label in zip(among, theirs, strict=True):
-        known.setdefault(image.tobytes(), set()).add(label)
-    found = [(known[image.tobytes()], y) for image, y in zip(images, labels, strict=True) if image.tobytes() in known]
-    return len(found), sum(label not in held for held, label in found)
+def read_parts(files: Mapping[str, Files], labels: Sequence[str], size: int, framing: Framing) -> dict[str, Labelled]:
+    """Return images and labels by part; the label of a class is its place among the given ones."""
+    numbers = {label: number for number, label in enumerate(labels)}
+    return {
+        part: (
+            read_all([path for path, _ in rows], size, framing),
+            np.array([numbers[label] for _, label in rows], dtype=np.int64),
+        )
+        for part, rows in files.items()
+    }
+
+
+def repeated(raw: Raw) -> Iterator[str]:
+    """Tell of images that stand, pixel by pixel, in two splits."""
+    for part, other in (("val", "train"), ("test", "train"), ("test", "val")):
+        images, labels = getattr(raw, part)
+        known: dict[bytes, set[int]] = {}
+        for image, label in zip(*getattr(raw, other), strict=True):
+            known.setdefault(image.tobytes(), set()).add(label)
+        found = [(known.get(image.tobytes()), label) for image, label in zip(images, labels, strict=True)]
+        twice = [label in held for held, label in found if held]
+        if twice:
+            strange = twice.count(False)
+            yield f"{len(twice)} of {len(labels)} {part} images are {other} images too, {strange} under another label"

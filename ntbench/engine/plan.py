@@ -7,19 +7,21 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from ntbench.domains import find
 from ntbench.engine.manifest import Manifest, fingerprints
 from ntbench.errors import UserError, unknown
-from ntbench.learn.models import build, head
 from ntbench.learn.optim import check_optimizer, check_schedule
+from ntbench.learn.sizes import settled
 from ntbench.registry import registry
 from ntbench.sources import file_digest, source_files
 from ntbench.suite import DefenseEntry, Suite
 from ntbench.types import CONTROLS, Budget, Cell, Kind, Level, MethodSpec, Task, Training
+
+T = TypeVar("T")
 
 
 def with_rows(suite: Suite, chosen: Iterable[str], added: Iterable[str] = ()) -> Suite:
@@ -34,12 +36,27 @@ def with_rows(suite: Suite, chosen: Iterable[str], added: Iterable[str] = ()) ->
     return suite.model_copy(update={"defenses": (*kept, *fresh)})
 
 
+def with_arch(suite: Suite) -> Suite:
+    """Return the suite with its architecture as it is built: sized where that is needed, code of one's own hashed.
+
+    Raises UserError where it cannot be built, does not take the tasks' images, or would need several sizes.
+    """
+    sizes = list(dict.fromkeys(task.image_size for task in suite.tasks))
+    archs = [_named("arch", partial(settled, suite.arch, size)) for size in sizes]
+    if any(arch != archs[0] for arch in archs):
+        raise UserError(
+            f"arch: {suite.arch.name!r} needs another img_size for each of {sizes}; give all tasks one size"
+        )
+    return suite.model_copy(update={"arch": archs[0]})
+
+
 def plan(suite: Suite, tuned: Mapping[tuple[str, str], MethodSpec] = MappingProxyType({})) -> list[Cell]:
     """Return every cell of a suite, seed by seed; those that an attack refuses are among them and say so when they run.
 
     `tuned` holds recipes by the name of the task and the row that stand in place of those of the suite.
     Raises UserError on names that nothing stands for and on hyper-parameters that a method refuses.
     """
+    suite = with_arch(suite)
     _examine(suite)
     attacks = [(e, resolved("attack", e.name, params, label)) for e in suite.attacks for label, params in e.variants()]
     return [
@@ -119,7 +136,6 @@ def manifest(suite: Suite, request: str, cells: list[Cell]) -> Manifest:
 
 
 def _examine(suite: Suite) -> None:
-    _named("arch", lambda: head(build(suite.arch, classes=2, seed=0)))
     _named("pretrain.optimizer", lambda: check_optimizer(suite.pretrain.optimizer))
     _named("pretrain.schedule", lambda: check_schedule(suite.pretrain.schedule))
     for domain in _domains(suite):
@@ -130,9 +146,9 @@ def _domains(suite: Suite) -> list[str]:
     return list(dict.fromkeys(name for task in suite.tasks for name in (task.source, task.target, *task.guarded)))
 
 
-def _named(key: str, check: Callable[[], object]) -> None:
+def _named(key: str, check: Callable[[], T]) -> T:
     try:
-        check()
+        return check()
     except UserError as error:
         raise UserError(f"{key}: {error}") from None
 

@@ -314,10 +314,10 @@ def _take_in(request: Request) -> None:
 
 def rows_of(request: Request, suite: Suite) -> Suite:
     """Return a suite with the rows that a request asks for."""
-    from ntbench.engine.plan import with_rows
+    from ntbench.engine.plan import with_arch, with_rows
 
     added = [cls.name for plugin in request.plugins for cls in registry.load_plugin(plugin) if cls.kind == "defense"]
-    return with_rows(suite, request.defenses, () if request.defenses else added)
+    return with_arch(with_rows(suite, request.defenses, () if request.defenses else added))
 
 
 def relabelled(result: Result, defense: str, attack: str) -> Result:

@@ -1,4 +1,4 @@
-"""Models: timm's architectures, two small ones of ours, and their weights as safetensors."""
+"""Models: built from their architecture and a seed, taken apart, and their weights as safetensors."""
 
 from __future__ import annotations
 
@@ -7,90 +7,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from timm.models import register_model
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from ntbench.errors import UserError, unknown
+from ntbench.errors import UserError
 from ntbench.learn.checkpoints import in_words, misfits, read_state
+from ntbench.learn.networks import maker
 from ntbench.learn.preprocessing import preprocessing
 from ntbench.types import Arch
-
-
-class SmallCNN(nn.Module):
-    """Three blocks of convolution, batch norm, ReLU and max-pooling, and a linear head, with timm's interface.
-
-    Takes [n, 3, s, s] with s of at least 8 pixels; the head sees a 2x2 grid of averages, whatever s is.
-    """
-
-    def __init__(self, widths: tuple[int, int, int], num_classes: int = 10, in_chans: int = 3) -> None:
-        """Build the blocks with the given channel widths."""
-        super().__init__()
-        self.num_features, self.num_classes = 4 * widths[-1], num_classes
-        channels = [in_chans, *widths]
-        blocks = [_block(a, b) for a, b in zip(channels, widths, strict=False)]
-        self.blocks = nn.Sequential(*blocks)
-        self.head = nn.Linear(self.num_features, num_classes)
-
-    def get_classifier(self) -> nn.Linear:
-        """Return the head."""
-        return self.head
-
-    def reset_classifier(self, num_classes: int) -> None:
-        """Replace the head by a fresh one."""
-        self.num_classes = num_classes
-        self.head = nn.Linear(self.num_features, num_classes)
-
-    def forward_features(self, x: Tensor) -> Tensor:
-        """Return the last feature maps, [n, c, s // 8, s // 8]."""
-        return self.blocks(x)  # type: ignore[no-any-return]
-
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Pool the feature maps and, unless `pre_logits`, classify them."""
-        # Of 16 pixels 2x2 are left already; asking for them again would cost a tenth of a training step.
-        x = x.flatten(1) if x.shape[-2:] == (2, 2) else F.adaptive_avg_pool2d(x, 2).flatten(1)
-        return x if pre_logits else self.head(x)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the logits, [n, classes]."""
-        return self.forward_head(self.forward_features(x))
-
-
-def _block(inputs: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
-        nn.BatchNorm2d(outputs),
-        # ReLU and max-pooling commute, and a quarter of the values is left after pooling.
-        nn.MaxPool2d(2),
-        nn.ReLU(inplace=True),
-    )
-
-
-@register_model  # type: ignore[untyped-decorator]
-def cnns_bn(pretrained: bool = False, **kwargs: int) -> SmallCNN:
-    """Return the 16-32-64 network of 26 thousand parameters."""
-    return _small((16, 32, 64), pretrained, kwargs)
-
-
-@register_model  # type: ignore[untyped-decorator]
-def cnn_bn(pretrained: bool = False, **kwargs: int) -> SmallCNN:
-    """Return the 32-64-128 network of 99 thousand parameters."""
-    return _small((32, 64, 128), pretrained, kwargs)
-
-
-# What timm's factory hands to every model beside the caller's arguments.
-_TIMMS = ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
-
-
-def _small(widths: tuple[int, int, int], pretrained: bool, kwargs: Mapping[str, int]) -> SmallCNN:
-    if pretrained:
-        raise UserError("the small networks have no published weights; leave `pretrained` out")
-    return SmallCNN(widths, **{key: value for key, value in kwargs.items() if key not in _TIMMS})
-
 
 STARTS = ("pretrained", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "pretrained_strict")
 """What an architecture's parameters say of the weights that it starts from: for the defender alone."""
@@ -137,17 +63,27 @@ def head_names(model: nn.Module) -> set[str]:
 
 
 def _created(arch: Arch, classes: int, seed: int, params: Mapping[str, Any]) -> nn.Module:
-    name = arch.name
-    if not timm.is_model(name):
-        raise unknown("architecture", name, timm.list_models())
+    make = maker(arch)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            model: nn.Module = timm.create_model(name, num_classes=classes, **params)
-        except (TypeError, OSError, RuntimeError, AssertionError) as error:
+            model = make(num_classes=classes, **params)
+        except (UserError, MemoryError):
+            raise
+        # Foreign code and a broken network end in any kind of error.
+        except Exception as error:
             reason = " ".join(str(error).split())
-            raise UserError(f"architecture {name!r} cannot be built with params={dict(params)}: {reason}") from None
+            told = f"architecture {arch.name!r} cannot be built with params={dict(params)}: {reason}"
+            raise UserError(told + _remedy(params, reason, classes)) from None
     return preprocessing(model.to(memory_format=torch.channels_last), arch)
+
+
+def _remedy(params: Mapping[str, Any], reason: str, classes: int) -> str:
+    if "size mismatch" in reason or "Missing key" in reason:
+        return f"; give the file as `weights` under [pretrain], which leaves out a head of other than {classes} classes"
+    if params.get("pretrained"):
+        return "; published weights need the network once: connect, or give a file as `weights` under [pretrain]"
+    return ""
 
 
 def check_device(name: str) -> None:

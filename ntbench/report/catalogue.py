@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -24,6 +24,17 @@ def catalogue(plugins: Sequence[str]) -> list[Table]:
         _table("domains", describe_domains() | lines["domain"]),
         _table("suites", {name: load_suite(name).summary for name in suite_names()}),
     ]
+
+
+def contents(title: str, names: Sequence[str], counts: Mapping[str, Sequence[int]]) -> Table:
+    """Return the images a class of every split, with their sum; classes without names have their labels alone."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for column in ("label", "class", *counts):
+        table.add_column(column, justify="left" if column == "class" else "right")
+    for label, row in enumerate(zip(*counts.values(), strict=True)):
+        table.add_row(str(label), names[label] if names else "", *map(str, row))
+    table.add_row("", "all", *(str(sum(column)) for column in counts.values()))
+    return table
 
 
 def _lines(plugins: Sequence[str]) -> dict[str, dict[str, str]]:
