@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 import re
-from functools import cached_property
+from functools import cached_property, lru_cache
 from math import floor, log
 from pathlib import PurePath
 from typing import Annotated, Any, ClassVar, Literal
@@ -113,8 +113,7 @@ class Task(Grown):
     @property
     def name(self) -> str:
         """Return the pair as it stands in tables and file names."""
-        pair = self.label or f"{domain_label(self.source)}-{domain_label(self.target)}"
-        return re.sub(r"[^A-Za-z0-9_.-]+", "_", pair)
+        return _plain_name(self.label or f"{domain_label(self.source)}-{domain_label(self.target)}")
 
     @property
     def guarded(self) -> tuple[str, ...]:
@@ -134,6 +133,12 @@ class Task(Grown):
         return self
 
 
+@lru_cache(maxsize=1024)
+def _plain_name(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.-]+", "_", text)
+
+
+@lru_cache(maxsize=1024)
 def domain_label(name: str) -> str:
     """Return a domain's name without the folder that a path lies in."""
     return PurePath(name.rpartition(":")[2]).name
