@@ -18,7 +18,7 @@ from ntbench.errors import UserError
 from ntbench.registry import registry
 from ntbench.report.files import write_whole
 from ntbench.suite import Limits, Suite, load_suite
-from ntbench.types import SETTLED, Cell, Level, Recipe, Result, digest
+from ntbench.types import SETTLED, Cell, Kind, Level, Recipe, Result, digest
 
 TOLD = 10
 """How many failed cells are named on a terminal."""
@@ -30,6 +30,7 @@ class Request:
 
     suite: str | Suite
     defenses: tuple[str, ...] = ()
+    attacks: tuple[str, ...] = ()
     plugins: tuple[str, ...] = ()
     seeds: tuple[int, ...] = ()
     tasks: tuple[str, ...] = ()
@@ -44,11 +45,16 @@ class Request:
         suite = suite.model_copy(update={"horizon": self.horizon}) if self.horizon else suite
         return suite.with_tasks(self.tasks) if self.tasks else suite
 
+    @property
+    def chosen(self) -> tuple[tuple[Kind, tuple[str, ...]], ...]:
+        """Return the names that are asked for, of each kind of method."""
+        return ("defense", self.defenses), ("attack", self.attacks)
+
     @cached_property
     def key(self) -> str:
         """Return what tells two requests apart, without importing any method."""
         plugins = [str(Path(plugin).resolve()) for plugin in self.plugins]
-        return digest([self.resolved.model_dump(mode="json"), self.defenses, plugins])
+        return digest([self.resolved.model_dump(mode="json"), self.defenses, self.attacks, plugins])
 
 
 class Told(Recipe):
@@ -276,11 +282,13 @@ def _take_in(request: Request) -> None:
 
 
 def planned(request: Request, suite: Suite) -> tuple[list[Cell], Suite]:
-    """Return the cells of a request on a suite, and the suite with its rows."""
-    from ntbench.engine.plan import plan, with_rows
+    """Return the cells of a request on a suite, and the suite with its rows and attacks."""
+    from ntbench.engine.plan import plan, with_attacks, with_rows
 
-    added = [cls.name for plugin in request.plugins for cls in registry.load_plugin(plugin) if cls.kind == "defense"]
-    suite = with_rows(suite, request.defenses, () if request.defenses else added)
+    found = [cls for plugin in request.plugins for cls in registry.load_plugin(plugin)]
+    added = {kind: () if asked else [cls.name for cls in found if cls.kind == kind] for kind, asked in request.chosen}
+    suite = with_rows(suite, request.defenses, added["defense"])
+    suite = with_attacks(suite, request.attacks, added["attack"])
     return plan(suite), suite
 
 
