@@ -1,19 +1,40 @@
-"""ntbench: how much does a non-transferable model really cost its attacker, compared with training from scratch?"""
+"""ntbench: how much does a non-transferable model really cost its attacker, compared with training from scratch?
 
+In a notebook::
+
+    run = ntbench.load("runs/quick")       # what `ntbench run quick` has finished
+    run.leaderboard()                      # a pandas frame
+    run.plot.leak()                        # a matplotlib figure
+    print(run.verdict("sophon"))
+
+`slc_auc`, `uplift`, `leak`, `overhead` and `speedup` are the metrics on plain arrays. What is offered here is imported
+when it is first used; neither runs nor metrics need torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
-
-__version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from ntbench.learn.cards import load_release
+    from ntbench.measure.metrics import leak, overhead, slc_auc, speedup, uplift
+    from ntbench.notebook.run import Run, load
 
-__all__ = ["load_release"]
+__version__ = "0.1.0"
+__all__ = ["Run", "leak", "load", "load_release", "overhead", "slc_auc", "speedup", "uplift"]
+
+_PLACES = dict.fromkeys(("leak", "overhead", "slc_auc", "speedup", "uplift"), "ntbench.measure.metrics")
+_PLACES |= dict.fromkeys(("Run", "load"), "ntbench.notebook.run") | {"load_release": "ntbench.learn.cards"}
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is offered here when it is asked for: the command line needs none of it."""
-    if name == "load_release":
-        from ntbench.learn.cards import load_release
+    """Import what is offered here when it is first asked for."""
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_PLACES[name]), name)
 
-        return load_release
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    """Return what is offered, for completion and `help()`."""
+    return sorted({*globals(), *__all__})
