@@ -154,6 +154,9 @@ class Session:
     def calibrated(self, suite: Suite, workers: Workers) -> Suite:
         """Return the suite with T90 and plateau measured on seeds of their own wherever it has none."""
         from ntbench.engine.calibrate import calibrated
+        from ntbench.engine.plan import examine
+
+        examine(suite)
 
         def compute(cells: list[Cell]) -> list[Result]:
             store = Store(self.folder / "calibration")
