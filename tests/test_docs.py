@@ -12,6 +12,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import pytest
 import typer
+from matplotlib.figure import Figure
 
 from ntbench.cli import app
 
@@ -62,7 +63,7 @@ def test_the_notebook_of_the_first_page_runs(smoke: Path, tmp_path: Path, monkey
     names: dict[str, object] = {}
     for block in blocks(ROOT / "docs" / "index.md", "python"):
         exec(block, names)
-    assert isinstance(names["figure"], plt.Figure)
+    assert isinstance(names["figure"], Figure)
     plt.close("all")
 
 

@@ -13,12 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
-from ntbench.cli import app
-from ntbench.cli.app import console
 from ntbench.engine.store import Store
-from ntbench.registry import Registry
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 Inside = Callable[..., Any]
@@ -100,15 +96,6 @@ def test_output_that_cannot_be_written_is_no_success() -> None:
 
 def test_version(ntbench: Cli) -> None:
     assert ntbench("--version").stdout == f"ntbench {importlib.metadata.version('ntbench')}\n"
-
-
-@pytest.fixture
-def inside(own_registry: Registry, monkeypatch: pytest.MonkeyPatch) -> Inside:
-    """Run the command line in this process, which costs no imports."""
-    # The console took its width from the environment when it was imported, which pytest-xdist sets to 80 columns.
-    monkeypatch.setattr(console, "width", 400)
-    monkeypatch.setenv("NO_COLOR", "1")
-    return lambda *words: CliRunner().invoke(app, list(map(str, words)))
 
 
 def test_list_shows_everything_with_one_line_each(inside: Inside, tmp_path: Path) -> None:
