@@ -81,10 +81,10 @@ def misfits(own: Mapping[str, Tensor], found: Mapping[str, Tensor], free: Collec
     """
     wrong = {}
     for name in sorted((own.keys() | found.keys()) - set(free)):
-        ours, theirs = (tuple(t[name].shape) if name in t else None for t in (own, found))
+        ours, theirs = (str(tuple(t[name].shape)) if name in t else "missing" for t in (own, found))
         # Counters of batches decide nothing; not every file has them.
-        if ours != theirs and not (theirs is None and name.endswith("num_batches_tracked")):
-            wrong[name] = f"{name!r} is {theirs or 'missing'} in the file and {ours or 'missing'} in the architecture"
+        if ours != theirs and not (theirs == "missing" and name.endswith("num_batches_tracked")):
+            wrong[name] = f"{name!r} is {theirs} in the file and {ours} in the architecture"
     return wrong
 
 

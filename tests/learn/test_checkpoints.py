@@ -117,6 +117,11 @@ MISFITS: dict[str, tuple[State, Arch, str]] = {
         "positions are those of another image size",
     ),
     "nothing of the kind": ({"w": torch.zeros(1)}, SMALL, "and 14 more; no architecture of that family has these"),
+    "a counter too many": (
+        weights() | {"blocks.9.num_batches_tracked": torch.tensor(1)},
+        SMALL,
+        r"'blocks.9.num_batches_tracked' is \(\) in the file and missing in the architecture",
+    ),
     "no numbers": (weights() | {"head.bias": torch.full((3,), torch.nan)}, SMALL, "'head.bias' is not finite"),
 }
 
