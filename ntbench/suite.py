@@ -105,6 +105,13 @@ class AttackEntry(Entry):
         """Return whether these attacks are run on a row, given with its defense's registered name."""
         return not self.against or bool({row, name} & {*self.against, *BASELINES})
 
+    @property
+    def singles(self) -> list[AttackEntry]:
+        """Return one entry for each attack that this one stands for."""
+        # A brace in a label is a field of a format string.
+        labels = [(label.replace("{", "{{").replace("}", "}}"), params) for label, params in self.variants()]
+        return [self.model_copy(update={"label": label, "params": p, "grid": {}}) for label, p in labels]
+
 
 class Limits(Recipe):
     """What one cell may take before it is stopped."""
@@ -197,14 +204,6 @@ class Suite(Grown):
         places = [(label, params.get("mask", "dense")) for entry in self.attacks for label, params in entry.variants()]
         if twice := {place for place in places if places.count(place) > 1}:
             raise ValueError(f"attacks: several share the label and mask {min(twice)}; name what differs in `label`")
-        names = {*rows, *(entry.name for entry in self.defenses)}
-        for name in (name for entry in self.attacks for name in entry.against if name not in names):
-            raise ValueError(f"attacks: against: {unknown('row', name, names)}")
-        labels = {label for label, _ in places}
-        chosen = [("paper.attack", s.attack) for s in [self.paper, *(d.paper for d in self.defenses if d.paper)]]
-        for key, label in [*chosen, *([("default", self.default)] if self.own else [])]:
-            if label not in labels:
-                raise ValueError(f"{key}: {unknown('attack label', label, labels)}")
         return self
 
     @model_validator(mode="after")
@@ -223,6 +222,18 @@ class Suite(Grown):
             if "origin" in {**entry.params, **entry.grid}:
                 raise ValueError("defenses: origin: a suite with a `release` trains nothing; give `weights`, a file")
         return self
+
+    @property
+    def dangling(self) -> list[str]:
+        """Return which rows and attack labels are named that the suite lacks; a part of a suite may lack some."""
+        rows = {row for entry in self.defenses for row in entry.rows} | {entry.name for entry in self.defenses}
+        labels = {label for entry in self.attacks for label, _ in entry.variants()}
+        chosen = [("paper.attack", s.attack) for s in [self.paper, *(d.paper for d in self.defenses if d.paper)]]
+        chosen += [("default", self.default)] if self.own else []
+        against = [name for entry in self.attacks for name in entry.against]
+        return [f"attacks: against: {unknown('row', name, rows)}" for name in against if name not in rows] + [
+            f"{key}: {unknown('attack label', label, labels)}" for key, label in chosen if label not in labels
+        ]
 
 
 def suite_names() -> list[str]:
@@ -249,11 +260,14 @@ def load_suite(name: str) -> Suite:
 def parse_suite(text: str, origin: str) -> Suite:
     """Parse a suite's TOML; the origin names it in errors."""
     try:
-        return Suite.model_validate(tomllib.loads(text))
+        suite = Suite.model_validate(tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{origin}: not valid TOML: {error}") from None
     except ValidationError as error:
         raise explained(error, origin) from None
+    if suite.dangling:
+        raise UserError("\n".join(f"{origin}: {problem}" for problem in suite.dangling))
+    return suite
 
 
 def explained(error: ValidationError, origin: str) -> UserError:

@@ -40,6 +40,14 @@ def run(
         list[str] | None,
         typer.Option(metavar="NAME", help="Run this row and the controls only. Repeatable; any registered name."),
     ] = None,
+    attack: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Run this attack of the suite only, by label or registered name; one that it lacks joins it. "
+            "Repeatable.",
+        ),
+    ] = None,
     plugin: Plugins = None,
     out: Out = None,
     jobs: Jobs = CORES,
@@ -65,6 +73,7 @@ def run(
     request = Request(
         suite=suite,
         defenses=tuple(defense or ()),
+        attacks=tuple(attack or ()),
         plugins=tuple(plugin or ()),
         seeds=tuple(dict.fromkeys(seed or range(seeds))),
         tasks=tuple(task or ()),

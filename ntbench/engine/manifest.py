@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from ntbench.errors import UserError
-from ntbench.suite import Suite
+from ntbench.suite import AttackEntry, Suite
 from ntbench.types import Recipe
 
 _FILE = "manifest.json"
@@ -38,16 +39,21 @@ class Manifest(Recipe):
     def after(self, earlier: Manifest | None) -> Manifest:
         """Return the plan that adds this one to an earlier one of the same grid; cells of equal place are replaced.
 
-        A plan only grows, in rows, seeds and tasks: what a folder holds is one board, whoever asked for it last.
+        A plan only grows, in rows, attacks, seeds and tasks: what a folder holds is one board, whoever asked for it
+        last.
         """
-        grown = {"defenses": (), "seeds": (), "tasks": ()}
+        grown = {"defenses": (), "attacks": (), "seeds": (), "tasks": ()}
         if earlier is None or earlier.suite.model_copy(update=grown) != self.suite.model_copy(update=grown):
             return self
         held, own = earlier.suite, self.suite
+        attacks = _joined(held.attacks, own.attacks)
+        if attacks is None:
+            return self
         named = {row for entry in own.defenses for row in entry.rows}
         kept = (entry for entry in held.defenses if not named & {*entry.rows})
         union = {
             "defenses": (*own.defenses, *kept),
+            "attacks": attacks,
             "seeds": tuple(sorted({*held.seeds, *own.seeds})),
             "tasks": tuple(({task.name: task for task in held.tasks} | {t.name: t for t in own.tasks}).values()),
         }
@@ -64,6 +70,20 @@ class Manifest(Recipe):
             os.replace(unfinished, folder / _FILE)
         except OSError as error:
             raise UserError(f"{str(folder)!r} cannot be written: {error}; free space or give another --out") from None
+
+
+def _joined(held: Sequence[AttackEntry], own: Sequence[AttackEntry]) -> tuple[AttackEntry, ...] | None:
+    """Return the attacks of both, the earlier ones first; None where one place in the tables has two recipes."""
+    before, now = ({_place(single): single for entry in part for single in entry.singles} for part in (held, own))
+    if any(before[place] != now[place] for place in before.keys() & now.keys()):
+        return None
+    if before.keys() <= now.keys():
+        return tuple(own)
+    return (*held, *(single for place, single in now.items() if place not in before))
+
+
+def _place(single: AttackEntry) -> tuple[str, str]:
+    return single.label, single.params.get("mask", "dense")
 
 
 def read_manifest(folder: Path) -> Manifest | None:

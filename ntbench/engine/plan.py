@@ -18,7 +18,7 @@ from ntbench.learn.models import build, head
 from ntbench.learn.optim import check_optimizer, check_schedule
 from ntbench.registry import registry
 from ntbench.sources import file_digest, source_files
-from ntbench.suite import DefenseEntry, Suite
+from ntbench.suite import AttackEntry, DefenseEntry, Suite
 from ntbench.types import CONTROLS, Budget, Cell, Kind, Level, MethodSpec, Task, Training
 
 
@@ -29,9 +29,31 @@ def with_rows(suite: Suite, chosen: Iterable[str], added: Iterable[str] = ()) ->
     """
     wanted = list(dict.fromkeys([*chosen, *added]))
     known = {row for entry in suite.defenses for row in entry.rows}
-    fresh = tuple(DefenseEntry(name=_registered(name, known)) for name in wanted if name not in known)
+    fresh = tuple(DefenseEntry(name=_registered("defense", name, known)) for name in wanted if name not in known)
     kept = (entry for entry in suite.defenses if not chosen or {*entry.rows} & {*wanted} or entry.name in CONTROLS)
     return suite.model_copy(update={"defenses": (*kept, *fresh)})
+
+
+def with_attacks(suite: Suite, chosen: Iterable[str], added: Iterable[str] = ()) -> Suite:
+    """Return the suite with the chosen attacks only, by label or registered name; one that it lacks joins it.
+
+    Without a choice all attacks stay. `added` ones come on top. What attackers who go by their own data fall back to
+    stays in any case. Raises UserError on names that nothing registers.
+    """
+    wanted = list(dict.fromkeys([*chosen, *added]))
+    known = {name for entry in suite.attacks for name in (entry.name, *(label for label, _ in entry.variants()))}
+    fresh = tuple(AttackEntry(name=_registered("attack", name, known)) for name in wanted if name not in known)
+    kept = {*wanted, *([suite.default] if suite.own else [])}
+    held = (part for entry in suite.attacks for part in _chosen(entry, kept)) if chosen else suite.attacks
+    return suite.model_copy(update={"attacks": (*held, *fresh)})
+
+
+def _chosen(entry: AttackEntry, names: set[str]) -> list[AttackEntry]:
+    """Return what of an entry is among the names, the entry itself where all of it is."""
+    labels = [label for label, _ in entry.variants()]
+    if entry.name in names or names.issuperset(labels):
+        return [entry]
+    return [single for label, single in zip(labels, entry.singles, strict=True) if label in names]
 
 
 def plan(suite: Suite, tuned: Mapping[tuple[str, str], MethodSpec] = MappingProxyType({})) -> list[Cell]:
@@ -137,9 +159,9 @@ def _named(key: str, check: Callable[[], object]) -> None:
         raise UserError(f"{key}: {error}") from None
 
 
-def _registered(name: str, rows: set[str]) -> str:
-    if name not in registry.names("defense"):
-        raise unknown("defense", name, {*registry.names("defense"), *rows})
+def _registered(kind: Kind, name: str, known: set[str]) -> str:
+    if name not in registry.names(kind):
+        raise unknown(kind, name, {*registry.names(kind), *known})
     return name
 
 

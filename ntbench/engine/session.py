@@ -20,7 +20,7 @@ from ntbench.errors import UserError
 from ntbench.registry import registry
 from ntbench.report.files import write_whole
 from ntbench.suite import Limits, Suite, load_suite
-from ntbench.types import SETTLED, Cell, Level, Recipe, Result, digest
+from ntbench.types import SETTLED, Cell, Kind, Level, Recipe, Result, digest
 
 if TYPE_CHECKING:
     from ntbench.engine.tune import Found
@@ -35,6 +35,7 @@ class Request:
 
     suite: str | Suite
     defenses: tuple[str, ...] = ()
+    attacks: tuple[str, ...] = ()
     plugins: tuple[str, ...] = ()
     seeds: tuple[int, ...] = ()
     tasks: tuple[str, ...] = ()
@@ -49,11 +50,16 @@ class Request:
         suite = suite.model_copy(update={"horizon": self.horizon}) if self.horizon else suite
         return suite.with_tasks(self.tasks) if self.tasks else suite
 
+    @property
+    def chosen(self) -> tuple[tuple[Kind, tuple[str, ...]], ...]:
+        """Return the names that are asked for, of each kind of method."""
+        return ("defense", self.defenses), ("attack", self.attacks)
+
     @cached_property
     def key(self) -> str:
         """Return what tells two requests apart, without importing any method."""
         plugins = [str(Path(plugin).resolve()) for plugin in self.plugins]
-        return digest([self.resolved.model_dump(mode="json"), self.defenses, plugins])
+        return digest([self.resolved.model_dump(mode="json"), self.defenses, self.attacks, plugins])
 
 
 class Told(Recipe):
@@ -313,11 +319,12 @@ def _take_in(request: Request) -> None:
 
 
 def rows_of(request: Request, suite: Suite) -> Suite:
-    """Return a suite with the rows that a request asks for."""
-    from ntbench.engine.plan import with_rows
+    """Return a suite with the rows and attacks that a request asks for."""
+    from ntbench.engine.plan import with_attacks, with_rows
 
-    added = [cls.name for plugin in request.plugins for cls in registry.load_plugin(plugin) if cls.kind == "defense"]
-    return with_rows(suite, request.defenses, () if request.defenses else added)
+    found = [cls for plugin in request.plugins for cls in registry.load_plugin(plugin)]
+    added = {kind: () if asked else [cls.name for cls in found if cls.kind == kind] for kind, asked in request.chosen}
+    return with_attacks(with_rows(suite, request.defenses, added["defense"]), request.attacks, added["attack"])
 
 
 def relabelled(result: Result, defense: str, attack: str) -> Result:

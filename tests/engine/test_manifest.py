@@ -9,7 +9,7 @@ import pytest
 
 from ntbench.engine.manifest import Manifest, fingerprints, read_manifest
 from ntbench.errors import UserError
-from ntbench.suite import DefenseEntry, Suite
+from ntbench.suite import AttackEntry, DefenseEntry, Suite
 
 
 def made(suite: Suite, request: str = "r", **cells: str) -> Manifest:
@@ -47,6 +47,21 @@ def test_rows_of_an_earlier_plan_of_the_same_grid_stay(tiny: Suite) -> None:
     assert [row for entry in both.suite.defenses for row in entry.rows] == ["sophon", "none", "ntl"]
     assert both.cells == {"x": "1", "y": "3", "z": "4"}
     assert both.asked == ("3", "4")
+
+
+def test_attacks_that_are_asked_for_later_join_an_earlier_plan(tiny: Suite) -> None:
+    slow, fast = (AttackEntry(name="finetune", label=f"sgd {lr:g}", params={"lr": lr}) for lr in (0.01, 0.1))
+    grid = AttackEntry(name="finetune", label="sgd {lr:g}", grid={"lr": [0.01, 0.1]})
+    other = slow.model_copy(update={"params": {"lr": 0.02}})
+
+    def joined(earlier: tuple[AttackEntry, ...], later: tuple[AttackEntry, ...]) -> tuple[AttackEntry, ...]:
+        suites = [tiny.model_copy(update={"attacks": attacks}) for attacks in (earlier, later)]
+        return made(suites[1], y="2").after(made(suites[0], x="1")).suite.attacks
+
+    assert joined((grid,), (fast,)) == (grid,), "a part of the grid changes nothing"
+    assert joined((fast,), (grid,)) == (grid,), "the whole grid has the suite's order"
+    assert joined((slow,), (fast,)) == (slow, fast)
+    assert joined((grid,), (other,)) == (other,), "one label of two recipes is another grid"
 
 
 def test_a_plan_grows_in_seeds_and_tasks_too(tiny: Suite) -> None:

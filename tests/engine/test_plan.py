@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from ntbench.engine.calibrate import GUESS, guessed
-from ntbench.engine.plan import manifest, plan, with_rows
+from ntbench.engine.manifest import read_manifest
+from ntbench.engine.plan import manifest, plan, with_attacks, with_rows
 from ntbench.errors import UserError
 from ntbench.suite import AttackEntry, DefenseEntry, Suite, load_suite
 from ntbench.types import Budget, Cell
@@ -116,6 +117,60 @@ def test_chosen_rows_come_with_the_controls() -> None:
     assert rows(("sophon",), ("sophon",)) == ["none", "scratch", "magnitude", "sophon"]
     with pytest.raises(UserError, match="unknown defense 'sophn'; did you mean 'sophon'"):
         rows(("sophn",))
+
+
+@pytest.mark.parametrize(
+    ("chosen", "expected"),
+    [
+        ((), ["slow 0.001", "slow 0.1", "lora"]),
+        (("lora",), ["lora"]),
+        (("slow 0.1",), ["slow 0.1"]),
+        (("finetune",), ["slow 0.001", "slow 0.1"]),
+        (("slow 0.1", "slow 0.001"), ["slow 0.001", "slow 0.1"]),
+        (("redraw", "slow 0.1"), ["slow 0.1", "redraw"]),
+    ],
+)
+def test_chosen_attacks_go_by_label_or_name_and_join_where_the_suite_lacks_them(
+    tiny: Suite, chosen: tuple[str, ...], expected: list[str]
+) -> None:
+    grid = AttackEntry(name="finetune", label="slow {lr:g}", grid={"lr": [1e-3, 1e-1]}, against=("none",))
+    suite = tiny.model_copy(update={"attacks": (grid, AttackEntry(name="lora"))})
+    found = with_attacks(suite, chosen).attacks
+    assert [label for entry in found for label, _ in entry.variants()] == expected
+    assert all(entry.against == ("none",) for entry in found if entry.name == "finetune")
+    assert with_attacks(suite, (), ("redraw",)).attacks == (*suite.attacks, AttackEntry(name="redraw"))
+
+
+def test_a_chosen_attack_has_the_keys_that_it_has_in_the_whole_suite() -> None:
+    suite = load_suite("quick")
+    part = plan(with_attacks(suite, ("adam 0.01",)))
+    assert {cell.attack.label for cell in part} == {"adam 0.01"}
+    assert {cell.key for cell in part} < {cell.key for cell in plan(suite)}
+
+
+def test_a_label_with_braces_can_be_chosen(tiny: Suite) -> None:
+    grid = AttackEntry(name="finetune", label="{{x}} {lr:g}", grid={"lr": [1e-3, 1e-1]})
+    found = with_attacks(tiny.model_copy(update={"attacks": (grid,)}), ("{x} 0.1",)).attacks
+    assert [label for entry in found for label, _ in entry.variants()] == ["{x} 0.1"]
+
+
+def test_what_falls_back_stays_where_attackers_go_by_their_own_data(tiny: Suite) -> None:
+    suite = tiny.model_copy(update={"own": True, "default": "finetune"})
+    assert [entry.name for entry in with_attacks(suite, ("lora",)).attacks] == ["finetune", "lora"]
+
+
+def test_an_unknown_attack_is_refused(tiny: Suite) -> None:
+    with pytest.raises(UserError, match="unknown attack 'finetun'; did you mean 'finetune'"):
+        with_attacks(tiny, ("finetun",))
+
+
+def test_a_part_of_a_suite_is_a_plan_that_can_be_read_again(tmp_path: Path) -> None:
+    # Of quick, attacks are set against a row, and papers name an attack, that the part lacks.
+    part = with_attacks(with_rows(load_suite("quick"), ("sophon",)), ("adam 0.01",))
+    assert part.dangling
+    manifest(part, "request", plan(part)).write(tmp_path)
+    found = read_manifest(tmp_path)
+    assert found is not None and found.suite == part
 
 
 def test_a_manifest_names_every_cell_and_the_files_of_its_methods(tiny: Suite) -> None:

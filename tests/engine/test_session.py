@@ -282,6 +282,7 @@ def test_requests_differ_in_what_they_ask_for(suite_file: Path) -> None:
         Request(name),
         Request("quick"),
         Request(name, defenses=("ntl",)),
+        Request(name, attacks=("lora",)),
         Request(name, plugins=("x.py",)),
         Request(name, seeds=(5,)),
         Request(name, horizon=16.0),
