@@ -10,10 +10,11 @@ from pathlib import Path
 
 from ntbench import __version__
 from ntbench.errors import UserError, unknown
+from ntbench.measure.differences import cell_differences
 from ntbench.registry import registry
 from ntbench.report.files import write_whole
 from ntbench.sources import code_digest
-from ntbench.types import Cell, MethodSpec, Protection, Result, digest
+from ntbench.types import Cell, MethodSpec, Result, digest
 
 from .rebuilt import recipes, results_of
 from .schema import SUITE, Published, PublishedCell, Verified, read
@@ -106,32 +107,15 @@ def _drawn(paths: Sequence[Path], draw: random.Random) -> tuple[Path, Published,
 
 
 def _differences(file: Published, cell: PublishedCell, published: Result, found: Result) -> Iterator[str]:
-    if found.status != published.status:
-        reason = f" ({found.error.splitlines()[0]})" if found.error else ""
-        yield f"status {published.status} is {found.status}{reason}"
-    ours, theirs = found.trajectory, published.trajectory
-    if ours.step != theirs.step:
-        yield f"budgets {list(theirs.step)} are {list(ours.step)}"
+    yield from cell_differences(published, found)
+    ours = found.trajectory
+    if ours.step != published.trajectory.step:
         return
-    for name in ("val", "test", "samples", "flops"):
-        for step, before, now in zip(theirs.step, getattr(theirs, name), getattr(ours, name), strict=True):
-            if before != now:
-                yield f"{name} at {step} steps, {before:.6g}, is {now:.6g}"
     if cell.images and digest(ours.correct)[:8] != cell.images:
         yield "other test images are right"
-    yield from _source(published.protection, found.protection)
     data = found.provenance.data if found.provenance else {}
     for split in (split for split, held in data.items() if file.data.get(split) != held):
         yield f"the data of {split} differ"
-
-
-def _source(published: Protection | None, found: Protection | None) -> Iterator[str]:
-    if published is None or found is None:
-        return
-    for name in ("source_before", "source_after", "zero_shot", "sparsity", "clean", "kept"):
-        before, now = getattr(published, name), getattr(found, name)
-        if before != now:
-            yield f"{name} differs" if isinstance(before, str) else f"{name}, {before}, is {now}"
 
 
 def _marked(file: Published, key: str) -> Published:

@@ -1,7 +1,14 @@
 """ntbench: how much does a non-transferable model really cost its attacker, compared with training from scratch?
 
-`load_release` gives the model and the card of a file of weights. What is offered here is imported when it is first
-used.
+In a notebook::
+
+    run = ntbench.load("runs/quick")       # what `ntbench run quick` has finished
+    run.leaderboard()                      # a pandas frame
+    run.plot.leak()                        # a matplotlib figure
+    print(run.verdict("sophon"))
+
+`slc_auc`, `uplift`, `leak`, `overhead` and `speedup` are the metrics on plain arrays. What is offered here is imported
+when it is first used; neither runs nor metrics need torch.
 """
 
 from __future__ import annotations
@@ -11,11 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ntbench.learn.cards import load_release
+    from ntbench.measure.metrics import leak, overhead, slc_auc, speedup, uplift
+    from ntbench.notebook.run import Run, load
 
 __version__ = "0.1.0"
-__all__ = ["load_release"]
+__all__ = ["Run", "leak", "load", "load_release", "overhead", "slc_auc", "speedup", "uplift"]
 
-_PLACES = {"load_release": "ntbench.learn.cards"}
+_PLACES = dict.fromkeys(("leak", "overhead", "slc_auc", "speedup", "uplift"), "ntbench.measure.metrics")
+_PLACES |= dict.fromkeys(("Run", "load"), "ntbench.notebook.run") | {"load_release": "ntbench.learn.cards"}
 
 
 def __getattr__(name: str) -> Any:
@@ -23,3 +33,8 @@ def __getattr__(name: str) -> Any:
     if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_PLACES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """Return what is offered, for completion and `help()`."""
+    return sorted({*globals(), *__all__})

@@ -1,11 +1,15 @@
 """The small board, published once."""
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 from ntbench.leaderboard.publish import publish
 from small_board import GAIN, small_results, small_suite
+
+from ntbench.engine.manifest import Manifest
+from ntbench.engine.store import Store
 
 
 @pytest.fixture(scope="session")
@@ -22,3 +26,15 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def copy(published: Path, tmp_path: Path) -> Path:
     """A results folder that a test may change."""
     return Path(shutil.copytree(published, tmp_path / "results"))
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The board as the folder of a run; tests must not change it."""
+    folder = tmp_path_factory.mktemp("run")
+    store, results = Store(folder), small_results()
+    for result in results:
+        store.add(result)
+    cells = {json.dumps(result.cell.coordinates): result.cell.key for result in results}
+    Manifest(suite=small_suite(), request="r", sources={}, cells=cells, asked=tuple(cells.values())).write(folder)
+    return folder

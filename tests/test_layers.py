@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 ORDER = (
     *("errors", "types", "access", "sources", "registry", "suite"),
     *("domains", "tasks", "learn", "method"),
-    *("measure", "report", "engine", "checks", "cli"),
+    *("measure", "report", "engine", "checks", "pytest_plugin", "notebook", "cli"),
 )
 NO_TORCH = {"errors", "types", "access", "sources", "registry", "suite", "domains", "measure", "report"}
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -28,3 +30,27 @@ def check(
 
     if not check_apart(method, console):
         raise typer.Exit(1)
+
+
+class Kind(StrEnum):
+    """What can be begun."""
+
+    DEFENSE = "defense"
+    ATTACK = "attack"
+
+
+@app.command()
+def new(
+    kind: Annotated[Kind, typer.Argument(help="What to write.")],
+    name: Annotated[str, typer.Argument(help="Its name in lower snake case.")],
+    to: Annotated[Path, typer.Option(help="The folder to write to.")] = Path(),
+) -> None:
+    """Write a defense or an attack to begin with, and its test; both pass as they are."""
+    from ntbench.checks.skeleton import begin
+
+    method, test = begin(kind.value, name, to)
+    console.print(f"wrote {method} and {test}", highlight=False, soft_wrap=True)
+    console.print(f"next: ntbench check {method}, pytest {test}", highlight=False, soft_wrap=True)
+    console.print(
+        f"its numbers: ntbench run quick --plugin {method} --{kind.value} {name}", highlight=False, soft_wrap=True
+    )

@@ -57,6 +57,17 @@ def leaderboard_table(results: Results, suite: Suite) -> pd.DataFrame:
     return table.astype(dict.fromkeys(("rank", "rank_low", "rank_high"), "Int64"))
 
 
+def gates_table(results: Results, suite: Suite) -> pd.DataFrame:
+    """Return one row per task, track, defense, mask and gate: whether it passes, and what fails and would mend it."""
+    rows = []
+    for standing in studied(results, suite).standings:
+        place = (standing.curves.task.name, standing.field.track, standing.release.label, standing.row.mask)
+        for gate in GATES:
+            reasons = dict.fromkeys(failure.reason for failure in standing.failures if failure.gate == gate)
+            rows.append((*place, gate, not reasons, "; ".join(reasons)))
+    return pd.DataFrame(rows, columns=["task", "track", "defense", "mask", "gate", "passed", "reason"])
+
+
 def _order(standing: Standing) -> tuple[Any, ...]:
     leak = standing.leak.point
     return (not standing.usable, np.isnan(leak), 0.0 if np.isnan(leak) else leak)

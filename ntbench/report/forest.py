@@ -10,21 +10,23 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ntbench.report.display import MISSING, Record, number, verdict, with_interval, yes
-from ntbench.report.style import INK, NARROW, VERDICTS, WIDE, bare, label, marker
+from ntbench.report.style import INK, NARROW, VERDICTS, WIDE, bare, canvas, label, marker
 
 LIMIT = 0.1  # the largest upper end of a leak that holds
 LEAK = "leak: what a release still adds for an attacker, as a share of what the unprotected one adds"
 REACH = (-0.35, 1.5)  # what lies beyond is an arrow
 
 
-def ranking_figure(rows: Sequence[Record], width: float = WIDE) -> Figure | None:
-    """Draw the leak of every row of a ranked track, the least at the top; None where no row has one."""
+def ranking_figure(rows: Sequence[Record], width: float = WIDE, axes: Axes | None = None) -> Figure | None:
+    """Draw the leak of every row of a ranked track, the least at the top; None where no row has one.
+
+    On given axes, or in a figure of its own.
+    """
     known = [row for row in rows if not yes(row, "baseline") and np.isfinite(float(row["leak"]))]
     if not known:
         return None
-    narrow = width <= NARROW
-    figure = Figure(figsize=(width, 0.75 + 0.17 * len(known)), layout="constrained")
-    axes = figure.add_subplot()
+    narrow, own = width <= NARROW, axes is None
+    figure, axes = canvas(width, 0.75 + 0.17 * len(known), axes)
     low, high = _reach(known)
     axes.set(xlim=(low, high), ylim=(len(known) - 0.4, -0.6), xlabel="leak" if narrow else LEAK)
     ticks = [tick / 10 for tick in range(-2, 16, 2) if low <= tick / 10 <= high]
@@ -39,7 +41,7 @@ def ranking_figure(rows: Sequence[Record], width: float = WIDE) -> Figure | None
     bare(axes, "x")
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
-    if narrow:
+    if narrow and own:
         _legend(figure, known)
     return figure
 

@@ -13,14 +13,17 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ntbench.report.display import MISSING, Record, line, number, short, yes
-from ntbench.report.style import NARROW, WIDE, label
+from ntbench.report.style import NARROW, WIDE, Drawn, canvas, label
 
 LINE = 0.17  # inches
 MAPS = {"slc": "SLC-AUC", "leak": "leak"}
 
 
-def factors_figure(rows: Sequence[Record], levels: Sequence[Record]) -> Figure | None:
-    """Draw leak by factor and value, a column for each of the board's rows; `levels` are the table of factors."""
+def factors_figure(rows: Sequence[Record], levels: Sequence[Record], axes: Axes | None = None) -> Figure | None:
+    """Draw leak by factor and value, a column for each of the board's rows; `levels` are the table of factors.
+
+    On given axes, or in a figure of its own.
+    """
     table = pd.DataFrame(list(levels), columns=["factor", "value", "defense", "mask", "leak"])
     order = [(row["defense"], row["mask"]) for row in rows if not yes(row, "baseline")]
     pairs = list(dict.fromkeys(zip(table["factor"], table["value"], strict=True)))
@@ -29,8 +32,7 @@ def factors_figure(rows: Sequence[Record], levels: Sequence[Record]) -> Figure |
     if grid.empty or not np.isfinite(grid.to_numpy(float)).any():
         return None
     values = grid.reindex(index=pd.MultiIndex.from_tuples(pairs), columns=pd.MultiIndex.from_tuples(places))
-    figure = Figure(figsize=(WIDE, 1.6 + LINE * len(pairs)), layout="constrained")
-    axes = figure.add_subplot()
+    figure, axes = canvas(WIDE, 1.6 + LINE * len(pairs), axes)
     _grid(axes, values.to_numpy(float), Normalize(0, 1), 5.5 if len(places) <= 24 else 0)
     axes.set_yticks(range(len(pairs)), [short(value, 34) for _, value in pairs])
     _columns(axes, places)
@@ -38,8 +40,11 @@ def factors_figure(rows: Sequence[Record], levels: Sequence[Record]) -> Figure |
     return figure
 
 
-def attacks_figure(rows: Sequence[Record], table: pd.DataFrame) -> Figure | None:
-    """Draw SLC-AUC of every single attack against the tuned baseline, a column for each of the board's rows."""
+def attacks_figure(rows: Sequence[Record], table: pd.DataFrame, axes: Axes | None = None) -> Figure | None:
+    """Draw SLC-AUC of every single attack against the tuned baseline, a column for each of the board's rows.
+
+    On given axes, or in a figure of its own.
+    """
     order = [(row["defense"], row["mask"]) for row in rows if not yes(row, "baseline")]
     names = table["attack"].map(lambda name: short(name, 20))
     kept = names.where(table["attack_mask"] != "keep", names + " (kept)")
@@ -51,8 +56,7 @@ def attacks_figure(rows: Sequence[Record], table: pd.DataFrame) -> Figure | None
     if not np.isfinite(values).any():
         return None
     reach = max(float(np.nanmax(np.abs(values))), 1e-6)
-    figure = Figure(figsize=(WIDE, 1.4 + LINE * len(grid)), layout="constrained")
-    axes = figure.add_subplot()
+    figure, axes = canvas(WIDE, 1.4 + LINE * len(grid), axes)
     _grid(axes, values, TwoSlopeNorm(0, -reach, reach), 5.5 if len(places) <= 20 else 0)
     axes.set_yticks(range(len(grid)), [str(name) for name in grid.index])
     _columns(axes, places)
@@ -69,7 +73,7 @@ def map_figure(table: pd.DataFrame, rows: Sequence[Record], name: str, width: fl
     sources, targets = (list(dict.fromkeys(table[end])) for end in ("source", "target"))
     columns = min(2 if width <= NARROW else 4, len(shown))
     lines = -(-len(shown) // columns)
-    figure = Figure(figsize=(width, 0.9 + lines * (0.45 + 0.22 * len(sources))), layout="constrained")
+    figure = Drawn(figsize=(width, 0.9 + lines * (0.45 + 0.22 * len(sources))), layout="constrained")
     reach = max(float(np.abs(table[name].astype(float)).max()), 1e-6)
     norm = TwoSlopeNorm(0, -reach, reach) if name == "slc" else Normalize(0, 1)
     for i, row in enumerate(shown):

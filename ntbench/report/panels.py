@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,10 +14,13 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentFormatter
 
 from ntbench.report.display import Record, number, points, text, yes
-from ntbench.report.style import GAIN, INK, LOSS, NARROW, SOFT, WIDE, bare, label, marker
+from ntbench.report.style import GAIN, INK, LOSS, NARROW, SOFT, WIDE, Drawn, bare, label, marker
 
 DOTS = (0, (1.5, 1.2))
 MOST_TICKS = 5
+CURVE_AXES = ("target samples, log scale", "target test accuracy")
+BUDGET_AXES = ("budget of a run in units of T90, log scale", "uplift, points")
+"""What the two axes of the panels are."""
 
 
 def learning_curves_figure(rows: Sequence[Record], curves: pd.DataFrame, width: float = WIDE) -> Figure | None:
@@ -27,14 +30,8 @@ def learning_curves_figure(rows: Sequence[Record], curves: pd.DataFrame, width: 
     if not shown:
         return None
     figure = _panels(len(shown), width)
-    for axes, row, part in zip(figure.axes, shown, _parts(shown, curves), strict=True):
-        mean = part.groupby("samples")[["worst", "baseline", "paper"]].mean()
-        _shade(axes, mean["worst"], mean["baseline"])
-        axes.plot(mean.index, mean["paper"], color=SOFT, linewidth=0.9, linestyle=DOTS)
-        _spread(axes, part, "baseline", INK)
-        _spread(axes, part, "worst", marker(row)[0])
-        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-        _finish_panel(axes, row, f"uplift {points(row['uplift'], signed=True)}")
+    for axes, row in zip(figure.axes, shown, strict=True):
+        _curve_panel(axes, row, _part(row, curves))
     _log_axis(figure.axes, sorted(set(curves["samples"])), "{:g}".format)
     handles = [
         Line2D([], [], color=INK, label="baseline"),
@@ -43,7 +40,24 @@ def learning_curves_figure(rows: Sequence[Record], curves: pd.DataFrame, width: 
         Patch(color=GAIN, alpha=0.25, linewidth=0, label="better than the baseline"),
         Patch(color=LOSS, alpha=0.25, linewidth=0, label="worse"),
     ]
-    return _finish(figure, width, "target samples, log scale", "target test accuracy", handles)
+    return _finish(figure, width, *CURVE_AXES, handles)
+
+
+def learning_curve(axes: Axes, row: Record, curves: pd.DataFrame) -> None:
+    """Draw the panel of one row of `learning_curves_figure` on given axes."""
+    _curve_panel(axes, row, _part(row, curves))
+    _log_axis([axes], sorted(set(curves["samples"])), "{:g}".format)
+    axes.set(xlabel=CURVE_AXES[0], ylabel=CURVE_AXES[1])
+
+
+def _curve_panel(axes: Axes, row: Record, part: pd.DataFrame) -> None:
+    mean = part.groupby("samples")[["worst", "baseline", "paper"]].mean()
+    _shade(axes, mean["worst"], mean["baseline"])
+    axes.plot(mean.index, mean["paper"], color=SOFT, linewidth=0.9, linestyle=DOTS)
+    _spread(axes, part, "baseline", INK)
+    _spread(axes, part, "worst", marker(row)[0])
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    _finish_panel(axes, row, f"uplift {points(row['uplift'], signed=True)}")
 
 
 def compute_figure(rows: Sequence[Record], budgets: pd.DataFrame, width: float = WIDE) -> Figure | None:
@@ -52,23 +66,35 @@ def compute_figure(rows: Sequence[Record], budgets: pd.DataFrame, width: float =
     shown = _there(rows, budgets)
     if not shown:
         return None
-    figure, bare_release = _panels(len(shown), width), budgets[(budgets["defense"] == "none")]
-    for axes, row, part in zip(figure.axes, shown, _parts(shown, budgets), strict=True):
-        axes.axhline(0, color=INK, linewidth=0.8)
-        axes.plot(bare_release["budget"], bare_release["uplift"], color=SOFT, linewidth=1, linestyle=DOTS)
-        colour = marker(row)[0]
-        low, high = (part[f"uplift_{end}"].to_numpy(float) for end in ("low", "high"))
-        axes.fill_between(part["budget"], low, high, color=colour, alpha=0.25, linewidth=0)
-        axes.plot(part["budget"], part["uplift"], color=colour, linewidth=1.2, marker="o", markersize=2.5)
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(100 * value, 0)))
-        _finish_panel(axes, row, f"mean {points(row['compute_uplift'], signed=True)}")
+    figure = _panels(len(shown), width)
+    for axes, row in zip(figure.axes, shown, strict=True):
+        _budget_panel(axes, row, budgets)
     _log_axis(figure.axes, _halves(budgets["budget"]), _share)
     handles = [
         Line2D([], [], color=SOFT, marker="o", markersize=3, label="release, colour by verdict"),
         Line2D([], [], color=SOFT, linestyle=DOTS, label="none"),
         Line2D([], [], color=INK, linewidth=0.8, label="baseline"),
     ]
-    return _finish(figure, width, "budget of a run in units of T90, log scale", "uplift, points", handles)
+    return _finish(figure, width, *BUDGET_AXES, handles)
+
+
+def compute_curve(axes: Axes, row: Record, budgets: pd.DataFrame) -> None:
+    """Draw the panel of one row of `compute_figure` on given axes."""
+    _budget_panel(axes, row, budgets)
+    _log_axis([axes], _halves(budgets["budget"]), _share)
+    axes.set(xlabel=BUDGET_AXES[0], ylabel=BUDGET_AXES[1])
+
+
+def _budget_panel(axes: Axes, row: Record, budgets: pd.DataFrame) -> None:
+    part, bare_release = _part(row, budgets), budgets[budgets["defense"] == "none"]
+    axes.axhline(0, color=INK, linewidth=0.8)
+    axes.plot(bare_release["budget"], bare_release["uplift"], color=SOFT, linewidth=1, linestyle=DOTS)
+    colour = marker(row)[0]
+    low, high = (part[f"uplift_{end}"].to_numpy(float) for end in ("low", "high"))
+    axes.fill_between(part["budget"], low, high, color=colour, alpha=0.25, linewidth=0)
+    axes.plot(part["budget"], part["uplift"], color=colour, linewidth=1.2, marker="o", markersize=2.5)
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(100 * value, 0)))
+    _finish_panel(axes, row, f"mean {points(row['compute_uplift'], signed=True)}")
 
 
 def _halves(budgets: pd.Series) -> list[float]:
@@ -86,15 +112,14 @@ def _there(rows: Sequence[Record], frame: pd.DataFrame) -> list[Record]:
     return [row for row in rows if (row["defense"], row["mask"]) in places and not yes(row, "baseline")]
 
 
-def _parts(rows: Sequence[Record], frame: pd.DataFrame) -> Iterator[pd.DataFrame]:
-    for row in rows:
-        yield frame[(frame["defense"] == row["defense"]) & (frame["mask"] == row["mask"])]
+def _part(row: Record, frame: pd.DataFrame) -> pd.DataFrame:
+    return frame[(frame["defense"] == row["defense"]) & (frame["mask"] == row["mask"])]
 
 
 def _panels(count: int, width: float) -> Figure:
     columns = min(2 if width <= NARROW else 4, count)
     lines = -(-count // columns)
-    figure = Figure(figsize=(width, 0.9 + 1.3 * lines), layout="constrained")
+    figure = Drawn(figsize=(width, 0.9 + 1.3 * lines), layout="constrained")
     first: Axes | None = None
     for i in range(count):
         axes = figure.add_subplot(lines, columns, i + 1, sharex=first, sharey=first)

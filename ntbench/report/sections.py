@@ -11,6 +11,7 @@ from ntbench.report import views
 from ntbench.report.pictures import Picture, task_pictures
 from ntbench.report.sentences import gate_line, ranking, sentence
 from ntbench.report.tables import Tables
+from ntbench.report.templating import html
 from ntbench.report.views import View
 from ntbench.suite import Suite
 from ntbench.types import Task
@@ -45,7 +46,7 @@ def sections(tables: Tables, suite: Suite) -> Iterator[Section]:
         if rows := ranking(tables.leaderboard, task):
             levels = views.levels(tables.factors, tables.leaderboard, task)
             factors = views.factors(levels, tables.leaderboard, task)
-            lines = {name: _ranked(getattr(tables, name), task) for name in ("curves", "budgets", "attacks")}
+            lines = {name: views.of_task(getattr(tables, name), task) for name in ("curves", "budgets", "attacks")}
             yield Section(
                 task=task,
                 sentence=sentence(tables.leaderboard, task),
@@ -58,5 +59,8 @@ def sections(tables: Tables, suite: Suite) -> Iterator[Section]:
             )
 
 
-def _ranked(table: pd.DataFrame, task: Task) -> pd.DataFrame:
-    return table[(table["task"] == task.name) & (table["track"] == "target")]
+def summary(board: pd.DataFrame, suite: Suite) -> str:
+    """Return of every task the sentence, the table of seven columns and the gates as HTML, to stand in other pages."""
+    tasks = [(sentence(board, task), views.headline(board, task)) for task in suite.tasks]
+    shown = [(said, view, gate_line(view.rows)) for said, view in tasks if view.rows]
+    return html().get_template("summary.html.j2").render(suite=suite, tasks=shown)

@@ -56,6 +56,26 @@ _RC: dict[str, Any] = {
 }
 
 
+class Drawn(Figure):
+    """A figure that a notebook shows by itself; pyplot knows nothing of it."""
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
+        # Twice as many pixels as it takes room, for screens that have them.
+        width, height = (round(96 * inches) for inches in self.get_size_inches())
+        return _bytes(self, "png"), {"width": width, "height": height}
+
+
+def canvas(width: float, height: float, axes: Axes | None = None) -> tuple[Figure, Axes]:
+    """Return axes to draw on and their figure: those that are given, or new ones of a size in inches."""
+    if axes is None:
+        figure = Drawn(figsize=(width, height), layout="constrained")
+        return figure, figure.add_subplot()
+    owner = axes.figure
+    while not isinstance(owner, Figure):
+        owner = owner.figure
+    return owner, axes
+
+
 @contextmanager
 def styled() -> Iterator[None]:
     """Draw in this style, and leave no trace of it; characters that the font lacks are boxes, not warnings."""

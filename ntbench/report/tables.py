@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 
 import pandas as pd
@@ -11,7 +11,7 @@ import pandas as pd
 from ntbench.measure import board, lines, tasks
 from ntbench.measure import factors as by_factor
 from ntbench.measure import tables as cells
-from ntbench.measure.standing import Study
+from ntbench.measure.standing import Results, Study
 from ntbench.suite import Suite
 from ntbench.types import Result, domain_label
 
@@ -19,6 +19,31 @@ DECIMALS = 6
 MAPPED = 3  # tasks from which a map of sources and targets is drawn
 SEVERAL = ("tasks", "profiles", "map")
 """Tables that say nothing about a single task."""
+
+
+OF_CELLS: dict[str, Callable[[Iterable[Result]], pd.DataFrame]] = {
+    "results": cells.results_table,
+    "trajectories": cells.trajectories_table,
+    "failures": cells.failures_table,
+    "coverage": cells.coverage_table,
+}
+"""What is told of cells, by the name of the table."""
+OF_ROWS: dict[str, Callable[[Results, Suite], pd.DataFrame]] = {
+    "leaderboard": board.leaderboard_table,
+    "curves": lines.learning_curves,
+    "budgets": lines.budgets_table,
+    "attacks": lines.heatmap_table,
+    "factors": by_factor.factors_table,
+    "tasks": tasks.tasks_table,
+    "profiles": tasks.profiles_table,
+    "map": lambda results, suite: _labelled(lines.map_table(results, suite)),
+}
+"""What is told of rows, by the name of the table."""
+
+
+def table(name: str, results: Sequence[Result], study: Study, suite: Suite) -> pd.DataFrame:
+    """Return one of the tables by name; those of rows share the study."""
+    return OF_CELLS[name](results) if name in OF_CELLS else OF_ROWS[name](study, suite)
 
 
 @dataclass(frozen=True)
@@ -44,21 +69,8 @@ class Tables:
     def of(cls, results: Sequence[Result], suite: Suite) -> Tables:
         """Measure results; the tables share one study of them."""
         study = Study(results, suite)
-        return cls(
-            leaderboard=board.leaderboard_table(study, suite),
-            results=cells.results_table(results),
-            trajectories=cells.trajectories_table(results),
-            failures=cells.failures_table(results),
-            coverage=cells.coverage_table(results),
-            curves=lines.learning_curves(study, suite),
-            budgets=lines.budgets_table(study, suite),
-            attacks=lines.heatmap_table(study, suite),
-            factors=by_factor.factors_table(study, suite),
-            tasks=tasks.tasks_table(study, suite),
-            profiles=tasks.profiles_table(study, suite),
-            map=_labelled(lines.map_table(study, suite)),
-            detectable=lines.detectable(study, suite),
-        )
+        measured = {name: table(name, results, study, suite) for name in (*OF_CELLS, *OF_ROWS)}
+        return cls(**measured, detectable=lines.detectable(study, suite))
 
     @property
     def several(self) -> bool:

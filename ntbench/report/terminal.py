@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from io import StringIO
 
 import pandas as pd
@@ -34,14 +34,14 @@ def headlines(board: pd.DataFrame, suite: Suite, width: int = WIDTH) -> list[Ren
     """Return the seven columns and the gates of every task, and in the end what the columns mean."""
     shown: list[RenderableType] = []
     for view in views.written(views.headline(board, task) for task in suite.tasks):
-        shown.append(Group(_table(view, view.title, width), Text(f"{gate_line(view.rows)}\n")))
+        shown.append(Group(tabled(view, view.title, width), Text(f"{gate_line(view.rows)}\n")))
     return [*shown, Text(MEANING, style="dim")] if shown else []
 
 
 def details(board: pd.DataFrame, suite: Suite, width: int = WIDTH) -> list[RenderableType]:
     """Return the small tables of every task: other tracks, the papers' claims, and everything that is known."""
     return [
-        Group(_table(view, f"{task.title}: {view.title}", width), "")
+        Group(tabled(view, f"{task.title}: {view.title}", width), "")
         for task in suite.tasks
         for view in [*views.tracks(board, task), *views.claim(board, task), *views.details(board, task)]
     ]
@@ -54,6 +54,16 @@ def in_colours(shown: Iterable[RenderableType]) -> str:
         for part in shown:
             console.print(part)
     return captured.get().rstrip("\n")
+
+
+def facts(pairs: Mapping[str, str], width: int = WIDTH) -> Table:
+    """Return names and what is said of them, a line each; what is empty is left out."""
+    held = {name: said for name, said in pairs.items() if said}
+    names = max(map(len, held), default=0)
+    table = Table.grid(padding=(0, 2))
+    for name, said in held.items():
+        table.add_row(Text(name, style="dim"), Text(folded(said, width - names - 2)))
+    return table
 
 
 def folded(said: str, width: int) -> str:
@@ -78,7 +88,8 @@ def shared(needs: Sequence[int], room: int) -> list[int]:
     return given
 
 
-def _table(view: View, title: str, width: int) -> Table:
+def tabled(view: View, title: str, width: int = WIDTH) -> Table:
+    """Return a table that fits into so many characters."""
     table = Table(
         title=Text(title, style="bold"),
         title_justify="left",

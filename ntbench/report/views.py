@@ -133,7 +133,7 @@ def _told(failed: Iterable[tuple[str, str]]) -> str:
 def levels(table: pd.DataFrame, board: pd.DataFrame, task: Task) -> list[Record]:
     """Return the robustness by factor of the ranked track's rows, without baselines; factors have names for people."""
     judged = {(row["defense"], row["mask"]) for row in ranking(board, task) if not yes(row, "baseline")}
-    rows = [row for row in records(_part(table, task, "target")) if (row["defense"], row["mask"]) in judged]
+    rows = [row for row in records(of_task(table, task)) if (row["defense"], row["mask"]) in judged]
     named = [row | {"factor": FACTORS.get(row["factor"], row["factor"]), "value": str(row["value"])} for row in rows]
     return sorted(named, key=_level)
 
@@ -233,7 +233,8 @@ def _faced(names: Sequence[str], everything: Sequence[str]) -> str:
     return f"{len(names)} of {len(everything)}{few}"
 
 
-def _part(table: pd.DataFrame, task: Task, track: str) -> pd.DataFrame:
+def of_task(table: pd.DataFrame, task: Task, track: str = "target") -> pd.DataFrame:
+    """Return the lines of one task and track, the ranked one by default."""
     return table[(table["task"] == task.name) & (table["track"] == track)]
 
 
