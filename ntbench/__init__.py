@@ -7,6 +7,9 @@ In a notebook::
     run.plot.leak()                        # a matplotlib figure
     print(run.verdict("sophon"))
 
+    done = ntbench.protect("sophon", model, source=(x, y), target=(u, v))
+    ntbench.attack(done.model, source=(x, y), target=(u, v), undefended=model).plot.leak()
+
 `slc_auc`, `uplift`, `leak`, `overhead` and `speedup` are the metrics on plain arrays. What is offered here is imported
 when it is first used; neither runs nor metrics need torch.
 """
@@ -19,13 +22,31 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ntbench.learn.cards import load_release
     from ntbench.measure.metrics import leak, overhead, slc_auc, speedup, uplift
+    from ntbench.notebook.attacking import attack
+    from ntbench.notebook.protecting import Protected, protect
     from ntbench.notebook.run import Run, load
 
 __version__ = "0.1.0"
-__all__ = ["Run", "leak", "load", "load_release", "overhead", "slc_auc", "speedup", "uplift"]
-
-_PLACES = dict.fromkeys(("leak", "overhead", "slc_auc", "speedup", "uplift"), "ntbench.measure.metrics")
-_PLACES |= dict.fromkeys(("Run", "load"), "ntbench.notebook.run") | {"load_release": "ntbench.learn.cards"}
+_PLACES = {
+    **dict.fromkeys(("leak", "overhead", "slc_auc", "speedup", "uplift"), "ntbench.measure.metrics"),
+    **dict.fromkeys(("Run", "load"), "ntbench.notebook.run"),
+    **dict.fromkeys(("Protected", "protect"), "ntbench.notebook.protecting"),
+    "attack": "ntbench.notebook.attacking",
+    "load_release": "ntbench.learn.cards",
+}
+__all__ = [
+    "Protected",
+    "Run",
+    "attack",
+    "leak",
+    "load",
+    "load_release",
+    "overhead",
+    "protect",
+    "slc_auc",
+    "speedup",
+    "uplift",
+]
 
 
 def __getattr__(name: str) -> Any:

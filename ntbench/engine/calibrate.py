@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ntbench.engine.plan import plan
+from ntbench.engine.plan import cells_of
 from ntbench.measure.calibration import Calibration, calibration
 from ntbench.registry import registry
 from ntbench.suite import Suite
@@ -75,7 +75,7 @@ def _cells(suite: Suite, task: Task, guesses: dict[int, float]) -> list[Cell]:
             "defenses": rows,
         }
     )
-    return [cell for cell in plan(grid) if cell.samples in guesses and _counts(cell)]
+    return [cell for cell in cells_of(grid) if cell.samples in guesses and _counts(cell)]
 
 
 def _counts(cell: Cell) -> bool:

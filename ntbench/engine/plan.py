@@ -62,7 +62,12 @@ def plan(suite: Suite, tuned: Mapping[tuple[str, str], MethodSpec] = MappingProx
     `tuned` holds recipes by the name of the task and the row that stand in place of those of the suite.
     Raises UserError on names that nothing stands for and on hyper-parameters that a method refuses.
     """
-    _examine(suite)
+    examine(suite)
+    return cells_of(suite, tuned)
+
+
+def cells_of(suite: Suite, tuned: Mapping[tuple[str, str], MethodSpec] = MappingProxyType({})) -> list[Cell]:
+    """Return every cell of a suite whose network and domains need no examination, as `plan` does."""
     attacks = [(e, resolved("attack", e.name, params, label)) for e in suite.attacks for label, params in e.variants()]
     return [
         Cell(
@@ -140,7 +145,8 @@ def manifest(suite: Suite, request: str, cells: list[Cell]) -> Manifest:
     )
 
 
-def _examine(suite: Suite) -> None:
+def examine(suite: Suite) -> None:
+    """Raise UserError where nothing stands for the network, the training or a domain that a suite names."""
     _named("arch", lambda: head(build(suite.arch, classes=2, seed=0)))
     _named("pretrain.optimizer", lambda: check_optimizer(suite.pretrain.optimizer))
     _named("pretrain.schedule", lambda: check_schedule(suite.pretrain.schedule))

@@ -46,7 +46,7 @@ class Tally:
 
     def _tell(self, note: str) -> None:
         now = time.monotonic()
-        if self._console.is_terminal or now - self._told < EVERY:
+        if not self._progress.disable or now - self._told < EVERY:
             return
         self._told = now
         speed = (self._cells - self._before) / (now - self._start)
@@ -67,6 +67,6 @@ def tally(console: Console, protections: int, cells: int, done: int) -> Iterator
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    shown = console.is_terminal
+    shown = console.is_terminal or console.is_jupyter
     with Progress(*columns, console=console, speed_estimate_period=60, disable=not shown) as progress:
         yield Tally(console, progress, protections, cells, done)

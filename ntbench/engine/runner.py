@@ -28,10 +28,14 @@ class Runner:
     limits: Limits
     cache: Path | None = None
 
+    def bench(self, cell: Cell) -> Bench:
+        """Return what a cell works on."""
+        return Bench(cell, self.device, self.cache, self.limits)
+
     def run(self, cell: Cell) -> Result:
         """Return the cell's result; whatever goes wrong inside becomes its status and reason."""
         start = time.perf_counter()
-        bench = Bench(cell, self.device, self.cache, self.limits)
+        bench = self.bench(cell)
         rows: list[Row] = []
         protection = None
         status, error = self._applies(bench)
@@ -69,7 +73,7 @@ class Runner:
     def _artifact(self, key: str, cell: Cell, compute: Callable[[Bench], Artifact], known: Protection) -> Artifact:
         def make(path: Path) -> None:
             made: list[Artifact] = []
-            bench = Bench(cell, self.device, self.cache, self.limits)
+            bench = self.bench(cell)
             status, error = guarded(self.limits.protect_seconds, lambda: made.append(compute(bench)))
             failed = known.model_copy(update={"status": status, "error": error})
             weights, facts = made[0] if made else ({}, failed)

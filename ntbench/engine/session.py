@@ -159,6 +159,9 @@ class Session:
     def calibrated(self, suite: Suite, workers: Workers) -> Suite:
         """Return the suite with T90 and plateau measured on seeds of their own wherever it has none."""
         from ntbench.engine.calibrate import calibrated
+        from ntbench.engine.plan import examine
+
+        examine(suite)
 
         return calibrated(suite, self._laboratory("calibration", suite.limits, workers), self._say)
 
