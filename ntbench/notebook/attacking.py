@@ -68,6 +68,7 @@ def attack(
     of its defense. Raises UserError on what does not fit.
     """
     check_device(device)
+    arch = declared(model, arch)
     domains = pair(source, target, source_test, target_test, classes_of(model))
     levels = _levels(samples, len(domains["target"].train), domains["target"].classes, steps)
     suite = Suite(
@@ -75,7 +76,7 @@ def attack(
         version=1,
         summary="a model of a notebook",
         seeds=tuple(range(seeds)),
-        arch=declared(model, arch),
+        arch=arch,
         pretrain=Training(),
         paper=PaperSetting(attack=""),
         tasks=(task_of(domains, levels),),
@@ -83,7 +84,7 @@ def attack(
         attacks=tuple(_entry(given) for given in attacks),
     )
     if undefended is not None:
-        declared(undefended, suite.arch)
+        declared(undefended, arch)
     console = Console(stderr=True, quiet=not progress)
     with TemporaryDirectory() as folder:
         runner = HeldRunner(Store(Path(folder)), torch.device(device), Limits(), domains=domains)

@@ -79,8 +79,9 @@ def protect(
     method = _method(defense, settings)
     if method.needs_target and target is None:
         raise UserError(f"{method.name} needs a target; give target=")
+    arch = declared(model, arch)
     domains = pair(source, target, source_test, target_test, classes_of(model))
-    cell = _cell(declared(model, arch), task_of(domains, _LEVELS, target is not None), method, seed)
+    cell = _cell(arch, task_of(domains, _LEVELS, target is not None), method, seed)
     right = measured(model, domains["source"], device)
     before = NOTHING.model_copy(
         update={"source_before": float(right.double().mean()), "clean": pack_bits(right.numpy())}
