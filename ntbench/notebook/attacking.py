@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
 from rich.console import Console
+from safetensors.torch import save_file
 from torch import nn
 
 from ntbench.engine.calibrate import calibrated
@@ -19,11 +19,11 @@ from ntbench.engine.store import Store
 from ntbench.errors import UserError
 from ntbench.learn.models import check_device, pack
 from ntbench.method import Attack
-from ntbench.notebook.memory import Data, Given, HeldRunner, classes_of, declared, measured, pair, task_of
+from ntbench.notebook.memory import Data, HeldRunner, classes_of, declared, pair, task_of
 from ntbench.notebook.run import Run
 from ntbench.registry import registry
 from ntbench.suite import AttackEntry, DefenseEntry, Limits, PaperSetting, Suite
-from ntbench.types import Arch, Cell, Level, MethodSpec, Protection, Result, Training, pack_bits
+from ntbench.types import Arch, Cell, Level, Result
 
 GRID = "{optimizer} {lr:g}"
 ATTACKS = (
@@ -71,80 +71,51 @@ def attack(
     arch = declared(model, arch)
     domains = pair(source, target, source_test, target_test, classes_of(model))
     levels = _levels(samples, len(domains["target"].train), domains["target"].classes, steps)
-    suite = Suite(
-        name="notebook",
-        version=1,
-        summary="a model of a notebook",
-        seeds=tuple(range(seeds)),
-        arch=arch,
-        pretrain=Training(),
-        paper=PaperSetting(attack=""),
-        tasks=(task_of(domains, levels),),
-        defenses=_rows(name, undefended),
-        attacks=tuple(_entry(given) for given in attacks),
-    )
     if undefended is not None:
         declared(undefended, arch)
     console = Console(stderr=True, quiet=not progress)
     with TemporaryDirectory() as folder:
-        runner = HeldRunner(Store(Path(folder)), torch.device(device), Limits(), domains=domains)
-        work = _Work(runner, console, model, undefended)
-        suite = calibrated(suite, work.compute, lambda line: console.print(line, highlight=False))
-        return Run(work.compute(work.cells(suite)), suite, name)
-
-
-@dataclass(frozen=True, eq=False)
-class _Work:
-    """The releases of a notebook, and what runs attacks on them."""
-
-    runner: HeldRunner
-    console: Console
-    model: nn.Module
-    undefended: nn.Module | None
-
-    def cells(self, suite: Suite) -> list[Cell]:
-        """Return the cells of a suite, in which the release stands in the place of a defense."""
-        given = next(entry for entry in suite.defenses if entry.name == Given.name)
-        stand_in = given.model_copy(update={"name": "none"})
-        others = tuple(stand_in if entry is given else entry for entry in suite.defenses)
-        label = given.rows[0]
-        spec = MethodSpec(kind="defense", name=Given.name, version=1, code=_digest(self.model), params={}, label=label)
-        cells = cells_of(suite.model_copy(update={"defenses": others}))
-        return [cell.model_copy(update={"defense": spec}) if cell.defense.label == label else cell for cell in cells]
-
-    def compute(self, cells: list[Cell]) -> list[Result]:
-        """Run cells one after another and return their results."""
-        before = self._facts(self.undefended, ("source_before", "clean"))
-        after = before.model_copy(
-            update=dict(self._facts(self.model, ("source_after", "kept")).model_dump(exclude_defaults=True))
+        clean = None if undefended is None else _saved(undefended, folder, "undefended")
+        suite = Suite(
+            name="notebook",
+            version=1,
+            summary="a model of a notebook",
+            seeds=tuple(range(seeds)),
+            arch=arch,
+            paper=PaperSetting(attack=""),
+            tasks=(task_of(domains, levels),),
+            defenses=_rows(name, _saved(model, folder, "release"), clean),
+            attacks=tuple(_entry(given) for given in attacks),
         )
-        clean = self.model if self.undefended is None else self.undefended
-        results = []
-        with tally(self.console, 0, len(cells), 0) as shown:
-            for cell in cells:
-                self.runner.keep(cell.pretrain_key, pack(clean), before)
-                if cell.defense.name == Given.name:
-                    self.runner.keep(cell.protect_key, pack(self.model), after)
-                results.append(self.runner.run(cell))
-                shown.cell(results[-1])
-        return results
-
-    def _facts(self, model: nn.Module | None, names: tuple[str, str]) -> Protection:
-        """Return a model's accuracy on the source and which images it gets right, under these two names."""
-        if model is None:
-            return Protection()
-        assert self.runner.domains
-        right = measured(model, self.runner.domains["source"], str(self.runner.device))
-        values = (float(right.double().mean()), pack_bits(right.numpy()))
-        return Protection.model_validate(dict(zip(names, values, strict=True)))
+        runner = HeldRunner(Store(Path(folder)), torch.device(device), Limits(), domains=domains)
+        compute = partial(_computed, runner, console)
+        suite = calibrated(suite, compute, lambda line: console.print(line, highlight=False))
+        return Run(compute(cells_of(suite)), suite, name)
 
 
-def _rows(name: str, undefended: nn.Module | None) -> tuple[DefenseEntry, ...]:
+def _computed(runner: HeldRunner, console: Console, cells: list[Cell]) -> list[Result]:
+    results = []
+    with tally(console, 0, len(cells), 0) as shown:
+        for cell in cells:
+            results.append(runner.run(cell))
+            shown.cell(results[-1])
+    return results
+
+
+def _saved(model: nn.Module, folder: str, name: str) -> str:
+    """Write a model's weights, since releases that nobody protects here come as files, and return the path."""
+    file = Path(folder) / f"{name}.safetensors"
+    save_file(pack(model), file)
+    return str(file)
+
+
+def _rows(name: str, release: str, undefended: str | None) -> tuple[DefenseEntry, ...]:
     if name in ("none", "scratch"):
         raise UserError(f"name={name!r} is that of another row; choose another")
     label = name.replace("{", "{{").replace("}", "}}")
-    none = () if undefended is None else (DefenseEntry(name="none"),)
-    return (*none, DefenseEntry(name="scratch"), DefenseEntry(name=Given.name, label=label))
+    scratch, clean = DefenseEntry(name="scratch"), () if undefended is None else (undefended,)
+    given = DefenseEntry(label=label, release=(release,), undefended=clean)
+    return (DefenseEntry(name="none"), scratch, given) if clean else (scratch, given)
 
 
 def _entry(given: str | Attack | AttackEntry) -> AttackEntry:
@@ -165,10 +136,3 @@ def _levels(samples: Sequence[int], most: int, classes: int, steps: int | None) 
     if steps is not None and steps < 8:
         raise UserError(f"steps={steps} leave no smaller budgets; give 8 or more")
     return [Level(samples=n, t90=None if steps is None else steps / 8) for n in counts]
-
-
-def _digest(model: nn.Module) -> str:
-    state = hashlib.sha256()
-    for name, tensor in pack(model).items():
-        state.update(name.encode() + tensor.flatten().view(torch.uint8).numpy().tobytes())
-    return state.hexdigest()[:16]

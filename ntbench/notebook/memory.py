@@ -19,11 +19,10 @@ from ntbench.engine.bench import Bench
 from ntbench.engine.runner import Runner
 from ntbench.engine.shares import HELD_OUT, Shares
 from ntbench.errors import UserError
-from ntbench.learn.models import build, pack, unpack, write_weights
+from ntbench.learn.models import build, pack, unpack
 from ntbench.learn.scoring import correct
-from ntbench.method import Defense
 from ntbench.tasks.data import Domain, Split, divided
-from ntbench.types import Arch, Cell, Level, Protection, Task, digest
+from ntbench.types import Arch, Cell, Level, Task, digest
 
 Data = tuple[Tensor, Tensor] | Dataset[Any]
 """Images as the model is fed them, float [n, c, s, s], with labels [n]; or a data set of such (image, label) pairs."""
@@ -81,13 +80,6 @@ def _digest(held: Split) -> str:
     return state.hexdigest()[:16]
 
 
-class Given(Defense):
-    """A release that nobody protects here; nothing registers it, since it is nothing to choose."""
-
-    name = "given"
-    needs_source = False
-
-
 class HeldShares(Shares):
     """The images of one cell, of domains that are in memory."""
 
@@ -110,13 +102,7 @@ class HeldRunner(Runner):
         """Return what a cell works on."""
         bench = super().bench(cell)
         bench.shares = HeldShares(cell, self.domains or {})
-        if cell.defense.name == Given.name:
-            bench.defense = Given()
         return bench
-
-    def keep(self, key: str, weights: dict[str, Tensor], facts: Protection) -> None:
-        """Have weights stand for what a cell would compute under a key."""
-        self.store.artifact(key, lambda path: write_weights(path, weights, facts.model_dump_json()))
 
 
 def pair(
