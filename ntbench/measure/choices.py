@@ -47,4 +47,4 @@ def keyed(choices: pd.DataFrame, results: list[Result]) -> pd.DataFrame:
     keys = {r.cell.coordinates: r.cell.key for r in results}
     names = ["task", "start", "attack", "attack_mask", "samples", "seed"]
     places = choices[names].itertuples(index=False, name=None)
-    return choices.assign(key=[keys[(*place, "others")] for place in places])  # type: ignore[index]
+    return choices.assign(key=[keys[(*place, "others")] for place in places])

@@ -45,7 +45,7 @@ def domain(name: str, data: Data, test: Data | None = None) -> Domain:
     parts = {"train": train, "val": val, "test": tested}
     classes = 1 + max(int(part.y.max()) for part in parts.values())
     digests = {part: _digest(held) for part, held in parts.items()}
-    return Domain(name, classes, len(tested), **parts, digests=digests)
+    return Domain(name, classes, len(tested), train=train, val=val, test=tested, digests=digests)
 
 
 def split(name: str, data: Data) -> Split:

@@ -69,7 +69,8 @@ def _shared(before: Sequence[Result], after: Sequence[Result]) -> str:
 def _verdicts(before: pd.DataFrame, after: pd.DataFrame) -> Iterator[tuple[str, str]]:
     names = ["task", "track", "defense", "mask"]
     held = before.set_index(names)["verdict"].to_dict()
-    for place, verdict in after.set_index(names)["verdict"].to_dict().items():
-        if place in held and held[place] != verdict:
-            task, track, defense, _ = place
-            yield f"{defense}, {task}, {track}", f"verdict {held[place] or MISSING} -> {verdict or MISSING}"
+    for row in records(after):
+        place = tuple(row[name] for name in names)
+        if place in held and held[place] != row["verdict"]:
+            said = f"{row_name(row)}, {row['task']}, {row['track']}"
+            yield said, f"verdict {held[place] or MISSING} -> {row['verdict'] or MISSING}"

@@ -113,7 +113,8 @@ def _there(rows: Sequence[Record], frame: pd.DataFrame) -> list[Record]:
 
 
 def _part(row: Record, frame: pd.DataFrame) -> pd.DataFrame:
-    return frame[(frame["defense"] == row["defense"]) & (frame["mask"] == row["mask"])]
+    own: pd.DataFrame = frame[(frame["defense"] == row["defense"]) & (frame["mask"] == row["mask"])]
+    return own
 
 
 def _panels(count: int, width: float) -> Figure:

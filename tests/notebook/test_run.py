@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -85,8 +86,8 @@ def test_a_notebook_shows_a_figure_by_itself(run: Run, kind: str, tmp_path: Path
 
 def test_a_subfigure_is_drawn_on_too(run: Run) -> None:
     figure = Figure()
-    part, _ = figure.subfigures(1, 2)
-    assert run.plot.compute("ntp", axes=part.subplots()) is figure
+    parts: Any = figure.subfigures(1, 2)
+    assert run.plot.compute("ntp", axes=parts[0].subplots()) is figure
 
 
 def test_a_notebook_shows_the_leaderboard(run: Run) -> None:
@@ -95,7 +96,7 @@ def test_a_notebook_shows_the_leaderboard(run: Run) -> None:
     assert all(name in repr(run) for name in GAIN)
 
 
-MISTAKES = {
+MISTAKES: dict[str, tuple[Any, str]] = {
     "row": (lambda run: run.verdict("ntq"), "unknown row 'ntq'; did you mean 'ntp'"),
     "task": (lambda run: run.verdict("ntp", task="a-c"), "unknown task 'a-c'; did you mean 'a-b'"),
     "axes without a defense": (lambda run: run.plot.compute(axes=Figure().subplots()), "name it with defense=: "),

@@ -134,7 +134,7 @@ def test_fresh_models_are_drawn_anew_and_depend_on_their_seed() -> None:
     assert torch.equal(pack(one)["blocks.0.1.running_var"], torch.ones(16))
 
 
-def vit() -> nn.Module:
+def vit() -> Any:
     return timm.create_model("test_vit", num_classes=3, img_size=16, patch_size=4)
 
 
@@ -147,7 +147,7 @@ def test_what_nothing_draws_anew_needs_its_architecture() -> None:
         declared(vit(), "test_vit")
 
 
-GOOD = {"source": data(SOURCE), "target": data(TARGET), "progress": False}
+GOOD: dict[str, Any] = {"source": data(SOURCE), "target": data(TARGET), "progress": False}
 MISTAKES: dict[str, tuple[Any, str]] = {
     "whole images": (
         lambda: split("source", (SOURCE.x.to(torch.uint8), SOURCE.y)),
