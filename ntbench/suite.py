@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from ntbench.errors import UserError, unknown
-from ntbench.types import BASELINES, Arch, Mask, Precision, Recipe, Task, Training
+from ntbench.types import BASELINES, CLASSIFICATION, Arch, Mask, ObjectiveSpec, Precision, Recipe, Task, Training
 
 
 class PaperSetting(Recipe):
@@ -100,6 +100,7 @@ class Suite(Recipe):
     max_drop: float = Field(default=0.02, gt=0, lt=1)
     own: bool = False
     default: str = ""
+    objective: ObjectiveSpec = Field(default=CLASSIFICATION, exclude_if=lambda value: value == CLASSIFICATION)
     arch: Arch
     pretrain: Training
     paper: PaperSetting

@@ -118,6 +118,21 @@ class Arch(Recipe):
     params: dict[str, Any] = {}
 
 
+class ObjectiveSpec(Recipe):
+    """What a task learns, and how it is scored: the name of an objective, and the parameters that it is built with."""
+
+    name: str = "classification"
+    params: dict[str, Any] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+
+CLASSIFICATION = ObjectiveSpec()
+
+
 class Training(Recipe):
     """What decides a plain supervised training, apart from its data and its seed."""
 
@@ -184,6 +199,8 @@ class Cell(Recipe):
     source_share: float = Field(default=0.1, gt=0, le=1)
     knowledge: Knowledge = "others"
     precision: Precision = "float32"
+    # What came later is left out where it says nothing new, so that older recipes keep their keys.
+    objective: ObjectiveSpec = Field(default=CLASSIFICATION, exclude_if=lambda value: value == CLASSIFICATION)
 
     @property
     def mask(self) -> Mask:
@@ -214,6 +231,7 @@ class Cell(Recipe):
                 "pretrain": self.pretrain.model_dump(mode="json"),
                 "precision": self.precision,
                 "seed": self.seed,
+                **self.model_dump(mode="json", include={"objective"}),
             }
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache, cached_property
 from pathlib import Path
 
@@ -60,8 +61,11 @@ class Bench:
         if self.defense.needs_target and not self.cell.task.guarded:
             return f"{self.defense.name} needs a target, and nobody is defended against"
         classes = self.shares.source.classes, self.shares.target.classes
+        objective = self.shares.objective
         return (
-            self.attack.refuses(self.defense, *classes)
+            objective.refuses(self.defense)
+            or objective.refuses(self.attack)
+            or self.attack.refuses(self.defense, *classes)
             or self.attack.unfit(_blank(self.cell.arch.model_dump_json()))
             or self.shares.refusal
         )
@@ -189,6 +193,7 @@ class Bench:
             key=cell.protect_key if role == "defense" else cell.key,
             precision=cell.precision,
             device=self.device,
+            objective=self.shares.objective,
         )
 
     def _fresh(self, classes: int) -> nn.Module:
@@ -213,4 +218,4 @@ def _sparsity(model: nn.Module) -> float:
 
 
 def _unlabelled(data: Split | None) -> Split | None:
-    return data and Split(data.x, torch.full_like(data.y, -1))
+    return data and replace(data, y=torch.full_like(data.y, -1))

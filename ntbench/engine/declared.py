@@ -16,6 +16,7 @@ def described(cls: type[Method]) -> dict[str, Any]:
     facts = {"kind": cls.kind, "name": cls.name, "version": cls.version, "paper": cls.paper}
     text = inspect.getdoc(inspect.getmodule(cls)) or inspect.getdoc(cls) or ""
     facts |= {"text": text[:2000], "file": source_file(cls), "module": cls.__module__, "fields": list(cls.model_fields)}
+    facts["objectives"] = list(cls.objectives)
     if issubclass(cls, Defense):
         return facts | {name: bool(getattr(cls, name)) for name in DEFENSE}
     access = cls.access if issubclass(cls, Attack) else Access()

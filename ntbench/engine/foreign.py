@@ -22,6 +22,7 @@ class Foreign:
     kind: ClassVar[Kind]
     name: ClassVar[str]
     origin_file: ClassVar[str]
+    objectives: ClassVar[tuple[str, ...]]
     model_fields: ClassVar[dict[str, None]]
 
     def __init__(self, **params: Any) -> None:
@@ -86,6 +87,7 @@ class Door:
         """Return a class that stands for a described method."""
         facts: dict[str, Any] = {name: described[name] for name in ("kind", "name", "version", "paper")}
         facts |= {"origin_file": described["file"], "__doc__": described["text"], "__module__": described["module"]}
+        facts["objectives"] = tuple(described["objectives"])
         facts["model_fields"] = dict.fromkeys(described["fields"])
         if described["kind"] == "defense":
             return type("ForeignDefense", (ForeignDefense,), facts | {name: described[name] for name in DEFENSE})

@@ -17,6 +17,7 @@ from ntbench.learn.optim import check_optimizer, check_schedule
 from ntbench.registry import registry
 from ntbench.sources import source_files
 from ntbench.suite import DefenseEntry, Suite
+from ntbench.tasks.objective import objective_of
 from ntbench.types import CONTROLS, Budget, Cell, Kind, Level, MethodSpec, Task
 
 
@@ -54,6 +55,7 @@ def plan(suite: Suite) -> list[Cell]:
             source_share=suite.source_share,
             knowledge=knowledge,
             precision=suite.precision,
+            objective=suite.objective,
         )
         for seed in suite.seeds
         for task in suite.tasks
@@ -75,7 +77,12 @@ def _t90(task: Task, level: Level) -> float:
 
 def applies(cell: Cell) -> bool:
     """Return whether the attack takes on the defense, the classes of the two domains aside."""
-    return not registry.create(cell.attack).refuses(registry.create(cell.defense), 1, 1)
+    attack, defense, objective = (
+        registry.create(cell.attack),
+        registry.create(cell.defense),
+        objective_of(cell.objective),
+    )
+    return not (objective.refuses(defense) or objective.refuses(attack) or attack.refuses(defense, 1, 1))
 
 
 def manifest(suite: Suite, request: str, cells: list[Cell]) -> Manifest:
@@ -94,11 +101,19 @@ def manifest(suite: Suite, request: str, cells: list[Cell]) -> Manifest:
 
 
 def _examine(suite: Suite) -> None:
-    _named("arch", lambda: head(build(suite.arch, classes=2, seed=0)))
+    _named("objective", lambda: objective_of(suite.objective))
+    _named("arch", lambda: _check_arch(suite))
     _named("pretrain.optimizer", lambda: check_optimizer(suite.pretrain.optimizer))
     _named("pretrain.schedule", lambda: check_schedule(suite.pretrain.schedule))
     for domain in dict.fromkeys(name for task in suite.tasks for name in (task.source, task.target, *task.guarded)):
         _named("tasks", partial(find, domain))
+
+
+def _check_arch(suite: Suite) -> None:
+    model = build(suite.arch, classes=2, seed=0)
+    head(model)
+    if reason := objective_of(suite.objective).unfit(model):
+        raise UserError(f"{reason}; name another architecture, or another objective")
 
 
 def _named(key: str, check: Callable[[], object]) -> None:

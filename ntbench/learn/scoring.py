@@ -1,4 +1,4 @@
-"""How a model is scored: which of the images it gets right, in eval mode."""
+"""How a model is scored: what each of some images adds to its score by the task's objective, in eval mode."""
 
 from __future__ import annotations
 
@@ -7,34 +7,22 @@ from torch import Tensor, nn
 
 from ntbench.tasks.data import Split
 
-SCORING_BATCH = 200
-
 
 @torch.inference_mode()
 def correct(model: nn.Module, data: Split) -> Tensor:
-    """Return which images a model classifies rightly, bool [n] on the CPU; every module's mode is put back.
+    """Return what each image adds to a model's score, [n] on the CPU: for classification whether it is right, as bool.
 
-    Raises ValueError where what the model answers is no plain tensor of finite logits [b, classes].
+    Every module's mode is put back. Raises ValueError where what the model answers is no plain tensor of finite
+    outputs.
     """
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
-    parts = zip(data.x.split(SCORING_BATCH), data.y.split(SCORING_BATCH), strict=True)
-    right = torch.cat([(_logits(model, x).argmax(1) == y).cpu() for x, y in parts])
+    right = data.objective.each(model, data.x, data.y)
     for module, mode in modes:
         module.training = mode
     return right
 
 
 def accuracy(model: nn.Module, data: Split) -> float:
-    """Return the share of correct predictions in eval mode; raises ValueError as `correct` does."""
+    """Return the score in eval mode, the share of correct predictions; raises ValueError as `correct` does."""
     return float(correct(model, data).double().mean())
-
-
-def _logits(model: nn.Module, x: Tensor) -> Tensor:
-    logits = model(x)
-    if type(logits) is not Tensor or logits.ndim != 2 or len(logits) != len(x):
-        shape = tuple(getattr(logits, "shape", ()))
-        raise ValueError(f"the model answers {len(x)} images with {type(logits).__name__} {shape}, not [n, classes]")
-    if not torch.isfinite(logits).all():
-        raise FloatingPointError("the model's logits are not finite")
-    return logits

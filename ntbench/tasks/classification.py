@@ -1,0 +1,42 @@
+"""Classification: the class of an image, learnt by cross-entropy and scored by the share of images that are right."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ntbench.tasks.objective import SCORING_BATCH, Objective
+
+
+class Classification(Objective):
+    """Tell classes apart; outputs are logits [n, classes]."""
+
+    name: ClassVar[str] = "classification"
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the mean cross-entropy in nats."""
+        return F.cross_entropy(outputs, targets)
+
+    def each(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        """Return which images a model classifies rightly, bool [n] on the CPU.
+
+        Raises ValueError where what the model answers is no plain tensor of finite logits [b, classes].
+        """
+        parts = zip(x.split(SCORING_BATCH), y.split(SCORING_BATCH), strict=True)
+        return torch.cat([(_logits(model, images).argmax(1) == labels).cpu() for images, labels in parts])
+
+
+CLASSIFYING = Classification()
+
+
+def _logits(model: nn.Module, x: Tensor) -> Tensor:
+    logits = model(x)
+    if type(logits) is not Tensor or logits.ndim != 2 or len(logits) != len(x):
+        shape = tuple(getattr(logits, "shape", ()))
+        raise ValueError(f"the model answers {len(x)} images with {type(logits).__name__} {shape}, not [n, classes]")
+    if not torch.isfinite(logits).all():
+        raise FloatingPointError("the model's logits are not finite")
+    return logits
