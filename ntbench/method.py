@@ -20,6 +20,7 @@ from ntbench.registry import registry
 from ntbench.sources import code_digest
 from ntbench.tasks.classification import CLASSIFYING
 from ntbench.tasks.data import Split
+from ntbench.tasks.denoising import Denoising
 from ntbench.tasks.objective import Objective
 from ntbench.types import Kind, Mask, MethodSpec, Track, Training, digest
 
@@ -28,9 +29,11 @@ __all__ = [
     "Attack",
     "Context",
     "Defense",
+    "Denoising",
     "Field",
     "Fit",
     "Mask",
+    "Objective",
     "Optimizer",
     "Schedule",
     "Split",

@@ -259,8 +259,9 @@ class Cell(Recipe):
 class Trajectory(Recipe):
     """What single runs of rising budgets took and reached, as columns of equal length; seconds exclude scoring.
 
-    `step` is the budget. `val` and `test` are scores; `correct` says of every test image whether it was right, packed
-    by `pack_bits`; `own` is the score on the samples that an attacker put aside, where it chooses by them.
+    `step` is the budget. `val` and `test` are scores; `correct` says of every test image what it adds to the score, for
+    classification whether it was right, packed by `pack_scores`; `own` is the score on the samples that an attacker put
+    aside, where it chooses by them.
     """
 
     step: tuple[int, ...] = ()
@@ -290,10 +291,27 @@ def unpack_bits(text: str, count: int) -> NDArray[np.bool_]:
     return np.unpackbits(held, count=count).astype(bool)
 
 
+def pack_scores(each: NDArray[Any]) -> str:
+    """Return what each of n images adds to a score: booleans as `pack_bits`, others as base64 of two bytes each.
+
+    A colon, which base64 does not have, tells the second from the first.
+    """
+    if each.dtype == np.bool_:
+        return pack_bits(each)
+    return ":" + base64.b64encode(each.astype("<f2").tobytes()).decode()
+
+
+def unpack_scores(text: str, count: int) -> NDArray[np.float64]:
+    """Return the first `count` of the numbers that `pack_scores` packed."""
+    if not text.startswith(":"):
+        return unpack_bits(text, count).astype(np.float64)
+    return np.frombuffer(base64.b64decode(text[1:]), dtype="<f2", count=count).astype(np.float64)
+
+
 class Protection(Recipe):
     """What pretraining and protecting cost and did; accuracies are on test data, seconds are wall time.
 
-    `clean` and `kept` say of every source test image whether it was right before and after, packed by `pack_bits`.
+    `clean` and `kept` say of every source test image what it adds to the score before and after, as `pack_scores` does.
     """
 
     status: Status = "ok"

@@ -26,7 +26,7 @@ from ntbench.method import Attack, Defense
 from ntbench.registry import registry
 from ntbench.suite import Limits
 from ntbench.tasks.data import Split
-from ntbench.types import Arch, Cell, Protection, Provenance, digest, pack_bits
+from ntbench.types import Arch, Cell, Protection, Provenance, digest, pack_scores
 
 LIMITS = Limits()
 Artifact = tuple[Weights, Protection]
@@ -83,7 +83,7 @@ class Bench:
         right = correct(model, source.test.to(self.device))
         facts = Protection(
             source_before=float(right.double().mean()),
-            clean=pack_bits(right.numpy()),
+            clean=pack_scores(right.numpy()),
             pretrain_seconds=meter.cost.seconds,
             pretrain_flops=meter.cost.flops,
         )
@@ -98,7 +98,7 @@ class Bench:
         update = {
             "needs": self.defense.needs(),
             "source_after": float(right.double().mean()),
-            "kept": pack_bits(right.numpy()),
+            "kept": pack_scores(right.numpy()),
             "zero_shot": accuracy(model, self.shares.target.test.to(self.device)) if comparable else None,
             "sparsity": _sparsity(model),
             "protect_seconds": cost.seconds,
@@ -144,7 +144,7 @@ class Bench:
             val, right = accuracy(snapshot.model, view.val), correct(snapshot.model, view.test)
             own = accuracy(snapshot.model, view.held) if view.held else None
         samples, flops = cost.samples + view.samples, cost.flops + view.flops
-        bits = pack_bits(right.numpy())
+        bits = pack_scores(right.numpy())
         return (snapshot.step, samples, flops, cost.seconds, val, float(right.double().mean()), bits, own)
 
     def provenance(self) -> Provenance:

@@ -1,11 +1,11 @@
-"""Models: timm's architectures, two small ones of ours, and their weights as safetensors."""
+"""Models: timm's architectures, two small ones of ours, diffusers' UNets, and their weights as safetensors."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import timm
 import torch
@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ntbench.errors import UserError, unknown
+from ntbench.learn import unets as unets  # registers them
+from ntbench.learn.output_layer import OutputLayer
 from ntbench.types import Arch
 
 
@@ -147,7 +149,7 @@ def _created(name: str, classes: int, seed: int, params: Mapping[str, Any]) -> n
         torch.manual_seed(seed)
         try:
             model: nn.Module = timm.create_model(name, num_classes=classes, **params)
-        except (TypeError, OSError, RuntimeError, AssertionError) as error:
+        except (TypeError, ValueError, OSError, RuntimeError, AssertionError) as error:
             reason = " ".join(str(error).split())
             raise UserError(f"architecture {name!r} cannot be built with params={dict(params)}: {reason}") from None
     return model.to(memory_format=torch.channels_last)
@@ -163,8 +165,10 @@ def check_device(name: str) -> None:
 
 
 def head(model: nn.Module) -> nn.Linear:
-    """Return the linear classifier of a timm model."""
+    """Return the linear classifier of a timm model; the last layer of a denoiser has what is asked of one."""
     layer = model.get_classifier()  # type: ignore[operator]
+    if isinstance(layer, OutputLayer):
+        return cast(nn.Linear, layer)
     if not isinstance(layer, nn.Linear):
         raise UserError(f"{type(model).__name__} ends in {type(layer).__name__}; only linear classifiers are supported")
     return layer

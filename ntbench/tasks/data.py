@@ -136,8 +136,8 @@ def learnt(domain: Domain, objective: Objective) -> Domain:
         x, y = here.seen(split.x, split.y)
         return Split(x, y, objective=here)
 
-    splits = {part: seen(getattr(domain, part)) for part in _PARTS}
-    return replace(domain, classes=objective.outputs(domain.classes), **splits)
+    parts = (seen(domain.train), seen(domain.val), seen(domain.test))
+    return Domain(domain.name, here.outputs(domain.classes), domain.originals, *parts, domain.digests)
 
 
 def nested_subset(split: Split, count: int, generator: torch.Generator) -> Split:
