@@ -26,7 +26,7 @@ class NTLGeneration(Defense):
     paper = "https://arxiv.org/abs/2106.06916"
     objectives = ("denoising",)
     needs_target = True
-    quick = {"steps": 10, "final_steps": 20, "tolerance": 0.5}
+    quick = {"steps": 6, "final_steps": 10, "batch_size": 16, "tolerance": 0.5}
 
     alpha: float = Field(default=0.3, gt=0)
     bound: float = Field(default=1.0, gt=0)

@@ -61,7 +61,7 @@ class SophonGeneration(Defense):
     paper = "https://arxiv.org/abs/2404.12699"
     objectives = ("denoising",)
     needs_target = True
-    quick = {"loops": 2, "inner_steps": 4, "final_steps": 20, "tolerance": 0.5}
+    quick = {"loops": 2, "inner_steps": 4, "source_steps": 2, "final_steps": 10, "batch_size": 16, "tolerance": 0.5}
 
     loss: Literal["dos", "mse", "log"] = "log"
     times: tuple[int, int] = (0, 500)

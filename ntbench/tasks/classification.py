@@ -9,12 +9,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ntbench.tasks.objective import SCORING_BATCH, Objective
+from ntbench.types import Arch
 
 
 class Classification(Objective):
     """Tell classes apart; outputs are logits [n, classes]."""
 
     name: ClassVar[str] = "classification"
+    example: ClassVar[Arch] = Arch(name="cnns_bn")
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the mean cross-entropy in nats."""

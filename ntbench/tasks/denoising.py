@@ -20,6 +20,7 @@ from torch import Generator, Tensor, nn
 
 from ntbench.errors import UserError
 from ntbench.tasks.objective import SCORING_BATCH, Objective
+from ntbench.types import Arch
 
 STEPS = 1000
 GRID = 10
@@ -38,6 +39,8 @@ class Denoising(Objective):
     """
 
     name: ClassVar[str] = "denoising"
+    labelled: ClassVar[bool] = False
+    example: ClassVar[Arch] = Arch(name="unet2d", params={"block_out_channels": (8, 16)})
 
     channels: Literal[1, 3] = 3
     times: tuple[int, int] = (0, STEPS)

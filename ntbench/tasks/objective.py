@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Generator, Tensor, nn
 
 from ntbench.errors import UserError, unknown
-from ntbench.types import ObjectiveSpec
+from ntbench.types import Arch, ObjectiveSpec
 
 SCORING_BATCH = 200
 
@@ -22,6 +22,10 @@ class Objective(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: ClassVar[str]
+    labelled: ClassVar[bool] = True
+    """Whether samples have labels, of classes whose number may differ between source and target."""
+    example: ClassVar[Arch]
+    """A network of seconds by which methods are examined."""
 
     def seen(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Return what is held of images [n, 3, s, s] and labels [n]: all of both."""
