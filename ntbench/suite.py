@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib import resources
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -87,7 +87,8 @@ class Suite(Recipe):
     `horizon` is the largest budget of a run in units of T90, `scored` the ratio between budgets that are scored;
     attackers of the track `source` own a share of `source_share` of the source's training images. With `own` every
     attack is run once more as an attacker who chooses by a fifth of its samples; `default` is what it takes where that
-    leaves under two a class. A row whose loss of source accuracy is above `max_drop` is unusable.
+    leaves under two a class. A row whose loss of source accuracy is above `max_drop` is unusable. Leak, ranks, gates
+    and verdicts rest on uplift over the `axis`: sample counts, or compute.
     """
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
@@ -108,6 +109,7 @@ class Suite(Recipe):
     defenses: tuple[DefenseEntry, ...] = Field(min_length=1)
     attacks: tuple[AttackEntry, ...] = Field(min_length=1)
     precision: Precision = "float32"
+    axis: Literal["samples", "compute"] = Field(default="samples", exclude_if=lambda value: value == "samples")
     limits: Limits = Limits()
 
     @property

@@ -8,10 +8,12 @@ from functools import cached_property
 import numpy as np
 
 from ntbench.measure import gates, verdicts
+from ntbench.measure.budgets import ComputeGains, compute_gains, compute_uplift, gain_over_compute
+from ntbench.measure.choice import By
 from ntbench.measure.collect import collect
 from ntbench.measure.costs import Crossings, Ratio, compare
 from ntbench.measure.curves import Curves, Release
-from ntbench.measure.gains import ComputeGains, Gain, compute_gains, compute_uplift, gain, leak, uplift
+from ntbench.measure.gains import Gain, gain, leak, uplift
 from ntbench.measure.gates import Failure
 from ntbench.measure.intervals import UNKNOWN, Interval
 from ntbench.measure.protections import Effect, effect
@@ -21,6 +23,8 @@ from ntbench.types import Result, Track
 
 NONE = "none"
 """The registered name of the unprotected release."""
+GAINS = {"samples": gain, "compute": gain_over_compute}
+"""What a suite's axis integrates over; leak, ranks, gates and verdicts rest on it."""
 
 
 class Field:
@@ -51,7 +55,7 @@ class Field:
         if runs is None:
             return None
         if runs not in self._unprotected:
-            self._unprotected[runs] = gain(self.curves, runs)
+            self._unprotected[runs] = GAINS[self.suite.axis](self.curves, runs)
         return self._unprotected[runs]
 
     @cached_property
@@ -97,6 +101,11 @@ class Standing:
         return gain(self.curves, self.pool)
 
     @cached_property
+    def judging(self) -> Gain:
+        """Return what the row adds on the suite's axis."""
+        return self.gain if self.field.suite.axis == "samples" else gain_over_compute(self.curves, self.pool)
+
+    @cached_property
     def uplift(self) -> Interval:
         """Return the uplift of the row."""
         return uplift(self.gain)
@@ -105,7 +114,7 @@ class Standing:
     def leak(self) -> Interval:
         """Return the leak of the row, 0 for a baseline."""
         unprotected = self.field.unprotected(self.row)
-        return UNKNOWN if unprotected is None else leak(self.gain, unprotected)
+        return UNKNOWN if unprotected is None else leak(self.judging, unprotected)
 
     @cached_property
     def compute(self) -> Interval:
@@ -155,7 +164,7 @@ class Standing:
         """Return the verdict and its reason, both empty for a row that has none."""
         if not self.judged:
             return "", ""
-        numbers = verdicts.Numbers(self.leak, self.speedup().interval, self.effect.drop, len(self.gain.seeds))
+        numbers = verdicts.Numbers(self.leak, self.speedup().interval, self.effect.drop, len(self.judging.seeds))
         return verdicts.verdict(numbers, self.failures, self.field.suite.max_drop)
 
     @property
@@ -169,11 +178,13 @@ class Standing:
             return np.nan, np.nan
         runs = self.field.none_pool(self.row)
         default = self.field.suite.default
-        ours = gain(self.curves, self.pool, "own" if rule == "own" else "oracle", default)
+        gained: By = "own" if rule == "own" else "oracle"
+        measured = GAINS[self.field.suite.axis]
+        ours = measured(self.curves, self.pool, gained, default)
         added = uplift(ours)
         if runs is None:
             return np.nan, added.point
-        return leak(ours, gain(self.curves, runs, "own" if rule == "own" else "oracle", default)).point, added.point
+        return leak(ours, measured(self.curves, runs, gained, default)).point, added.point
 
     @cached_property
     def over_scratch(self) -> Interval:
