@@ -124,6 +124,7 @@ class Session:
 
     def calibrated(self, suite: Suite, workers: Workers) -> Suite:
         """Return the suite with T90 and plateau measured on seeds of their own wherever it has none."""
+        from ntbench.engine.anchor import anchored
         from ntbench.engine.calibrate import calibrated
 
         def compute(cells: list[Cell]) -> list[Result]:
@@ -135,7 +136,10 @@ class Session:
             keys = {cell.key for cell in cells}
             return [result for result in store.results() if result.cell.key in keys]
 
-        return calibrated(suite, compute, lambda line: self.console.print(line, highlight=False))
+        def tell(line: str) -> None:
+            self.console.print(line, highlight=False)
+
+        return calibrated(anchored(suite, compute, tell, cache_folder()), compute, tell)
 
     def measured(self, request: Request, workers: Workers) -> Suite:
         """Return a request's suite with every T90 and plateau measured anew."""

@@ -64,6 +64,12 @@ def gain_over_compute(curves: Curves, pool: Pool, by: By = "others", default: st
     return Gain(curves.counts, found.seeds, *places, ours, base, alone, np.concatenate(weights))
 
 
+def restricted_over_compute(curves: Curves, runs: Sequence[Run], pool: Pool) -> float:
+    """Return the uplift over compute of an attacker who has some of a row's runs and all of the baseline's."""
+    found = gain_over_compute(curves, Pool(tuple(runs), pool.baseline))
+    return float(np.tensordot(found.weights, found.attacker, axes=1).mean()) if found.known else np.nan
+
+
 class _Ladder(NamedTuple):
     """Choices of attacker and baseline by end, the seeds that count, and which ends [count, end] all of them have."""
 

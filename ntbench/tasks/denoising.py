@@ -11,6 +11,7 @@ their spread gives its standard error (the delta method).
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -57,6 +58,15 @@ class Denoising(Objective):
     def at(self, domain: str) -> Denoising:
         """Return the objective with the error that scores 1 on a domain."""
         return self.model_copy(update={"best": self.reference.get(domain, self.best)})
+
+    def unanchored(self, domains: Iterable[str]) -> list[str]:
+        """Return the domains without a reference."""
+        return [domain for domain in domains if domain not in self.reference]
+
+    def anchored(self, plateaus: Mapping[str, float]) -> Denoising:
+        """Return the objective whose reference is the error behind a score, to four digits."""
+        found = {domain: float(f"{self.at(domain).best ** score:.4g}") for domain, score in plateaus.items()}
+        return self.model_copy(update={"reference": self.reference | found})
 
     def within(self, first: int, end: int) -> Denoising:
         """Return the objective at time steps first <= t < end alone."""

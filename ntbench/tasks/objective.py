@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any, ClassVar
 
@@ -53,6 +54,14 @@ class Objective(BaseModel):
 
     def at(self, domain: str) -> Objective:
         """Return the objective on one domain, by its name."""
+        return self
+
+    def unanchored(self, domains: Iterable[str]) -> list[str]:
+        """Return the domains of which nobody has measured what scores 1: none where that is a natural end."""
+        return []
+
+    def anchored(self, plateaus: Mapping[str, float]) -> Objective:
+        """Return the objective in which what scored so much on a domain scores 1."""
         return self
 
     @property
