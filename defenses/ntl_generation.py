@@ -47,7 +47,8 @@ class NTLGeneration(Defense):
         def loss(source: Batch, target: Batch) -> Tensor:
             (x, noise), (xt, noise_t) = source, target
             lost = (model(xt) - noise_t).square().flatten(1).mean(dim=1)
-            return F.mse_loss(model(x), noise) - self.alpha * lost.clamp_max(self.bound).mean()
+            found: Tensor = F.mse_loss(model(x), noise) - self.alpha * lost.clamp_max(self.bound).mean()
+            return found
 
         model.train()
         for _ in descend_both(batches, loss, optimizer, self.steps, self.clip):

@@ -33,8 +33,7 @@ class Denoiser(UNet2DModel):  # type: ignore[misc]
         self.conv_out = self._output_layer(channels)
 
     def _output_layer(self, channels: int) -> OutputLayer:
-        old = self.conv_out
-        return OutputLayer(old.in_channels, channels, old.kernel_size, padding=old.padding)
+        return OutputLayer(self.conv_out.in_channels, channels, kernel_size=3, padding=1)
 
     def get_classifier(self) -> OutputLayer:
         """Return the last convolution."""

@@ -60,8 +60,9 @@ def gain_over_compute(curves: Curves, pool: Pool, by: By = "others", default: st
 
     weights = [mean_weights(curves.end_steps[n, able]) / len(found.able) for n, able in enumerate(found.able)]
     whole = np.where(np.isfinite(release), release, attacker)
-    places = placed(attacker), placed(whole), placed(np.array(taken))
-    return Gain(curves.counts, found.seeds, *places, ours, base, alone, np.concatenate(weights))
+    own_runs = np.concatenate([np.array(taken)[able, n] for n, able in enumerate(found.able)])
+    gains = placed(attacker), placed(whole)
+    return Gain(curves.counts, found.seeds, *gains, own_runs, ours, base, alone, np.concatenate(weights))
 
 
 def restricted_over_compute(curves: Curves, runs: Sequence[Run], pool: Pool) -> float:
