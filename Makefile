@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/ready
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 
-.PHONY: help quick test lint format bench leaderboard clean
+.PHONY: help quick test lint format bench docs leaderboard clean
 
 help:  ## Show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -31,6 +31,9 @@ format: $(READY)  ## Put the sources into shape
 
 bench: $(READY)  ## Measure speed, as ratios in one run
 	$(BIN)/pytest tests/bench_*.py --benchmark-only --benchmark-disable-gc -s
+
+docs: $(READY)  ## Build the pages of docs/ as a site
+	$(BIN)/mkdocs build --strict
 
 leaderboard: $(READY)  ## Publish runs/quick and render the committed leaderboard
 	$(BIN)/ntbench publish runs/quick

@@ -40,6 +40,7 @@ class NTLSourceOnly(Defense):
     name = "ntl_source_only"
     version = 2
     paper = "https://arxiv.org/abs/2106.06916"
+    space = {"carried": None}
     quick = {"carried": 0.0, "gan_steps": 30, "rounds": 1, "augment_steps": 3, "images_per_direction": 32, "steps": 60}
 
     latent: int = Field(default=64, ge=1)

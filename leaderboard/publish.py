@@ -31,6 +31,10 @@ def publish(results: Iterable[Result], suite: Suite, folder: Path) -> list[Path]
     be too large; nothing is written then.
     """
     found = list(results)
+    if suite.releases:
+        raise UserError(
+            f"{suite.protocol} attacks files of weights, which nobody else can make; publish what made them"
+        )
     _all_there(found, suite)
     held = Board.read(folder / suite.name) if (folder / suite.name / SUITE).exists() else Board(suite, {})
     board = joined(held, found, suite).recomputed()

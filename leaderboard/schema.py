@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 from pydantic import Field, ValidationError, field_validator
 
 from ntbench.errors import UserError
-from ntbench.measure.board import COLUMNS
+from ntbench.measure.board import COLUMNS, TUNED
 from ntbench.suite import Suite
 from ntbench.types import (
     Arch,
@@ -26,7 +26,7 @@ from ntbench.types import (
 )
 
 ROW = tuple(name for name in COLUMNS if name not in ("task", "defense"))
-"""What a row holds beside the task and the defense of its file."""
+"""What a row holds beside the task and the defense of its file; only one that was tuned says how."""
 SUITE = "suite.json"
 Whole = Annotated[int, Field(strict=True, ge=0)]
 Score = Whole | Annotated[float, Field(strict=True, ge=0, le=1)] | None
@@ -142,7 +142,7 @@ class Published(Checked):
     @classmethod
     def _complete(cls, rows: tuple[dict[str, Value], ...]) -> tuple[dict[str, Value], ...]:
         for row in rows:
-            if wrong := set(row) ^ set(ROW):
+            if wrong := {*row, *TUNED} ^ {*ROW}:
                 raise ValueError(f"the columns {sorted(wrong)} are missing or unknown; publish again with this version")
         return rows
 

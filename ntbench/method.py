@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from torch import nn
 
+from ntbench.access import Access, defense_needs
+from ntbench.domains import Dataset, Raw
 from ntbench.errors import UnusableError, UserError
 from ntbench.learn import optim
 from ntbench.learn.fit import Fit, descend, fit
@@ -17,17 +19,18 @@ from ntbench.learn.models import features, head, load_public, reset_head
 from ntbench.learn.optim import create_optimizer, create_schedule
 from ntbench.learn.scoring import accuracy, correct
 from ntbench.registry import registry
-from ntbench.sources import code_digest
+from ntbench.sources import code_digest, file_digest
 from ntbench.tasks.classification import CLASSIFYING
 from ntbench.tasks.data import Split
 from ntbench.tasks.denoising import Denoising
 from ntbench.tasks.objective import Objective
-from ntbench.types import Kind, Mask, MethodSpec, Track, Training, digest
+from ntbench.types import Kind, Mask, MethodSpec, Training, digest
 
 __all__ = [
     "Access",
     "Attack",
     "Context",
+    "Dataset",
     "Defense",
     "Denoising",
     "Field",
@@ -35,6 +38,7 @@ __all__ = [
     "Mask",
     "Objective",
     "Optimizer",
+    "Raw",
     "Schedule",
     "Split",
     "Training",
@@ -45,6 +49,7 @@ __all__ = [
     "create_schedule",
     "descend",
     "features",
+    "file_digest",
     "fit",
     "head",
     "load_public",
@@ -68,27 +73,6 @@ def _known(check: Callable[[str], None]) -> Callable[[str], str]:
 
 Optimizer = Annotated[str, AfterValidator(_known(optim.check_optimizer))]
 Schedule = Annotated[str, AfterValidator(_known(optim.check_schedule))]
-
-
-@dataclass(frozen=True)
-class Access:
-    """What an attack asks for: a share of the labelled source images, and target images with labels, without, or none.
-
-    Without `weights` the protected model comes as a black box, which answers images with logits and holds no weights.
-    """
-
-    source: bool = False
-    target: Literal["labelled", "unlabelled"] | None = "labelled"
-    weights: bool = True
-
-    @property
-    def track(self) -> Track:
-        """Return the track that the attack belongs to."""
-        if not self.weights:
-            return "queries"
-        if self.source:
-            return "source"
-        return "target" if self.target == "labelled" else "unlabelled"
 
 
 @dataclass(frozen=True)
@@ -155,13 +139,13 @@ class Defense(Method):
     needs_target_labels: ClassVar[bool] = False
     masked: ClassVar[bool] = False
     """Whether zeros in the released weights are a mask that an attacker may keep or drop."""
+    space: ClassVar[Mapping[str, list[Any] | tuple[float, float] | None]] = {}
+    """What tuning may set a field to, where the general rule does not fit: a list of choices, both ends, or nothing."""
 
     @classmethod
     def needs(cls) -> str:
         """Return in words which data a defense asks for."""
-        target = "target labels" if cls.needs_target_labels else "target images"
-        needed = {"source labels": cls.needs_source, target: cls.needs_target}
-        return ", ".join(name for name, asked in needed.items() if asked) or "nothing"
+        return defense_needs(cls.needs_source, cls.needs_target, cls.needs_target_labels)
 
     def protect(self, model: nn.Module, ctx: Context) -> nn.Module:
         """Return the protected model; the given one may be changed in place."""
@@ -179,13 +163,7 @@ class Attack(Method):
     @classmethod
     def needs(cls) -> str:
         """Return in words what an attack asks for."""
-        target = {"labelled": "target labels", "unlabelled": "target images", None: ""}[cls.access.target]
-        needed = {
-            "source labels": cls.access.source,
-            target: cls.access.target is not None,
-            "answers of a black box": not cls.access.weights,
-        }
-        return ", ".join(name for name, asked in needed.items() if asked)
+        return cls.access.needs()
 
     @property
     def respects_mask(self) -> bool:

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Protocol, TypeVar, get_args
 
 from ntbench.errors import UserError, unknown
@@ -24,6 +25,7 @@ from ntbench.sources import code_digest, source_file
 from ntbench.types import Kind, MethodSpec
 
 GROUP = "ntbench.methods"
+KINDS = (*get_args(Kind), "domain")
 OURS = ("ntbench.defenses", "ntbench.attacks")
 T = TypeVar("T", bound=type)
 
@@ -43,7 +45,7 @@ class CollisionError(UserError):
 
 
 class Registry:
-    """The defenses and attacks that are known to this process."""
+    """The defenses, attacks and domains of one's own that are known to this process."""
 
     def __init__(self) -> None:
         """Start empty."""
@@ -65,14 +67,14 @@ class Registry:
         self._classes[kind, name] = cls
         return cls
 
-    def get(self, kind: Kind, name: str) -> type[Any]:
+    def get(self, kind: str, name: str) -> type[Any]:
         """Return the class of a name."""
         self.discover()
         if (kind, name) not in self._classes:
             raise unknown(kind, name, self.names(kind))
         return self._classes[kind, name]
 
-    def names(self, kind: Kind) -> list[str]:
+    def names(self, kind: str) -> list[str]:
         """Return the registered names of one kind."""
         self.discover()
         return sorted(name for held, name in self._classes if held == kind)
@@ -109,6 +111,11 @@ class Registry:
         """Return the installed classes that are not ours."""
         self.discover()
         return [cls for key, cls in self._classes.items() if key in self._installed and not is_ours(cls)]
+
+    def others(self) -> bool:
+        """Return whether this process has, or would find installed, methods that are not our own files."""
+        points = entry_points(group=GROUP)
+        return any(point.value not in OURS for point in points) or not all(map(is_ours, self._classes.values()))
 
     def load_plugin(self, path: str) -> list[type[Any]]:
         """Take in one file, unless it is known as it is now, and return the methods that it registers."""
@@ -154,10 +161,10 @@ def is_ours(cls: type[Any]) -> bool:
 
 def _identity(cls: type[Any]) -> tuple[str, str]:
     kind, name = getattr(cls, "kind", None), getattr(cls, "name", None)
-    if kind not in get_args(Kind) or not isinstance(name, str) or not name.isidentifier() or name != name.lower():
+    if kind not in KINDS or not isinstance(name, str) or not name.isidentifier() or name != name.lower():
         raise UserError(
             f"{cls.__module__}.{cls.__qualname__}: name={name!r} of kind={kind!r} cannot be registered; "
-            "derive from Defense or Attack and set `name` to a lower snake case name"
+            "derive from Defense or Attack, or from Dataset, and set `name` to a lower snake case name"
         )
     return str(kind), name
 
@@ -176,6 +183,15 @@ def _module_name(file: Path) -> str:
         raise UserError(f"plug-in {str(file)!r} does not exist; give the path of a Python file")
     # The content is part of the name, so that a long-lived worker takes up an edited file.
     return f"ntbench_plugin_{hashlib.sha256(str(file).encode() + file.read_bytes()).hexdigest()[:8]}"
+
+
+def import_file(path: str) -> ModuleType:
+    """Return the module of a Python file, imported once as it is now; raises UserError where it cannot be imported."""
+    file = Path(path).resolve()
+    name = _module_name(file)
+    if name not in sys.modules:
+        _import_file(file, name)
+    return sys.modules[name]
 
 
 def _import_file(file: Path, name: str) -> None:

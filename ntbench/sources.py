@@ -1,11 +1,11 @@
-"""The files that a method is made of: its own, and the siblings that it imports."""
+"""Files by their content: those that a method is made of, its own and the siblings that it imports, and any other."""
 
 from __future__ import annotations
 
 import ast
 import hashlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,13 @@ def source_file(cls: type[Any]) -> str:
 
 def source_files(cls: type[Any]) -> list[Path]:
     """Return the file of a class and every sibling that it reaches by relative imports, sorted."""
+    return files_from(Path(source_file(cls)))
+
+
+def files_from(start: Path) -> list[Path]:
+    """Return a file and every sibling that it reaches by relative imports, sorted."""
     found: set[Path] = set()
-    waiting = [Path(source_file(cls))]
+    waiting = [start]
     while waiting:
         file = waiting.pop()
         if file.is_file() and file not in found:
@@ -36,10 +41,27 @@ def source_files(cls: type[Any]) -> list[Path]:
 
 def code_digest(cls: type[Any]) -> str:
     """Return 16 hex digits of the SHA-256 of the files that a class is made of."""
+    return files_digest(source_files(cls))
+
+
+def files_digest(files: Iterable[Path]) -> str:
+    """Return 16 hex digits of the SHA-256 of files one after the other."""
     state = hashlib.sha256()
-    for file in source_files(cls):
+    for file in files:
         state.update(file.read_bytes())
     return state.hexdigest()[:16]
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file in hex digits; as long as its size and its time of change stay it is read once."""
+    stat = path.stat()
+    return _file_digest(str(path), stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=64)
+def _file_digest(path: str, changed: int, size: int) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _siblings(file: Path) -> Iterator[Path]:

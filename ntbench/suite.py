@@ -9,10 +9,22 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from ntbench.errors import UserError, unknown
-from ntbench.types import BASELINES, CLASSIFICATION, Arch, Mask, ObjectiveSpec, Precision, Recipe, Task, Training
+from ntbench.types import (
+    BASELINES,
+    CLASSIFICATION,
+    FILE,
+    Arch,
+    Grown,
+    Mask,
+    ObjectiveSpec,
+    Precision,
+    Recipe,
+    Task,
+    Training,
+)
 
 
 class PaperSetting(Recipe):
@@ -49,15 +61,48 @@ class Entry(Recipe):
             ) from None
 
 
-class DefenseEntry(Entry):
-    """Rows of the table: a defense, its hyper-parameters and its paper's attack."""
+Files = Annotated[tuple[str, ...], BeforeValidator(lambda given: (given,) if isinstance(given, str) else given)]
 
+
+class DefenseEntry(Entry, Grown):
+    """Rows of the table: a defense, its hyper-parameters and its paper's attack; or a release that comes as a file.
+
+    `release` is a file of weights, or one a seed of the same defense, and `undefended` the same without protection.
+    `source_accuracy` is what their owner states, as a fraction.
+    """
+
+    later = frozenset({"release", "undefended", "source_accuracy"})
+
+    name: str = FILE
     paper: PaperSetting | None = None
+    release: Files = ()
+    undefended: Files = ()
+    source_accuracy: float | None = Field(default=None, gt=0, le=1)
 
     @property
     def rows(self) -> list[str]:
         """Return the names that stand in the tables."""
         return [label for label, _ in self.variants()]
+
+    def at(self, seed: int, params: dict[str, Any]) -> dict[str, Any]:
+        """Return the parameters at a seed, of a release its file."""
+        return params | ({"weights": _one(self.release, seed)} if self.release else {})
+
+    @model_validator(mode="after")
+    def _either(self) -> DefenseEntry:
+        if (self.name == FILE) != bool(self.release):
+            raise ValueError(
+                f"name = {self.name!r}: give a defense's name, or `release`, the path of a file of weights"
+            )
+        if (self.params or self.grid) and self.release:
+            raise ValueError(f"release = {self.release[0]!r} is a file, which has no `params` and no `grid`")
+        if (self.undefended or self.source_accuracy) and not self.release:
+            raise ValueError("undefended and source_accuracy belong to a `release`; name its file")
+        return self
+
+
+def _one(files: Sequence[str], seed: int) -> str:
+    return files[seed % len(files)] if files else ""
 
 
 class AttackEntry(Entry):
@@ -81,15 +126,18 @@ class Limits(Recipe):
     memory_mb: int = Field(default=8192, ge=512)
 
 
-class Suite(Recipe):
+class Suite(Grown):
     """A frozen, versioned grid.
 
     `horizon` is the largest budget of a run in units of T90, `scored` the ratio between budgets that are scored;
     attackers of the track `source` own a share of `source_share` of the source's training images. With `own` every
     attack is run once more as an attacker who chooses by a fifth of its samples; `default` is what it takes where that
-    leaves under two a class. A row whose loss of source accuracy is above `max_drop` is unusable. Leak, ranks, gates
-    and verdicts rest on uplift over the `axis`: sample counts, or compute.
+    leaves under two a class. A row whose loss of source accuracy is above `max_drop` is unusable. With `tuned` every
+    defense has so many trials, on data of its own, to find its hyper-parameters for a task before it protects. Leak,
+    ranks, gates and verdicts rest on uplift over the `axis`: sample counts, or compute.
     """
+
+    later = frozenset({"tuned", "objective", "axis"})
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     version: int = Field(ge=1)
@@ -101,21 +149,33 @@ class Suite(Recipe):
     max_drop: float = Field(default=0.02, gt=0, lt=1)
     own: bool = False
     default: str = ""
-    objective: ObjectiveSpec = Field(default=CLASSIFICATION, exclude_if=lambda value: value == CLASSIFICATION)
+    tuned: int = Field(default=0, ge=0)
+    objective: ObjectiveSpec = CLASSIFICATION
     arch: Arch
-    pretrain: Training
+    pretrain: Training = Training()
     paper: PaperSetting
     tasks: tuple[Task, ...] = Field(min_length=1)
     defenses: tuple[DefenseEntry, ...] = Field(min_length=1)
     attacks: tuple[AttackEntry, ...] = Field(min_length=1)
     precision: Precision = "float32"
-    axis: Literal["samples", "compute"] = Field(default="samples", exclude_if=lambda value: value == "samples")
+    axis: Literal["samples", "compute"] = "samples"
     limits: Limits = Limits()
 
     @property
     def protocol(self) -> str:
         """Return the name and version that stand in every row."""
         return f"{self.name}-{self.version}"
+
+    @property
+    def releases(self) -> tuple[DefenseEntry, ...]:
+        """Return the rows that come as files; with any, the undefended model is a file too, or is not there."""
+        return tuple(entry for entry in self.defenses if entry.release)
+
+    def start(self, seed: int) -> Training:
+        """Return what the defender's model is at a seed: what `pretrain` makes, or the undefended file of a release."""
+        if not self.releases:
+            return self.pretrain
+        return Training(weights=_one(self.releases[0].undefended, seed), trained=False)
 
     def with_tasks(self, names: tuple[str, ...]) -> Suite:
         """Return the suite with some of its tasks, by name; raises UserError for a task that it lacks."""
@@ -162,6 +222,23 @@ class Suite(Recipe):
                 raise ValueError(f"{key}: {unknown('attack label', label, labels)}")
         return self
 
+    @model_validator(mode="after")
+    def _starts(self) -> Suite:
+        if not self.releases and "pretrain" not in self.model_fields_set:
+            raise ValueError("pretrain: missing; add it")
+        if not (self.pretrain.trained or self.pretrain.weights):
+            raise ValueError("pretrain: trained = false leaves a random model; name `weights`, a file")
+        if self.releases and self.pretrain != Training():
+            raise ValueError("pretrain: a suite with a `release` trains no model of its own; leave it out")
+        if len({entry.undefended for entry in self.releases}) > 1:
+            raise ValueError("defenses: `undefended` differs between releases; give such releases a suite each")
+        for entry in self.defenses if self.releases else ():
+            if not (entry.release or entry.name in BASELINES or self.releases[0].undefended):
+                raise ValueError(f"defenses: {entry.name!r} starts from undefended weights; name them: `undefended`")
+            if "origin" in {**entry.params, **entry.grid}:
+                raise ValueError("defenses: origin: a suite with a `release` trains nothing; give `weights`, a file")
+        return self
+
 
 def suite_names() -> list[str]:
     """Return the names of the built-in suites."""
@@ -191,7 +268,12 @@ def parse_suite(text: str, origin: str) -> Suite:
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{origin}: not valid TOML: {error}") from None
     except ValidationError as error:
-        raise UserError("\n".join(f"{origin}: {_explain(item)}" for item in _own(error.errors()))) from None
+        raise explained(error, origin) from None
+
+
+def explained(error: ValidationError, origin: str) -> UserError:
+    """Return what is wrong with a suite, a line a mistake, each with the key, the value and the remedy."""
+    return UserError("\n".join(f"{origin}: {_explain(item)}" for item in _own(error.errors())))
 
 
 def _own(mistakes: Sequence[Any]) -> list[Any]:

@@ -6,14 +6,21 @@ import base64
 import hashlib
 import json
 import re
-from functools import cached_property
+from functools import cached_property, lru_cache
 from math import floor, log
 from pathlib import PurePath
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 SCHEMA_VERSION = 2
 
@@ -21,6 +28,10 @@ CONTROLS = frozenset({"none", "scratch", "public", "magnitude", "random_mask"})
 """The rows that a table is read against, whatever is chosen."""
 BASELINES = ("scratch", "public")
 """The rows from which an attacker starts without the release."""
+NONE = "none"
+"""The registered name of the unprotected release."""
+FILE = "file"
+"""The registered name of a release that was made elsewhere and comes as a file."""
 
 Kind = Literal["defense", "attack"]
 Track = Literal["target", "source", "unlabelled", "queries"]
@@ -32,6 +43,9 @@ Precision = Literal["float32", "bfloat16"]
 Mask = Literal["dense", "keep"]
 Knowledge = Literal["others", "own"]
 """How an attacker chooses: by what others saw, or by a fifth of its own samples that it does not train on."""
+
+Rehearsal = Literal["target", "source"]
+"""What a defender plays a task on who tunes: its own share of the target, or domains made from the source."""
 
 
 def digest(value: Any) -> str:
@@ -46,6 +60,17 @@ class Recipe(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class Grown(Recipe):
+    """A recipe with fields that came later: at their defaults they are left out, so that older keys stay."""
+
+    later: ClassVar[frozenset[str]] = frozenset()
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        unused = {name for name in self.later if getattr(self, name) == type(self).model_fields[name].default}
+        return {name: value for name, value in dump(self).items() if name not in unused}
+
+
 class Level(Recipe):
     """One sample count, and the baseline there: its plateau (accuracy), and the steps that it takes to 90% of it.
 
@@ -57,14 +82,16 @@ class Level(Recipe):
     plateau: float | None = Field(default=None, gt=0, le=1)
 
 
-class Task(Recipe):
+class Task(Grown):
     """One (source, target) pair of domains at one image size in pixels, and the sample counts of its attackers.
 
     Of each domain at most `train_samples` and, of its validation and its test split, `scored_samples` each are used.
     `defended` are the domains that the defender is given, the target unless it is told otherwise. Of the training
     images of these and of the target, the defender holds a share of `defender_share`, its attackers the rest; with
-    `shared` both hold all of them.
+    `shared` both hold all of them. A `rehearsal` is the task as one defender plays it with the images that it holds.
     """
+
+    later = frozenset({"rehearsal"})
 
     source: str
     target: str
@@ -75,6 +102,7 @@ class Task(Recipe):
     defended: tuple[str, ...] | None = None
     defender_share: float = Field(default=0.5, gt=0, lt=1)
     shared: bool = False
+    rehearsal: Rehearsal | None = None
     levels: tuple[Level, ...] = Field(min_length=2)
 
     @property
@@ -85,8 +113,7 @@ class Task(Recipe):
     @property
     def name(self) -> str:
         """Return the pair as it stands in tables and file names."""
-        pair = self.label or f"{domain_label(self.source)}-{domain_label(self.target)}"
-        return re.sub(r"[^A-Za-z0-9_.-]+", "_", pair)
+        return _plain_name(self.label or f"{domain_label(self.source)}-{domain_label(self.target)}")
 
     @property
     def guarded(self) -> tuple[str, ...]:
@@ -106,16 +133,41 @@ class Task(Recipe):
         return self
 
 
+@lru_cache(maxsize=1024)
+def _plain_name(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.-]+", "_", text)
+
+
+@lru_cache(maxsize=1024)
 def domain_label(name: str) -> str:
     """Return a domain's name without the folder that a path lies in."""
     return PurePath(name.rpartition(":")[2]).name
 
 
-class Arch(Recipe):
-    """A timm architecture and the keyword arguments that it is built with."""
+Positive = Annotated[float, Field(gt=0)]
+Channels = tuple[float, float, float]
+
+
+class Arch(Grown):
+    """A timm architecture, or a function of one's own, and the keyword arguments that it is built with.
+
+    `package.module:function` and `file.py:function` are such functions; `code` is the hash of their files.
+    `mean` and `std` of pixels in [0, 1], by channel, are those of its own preprocessing; left out, both are 0.5.
+    """
+
+    later = frozenset({"mean", "std", "code"})
 
     name: str
     params: dict[str, Any] = {}
+    mean: Channels | None = None
+    std: tuple[Positive, Positive, Positive] | None = None
+    code: str = ""
+
+    @model_validator(mode="after")
+    def _both(self) -> Arch:
+        if (self.mean is None) != (self.std is None):
+            raise ValueError("give `mean` and `std` together, or neither")
+        return self
 
 
 class ObjectiveSpec(Recipe):
@@ -133,8 +185,13 @@ class ObjectiveSpec(Recipe):
 CLASSIFICATION = ObjectiveSpec()
 
 
-class Training(Recipe):
-    """What decides a plain supervised training, apart from its data and its seed."""
+class Training(Grown):
+    """What decides a plain supervised training, apart from its data and its seed.
+
+    Where nothing is `trained`, the starting weights stay as they are, and `sha256` is that of their file.
+    """
+
+    later = frozenset({"trained", "sha256"})
 
     optimizer: str = "adam"
     lr: float = Field(default=1e-3, gt=0)
@@ -145,6 +202,8 @@ class Training(Recipe):
     batch_size: int = Field(default=64, ge=1)
     weights: str = ""
     """Where the starting weights come from: a file, `timm` for published ones, or a random start where it is empty."""
+    trained: bool = True
+    sha256: str = ""
 
 
 class Budget(Recipe):
@@ -169,8 +228,26 @@ class Budget(Recipe):
         return tuple(sorted({max(1, round(self.horizon * self.t90 / self.ratio**k)) for k in range(count + 1)}))
 
 
-class MethodSpec(Recipe):
+class Tuning(Recipe):
+    """How a defense's hyper-parameters were found: the names of those that so many trials changed, and their cost.
+
+    `steps` and `flops` are those of all protections and attacks of the trials. `leak` and `drop` are what the trial
+    that was taken had; `kept` are the values of the one that lost least of the source, where that is within the limit.
+    """
+
+    trials: int = Field(ge=1)
+    names: tuple[str, ...]
+    steps: int = Field(ge=0)
+    flops: int = Field(ge=0)
+    leak: float | None = None
+    drop: float | None = None
+    kept: dict[str, Any] = {}
+
+
+class MethodSpec(Grown):
     """A defense or attack with every hyper-parameter resolved; the label names it in tables and is not hashed."""
+
+    later = frozenset({"tuning"})
 
     kind: Kind
     name: str
@@ -178,14 +255,17 @@ class MethodSpec(Recipe):
     code: str
     params: dict[str, Any]
     label: str
+    tuning: Tuning | None = None
 
     def recipe(self) -> dict[str, Any]:
         """Return what decides the method's behaviour."""
         return self.model_dump(mode="json", exclude={"label"})
 
 
-class Cell(Recipe):
+class Cell(Grown):
     """One number's full recipe."""
+
+    later = frozenset({"objective"})
 
     protocol: str
     task: Task
@@ -199,8 +279,7 @@ class Cell(Recipe):
     source_share: float = Field(default=0.1, gt=0, le=1)
     knowledge: Knowledge = "others"
     precision: Precision = "float32"
-    # What came later is left out where it says nothing new, so that older recipes keep their keys.
-    objective: ObjectiveSpec = Field(default=CLASSIFICATION, exclude_if=lambda value: value == CLASSIFICATION)
+    objective: ObjectiveSpec = CLASSIFICATION
 
     @property
     def mask(self) -> Mask:
@@ -221,6 +300,7 @@ class Cell(Recipe):
     @cached_property
     def pretrain_key(self) -> str:
         """Return the hash of what decides the pretrained weights; the target domain does not."""
+        rehearsed = {"rehearsal": True} if self.task.rehearsal else {}
         return digest(
             {
                 "schema": SCHEMA_VERSION,
@@ -231,6 +311,7 @@ class Cell(Recipe):
                 "pretrain": self.pretrain.model_dump(mode="json"),
                 "precision": self.precision,
                 "seed": self.seed,
+                **rehearsed,
                 **self.model_dump(mode="json", include={"objective"}),
             }
         )

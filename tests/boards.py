@@ -107,6 +107,7 @@ def row(task: str, track: str, name: str, mask: str, level: float, seeds: int = 
         "paper_slc", leak - 1.2, 0.1
     )
     values |= {"search_uplift": 0.2 * leak, "grid_uplift": 0.21 * leak, "search_steps": 25600, "grid_steps": 614400}
+    values |= {"trials": np.nan, "tuning_steps": np.nan, "tuning_flops": np.nan}
     values |= {"protect_steps": 4000, "protect_seconds": 61.5, "protect_flops": 3.2e13, "protect_seconds_ratio": 6.1}
     return values | {"note": ""}
 

@@ -57,7 +57,7 @@ def ntbench(cache: Path) -> Cli:
     """Run the command line in a process of its own."""
 
     def run(*arguments: object, timeout: float = 300) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-c", "from ntbench.cli import app; app()", *map(str, arguments)]
+        command = [sys.executable, "-c", "from ntbench.cli import main; main()", *map(str, arguments)]
         # A wide terminal, so that messages stand on one line.
         environment = os.environ | {"COLUMNS": "400", "NO_COLOR": "1"}
         return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment)

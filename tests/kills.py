@@ -20,7 +20,7 @@ from pathlib import Path
 
 from ntbench.types import Result
 
-COMMAND = [sys.executable, "-c", "from ntbench.cli import app; app()", "run", "smoke", "--jobs", "2", "--out"]
+COMMAND = [sys.executable, "-c", "from ntbench.cli import main; main()", "run", "smoke", "--jobs", "2", "--out"]
 LONGEST = 12.0
 
 

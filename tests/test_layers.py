@@ -16,11 +16,11 @@ ROOT = Path(__file__).parents[1]
 
 # A package imports those that stand before it, and itself. Inside a package nothing goes round in circles.
 ORDER = (
-    *("errors", "types", "sources", "registry", "suite"),
+    *("errors", "types", "access", "sources", "registry", "suite"),
     *("domains", "tasks", "learn", "method"),
     *("measure", "report", "engine", "checks", "cli"),
 )
-NO_TORCH = {"errors", "types", "sources", "registry", "suite", "domains", "measure", "report"}
+NO_TORCH = {"errors", "types", "access", "sources", "registry", "suite", "domains", "measure", "report"}
 
 
 def modules() -> dict[str, list[Path]]:

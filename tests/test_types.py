@@ -14,11 +14,14 @@ from ntbench.types import (
     Budget,
     Cell,
     Level,
+    MethodSpec,
     Protection,
     Provenance,
+    Rehearsal,
     Result,
     Task,
     Trajectory,
+    Tuning,
     digest,
     domain_label,
     pack_bits,
@@ -137,6 +140,35 @@ def test_every_field_of_a_cell_is_examined_here(cell: Cell) -> None:
     }
     fixed = {"defense.kind", "attack.kind", "defense.label", "attack.label", "task.label", "task.levels"}
     assert found - fixed == DECIDING.keys()
+
+
+def test_keys_and_content_are_those_of_before_rehearsals_and_tuning(cell: Cell) -> None:
+    # Written down from the version that knew neither.
+    assert (cell.pretrain_key, cell.protect_key, cell.key) == (
+        "bd9eebbd70142190",
+        "5d51d60b59d48a2d",
+        "c8c614c1eb764936",
+    )
+    assert digest(cell.model_dump(mode="json")) == "4b9f3355e0b7e80e"
+
+
+def test_a_rehearsal_has_a_model_and_releases_of_its_own(cell: Cell) -> None:
+    kinds: list[Rehearsal | None] = [None, "target", "source"]
+    played = [
+        Cell.model_validate(
+            {**cell.model_dump(), "task": cell.task.model_copy(update={"rehearsal": kind}).model_dump()}
+        )
+        for kind in kinds
+    ]
+    assert len({other.protect_key for other in played}) == len({other.key for other in played}) == 3
+    assert len({other.pretrain_key for other in played}) == 2, "a fifth of the source is put aside in both"
+
+
+def test_how_a_defense_was_tuned_is_part_of_its_recipe(cell: Cell) -> None:
+    tuning = Tuning(trials=3, names=("lr",), steps=120, flops=10**9, leak=0.1, drop=0.01, kept={"lr": 0.1})
+    spec = cell.defense.model_copy(update={"tuning": tuning})
+    assert spec.recipe() == cell.defense.recipe() | {"tuning": tuning.model_dump(mode="json")}
+    assert MethodSpec.model_validate_json(spec.model_dump_json()) == spec
 
 
 @pytest.mark.parametrize("key", ["samples", "seed", "knowledge", "defense.label", "attack.label", "task.target"])

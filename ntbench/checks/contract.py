@@ -12,13 +12,14 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from ntbench.checks import adaptation, conduct, declaration, protection
+from ntbench.checks.images import check_domain
 from ntbench.checks.laboratory import labelled
+from ntbench.domains import Dataset
 from ntbench.engine.limits import guarded
 from ntbench.errors import unknown
 from ntbench.method import Attack, Defense, Method
-from ntbench.registry import registry
+from ntbench.registry import KINDS, registry
 from ntbench.sources import source_file
-from ntbench.types import Kind
 
 if TYPE_CHECKING:
     import pytest
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 Check = Callable[[Any], None]
 SECONDS = 120.0
 REFUSAL = "AssertionError: "
-KINDS: tuple[Kind, Kind] = ("defense", "attack")
 
 
 @dataclass(frozen=True)
@@ -129,14 +129,15 @@ def examine(method: Method) -> Iterator[Finding]:
 
 
 def check_method(name_or_file: str, console: Console) -> bool:
-    """Print a line for every check of a registered name, or of the methods in a file, and return whether all is well.
+    """Print a line for every check of a registered name, or of all that a file holds, and return whether all is well.
 
-    Raises UserError on names that nothing registers and on files that hold no method.
+    Raises UserError on names that nothing registers and on files that hold nothing.
     """
-    return all([_report(cls, console) for cls in _classes(name_or_file)])
+    found = _classes(name_or_file)
+    return all([check_domain(cls, console) if issubclass(cls, Dataset) else _report(cls, console) for cls in found])
 
 
-def _classes(name_or_file: str) -> list[type[Method]]:
+def _classes(name_or_file: str) -> list[type[Method] | type[Dataset]]:
     known = [registry.get(kind, name) for kind in KINDS for name in registry.names(kind)]
     if name_or_file.endswith(".py"):
         file = Path(name_or_file).resolve()

@@ -3,7 +3,7 @@
 Here enter arguments, options and what is printed at the end; nothing heavy is imported before a command needs it.
 """
 
-from ntbench.cli import board, running, submissions  # noqa: F401
-from ntbench.cli.app import app
+from ntbench.cli import board, data, running, submissions, tuning, weights  # noqa: F401
+from ntbench.cli.app import app, main
 
-__all__ = ["app"]
+__all__ = ["app", "main"]

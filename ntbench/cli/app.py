@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -11,6 +13,8 @@ from ntbench import __version__
 from ntbench.errors import UserError
 
 console = Console()
+UNSAID = 120
+"""The exit code where output could not be written, which is Python's own."""
 
 
 class _Explaining(typer.core.TyperGroup):
@@ -36,6 +40,25 @@ app = typer.Typer(
     Then **ntbench list** shows what can be combined, and **ntbench check my_defense.py** examines a defense of yours.
     """,
 )
+
+
+def main() -> None:
+    """Run the command line, and leave at once with its exit code.
+
+    Everything is stored by then, and workers end as soon as this process is gone: waiting for them, and for the
+    interpreter to take down what it imported, takes seconds and does nothing.
+    """
+    code = 0
+    try:
+        app()
+    except SystemExit as left:
+        code = left.code if isinstance(left.code, int) else int(left.code is not None)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            code = code or UNSAID
+    os._exit(code)
 
 
 def _version(asked: bool) -> None:

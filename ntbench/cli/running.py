@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.text import Text
 
 from ntbench.cli.app import app, console
 from ntbench.cli.options import (
@@ -29,7 +30,7 @@ from ntbench.cli.options import (
 from ntbench.errors import UserError
 
 if TYPE_CHECKING:
-    from ntbench.engine.session import Session
+    from ntbench.engine.session import Request, Session, Workers
 
 
 @app.command()
@@ -57,7 +58,7 @@ def run(
     Everything finished is kept in the run's folder at once: the same command goes on after an interruption, and
     computes nothing twice. A folder holds one board: what you ask for later joins it. Exits with 1 where cells failed.
     """
-    from ntbench.engine.session import Request, Session, Workers
+    from ntbench.engine.session import Request, Workers
 
     if seed and seeds:
         raise UserError("--seed and --seeds are both given; name seeds one by one, or say how many")
@@ -70,8 +71,14 @@ def run(
         horizon=horizon,
     )
     name = Path(suite).stem + (f"-horizon{horizon:g}" if horizon else "")
-    session = Session(out or Path("runs") / name, console)
-    workers = Workers(jobs, device, dask)
+    compute(request, out or Path("runs") / name, Workers(jobs, device, dask), retry_failed, dry_run, wide)
+
+
+def compute(request: Request, out: Path, workers: Workers, retry_failed: bool, dry_run: bool, wide: bool) -> None:
+    """Run what is asked for, or what is left of it, then show the board; a dry run says how much that is."""
+    from ntbench.engine.session import Session
+
+    session = Session(out, console)
     if dry_run:
         session.estimate(request, workers)
         return
@@ -86,30 +93,38 @@ def run(
 
 def _show(session: Session, wide: bool, anew: bool = False) -> None:
     """Print the board and where the page lies, which is written anew where it is stale; exit with 1 on failed cells."""
+    told = None if wide or anew else session.told()
+    board, failures = (told.board, told.failures) if told else _made(session, wide, anew)
+    console.print(Text.from_ansi(board))
+    console.print(f"report: {session.page}", highlight=False)
+    if failures:
+        console.print(failures, style="red", markup=False, highlight=False)
+        raise typer.Exit(1)
+
+
+def _made(session: Session, wide: bool, anew: bool) -> tuple[str, str]:
+    """Return the board as text in colours and the cells that failed, and see that the page is current."""
     from ntbench.measure.board import leaderboard_table
     from ntbench.report.page import write_report
     from ntbench.report.sentences import sentence
-    from ntbench.report.terminal import details, headlines
+    from ntbench.report.terminal import details, headlines, in_colours
 
     results, suite = session.results(), session.suite
-    board = leaderboard_table(results, suite)
-    for shown in [*headlines(board, suite), *(details(board, suite) if wide else [])]:
-        console.print(shown)
-    for task in suite.tasks:
-        console.print(sentence(board, task), style="bold", markup=False, highlight=False)
+    board, failures = leaderboard_table(results, suite), session.failures(results)
+    sentences = [Text(sentence(board, task), style="bold") for task in suite.tasks]
+    shown = in_colours([*headlines(board, suite), *sentences])
     if anew or not session.page_is_current():
         with console.status("writing the report"):
             write_report(session.folder, results, suite)
-        session.mark_page()
-    console.print(f"report: {session.page}", highlight=False)
-    if failed := session.failures(results):
-        console.print(failed, style="red", markup=False, highlight=False)
-        raise typer.Exit(1)
+        session.mark_page(shown, failures)
+    everything = [*headlines(board, suite), *details(board, suite), *sentences]
+    return in_colours(everything) if wide else shown, failures
 
 
 @app.command()
 def calibrate(
     suite: Annotated[str, typer.Argument(help="A suite's name or a TOML file.")],
+    plugin: Plugins = None,
     out: Out = None,
     jobs: Jobs = CORES,
     device: Device = "cpu",
@@ -122,7 +137,7 @@ def calibrate(
     """
     from ntbench.engine.session import Request, Session, Workers
 
-    request = Request(suite=suite, tasks=tuple(task or ()))
+    request = Request(suite=suite, plugins=tuple(plugin or ()), tasks=tuple(task or ()))
     session = Session(out or Path("runs") / f"{Path(suite).stem}-calibration", console)
     found = session.measured(request, Workers(jobs, device))
     for domain, best in found.objective.params.get("reference", {}).items():

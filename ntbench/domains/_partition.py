@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ntbench.domains import Images, Labels, Raw
+from ntbench.domains import Images, Labelled, Labels, Raw
 
 
 def stratified_order(labels: Labels, noise: NDArray[np.float64], offsets: NDArray[np.float64]) -> NDArray[np.intp]:
@@ -36,9 +36,15 @@ def split_three(images: Images, labels: Labels, classes: int, val: int, test: in
     return Raw(classes=classes, train=train_part, val=val_part, test=test_part)
 
 
-def split_official(train: tuple[Images, Labels], test: tuple[Images, Labels], classes: int, seed: int) -> Raw:
+def split_official(train: Labelled, test: Labelled, classes: int, seed: int) -> Raw:
     """Keep the official test set and take the last tenth of the official training set, drawn by seed, to validate."""
     images, labels = train
     parts = _parts(labels, [len(labels) - len(labels) // 10], seed)
     train_part, val_part = ((images[part], labels[part]) for part in parts)
     return Raw(classes=classes, train=train_part, val=val_part, test=test)
+
+
+def split_given(train: Labelled, val: Labelled, test: Labelled, classes: int, seed: int) -> Raw:
+    """Keep three sets that somebody divided; those that methods see are shuffled by seed."""
+    train, val = ((part[0][order], part[1][order]) for part in (train, val) for order in _parts(part[1], [], seed))
+    return Raw(classes=classes, train=train, val=val, test=test)

@@ -1,4 +1,4 @@
-"""Small photographs of ten classes through torchvision: SVHN, CIFAR-10 and STL-10."""
+"""Small photographs through torchvision: SVHN, CIFAR-10, CIFAR-100 and STL-10."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ _STL_TO_CIFAR = np.array([0, 2, 1, 3, 4, 5, 7, 6, 8, 9])
 
 def _build(name: str, image_size: int) -> Raw:
     read = _READERS[name]
-    return split_official(read(data_root(), True), read(data_root(), False), classes=10, seed=_SEED)
+    train, test = read(data_root(), True), read(data_root(), False)
+    return split_official(train, test, classes=100 if name == "cifar100" else 10, seed=_SEED)
 
 
 def _svhn(root: Path, train: bool) -> Labelled:
@@ -39,6 +40,14 @@ def _cifar10(root: Path, train: bool) -> Labelled:
     return data.data, np.asarray(data.targets, dtype=np.int64)
 
 
+def _cifar100(root: Path, train: bool) -> Labelled:
+    from torchvision.datasets import CIFAR100
+
+    probe = "cifar-100-python"
+    data: Any = official("cifar100", root, probe, lambda new: CIFAR100(root, train=train, download=new))
+    return data.data, np.asarray(data.targets, dtype=np.int64)
+
+
 def _stl10(root: Path, train: bool) -> Labelled:
     from torchvision.datasets import STL10
 
@@ -51,13 +60,19 @@ def _channels_last(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.ascontiguousarray(images.transpose(0, 2, 3, 1))
 
 
-_READERS: dict[str, Callable[[Path, bool], Labelled]] = {"svhn": _svhn, "cifar10": _cifar10, "stl10": _stl10}
+_READERS: dict[str, Callable[[Path, bool], Labelled]] = {
+    "svhn": _svhn,
+    "cifar10": _cifar10,
+    "cifar100": _cifar100,
+    "stl10": _stl10,
+}
 
 FAMILY = Family(
     version=1,
     domains={
         "svhn": "SVHN, 99,289 house-number digits of 32x32 pixels (files in NTBENCH_DATA, or a download)",
         "cifar10": "CIFAR-10, 60,000 objects of 32x32 pixels (files in NTBENCH_DATA, or a download)",
+        "cifar100": "CIFAR-100, 60,000 objects of 32x32 pixels (files in NTBENCH_DATA, or a download)",
         "stl10": "STL-10, 13,000 objects of 96x96 pixels, CIFAR-10's labels (files in NTBENCH_DATA, or a download)",
     },
     build=_build,

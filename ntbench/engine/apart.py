@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ntbench.domains import PARTS, Raw
 from ntbench.engine.frames import BrokenLineError, Message, receive, send, tensors_of
 from ntbench.engine.nursery import end, nursery
 from ntbench.engine.subject import Grant, Snapshot, Weights
@@ -26,6 +27,8 @@ from ntbench.types import MethodSpec
 
 TALK_SECONDS = 60.0
 """What importing a file and answering a question may take."""
+BUILD_SECONDS = 3600.0
+"""What building the images of a domain may take."""
 SLACK = 2**20
 FAILURES: dict[str, type[Exception]] = {
     "refused": UserError,
@@ -134,6 +137,23 @@ def spec(kind: str, name: str, params: dict[str, Any], label: str) -> tuple[Meth
         line.ask({"ask": "spec", "kind": kind, "name": name, "params": params, "label": label})
         facts, _ = line.answer()
         return MethodSpec.model_validate(facts["spec"]), dict(facts["traits"])
+
+
+def build(name: str, image_size: int, bounds: Bounds = Bounds(BUILD_SECONDS)) -> Raw:
+    """Return the images of a foreign domain; raises UserError where it builds none."""
+    with _explained(f"domain {name!r}"), child(bounds) as line:
+        line.ask({"ask": "build", "name": name, "image_size": image_size})
+        facts, tensors = line.answer(most=bounds.memory_mb * 2**20)
+        parts = {part: (tensors[f"{part}.x"].numpy(), tensors[f"{part}.y"].numpy()) for part in PARTS}
+        told = {key: tuple(map(str, facts[key])) for key in ("class_names", "remarks")}
+        return Raw(classes=_whole(facts["classes"]), views=_whole(facts["views"]), **parts, **told)
+
+
+def fingerprint(name: str) -> str:
+    """Return what a foreign domain says of the files that it reads."""
+    with _explained(f"domain {name!r}"), child(Bounds()) as line:
+        line.ask({"ask": "fingerprint", "name": name})
+        return str(line.answer()[0]["fingerprint"])
 
 
 @contextmanager

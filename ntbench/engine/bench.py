@@ -15,7 +15,7 @@ from torch import nn
 from ntbench.engine import apart
 from ntbench.engine.apart import Bounds
 from ntbench.engine.foreign import is_foreign
-from ntbench.engine.shares import Shares
+from ntbench.engine.rehearsal import shares_of
 from ntbench.engine.subject import Grant, Snapshot, Weights, attacked, protected
 from ntbench.engine.view import View, view_of
 from ntbench.learn.fit import fit
@@ -26,7 +26,7 @@ from ntbench.method import Attack, Defense
 from ntbench.registry import registry
 from ntbench.suite import Limits
 from ntbench.tasks.data import Split
-from ntbench.types import Arch, Cell, Protection, Provenance, digest, pack_scores
+from ntbench.types import FILE, Arch, Cell, Protection, Provenance, digest, pack_scores
 
 LIMITS = Limits()
 Artifact = tuple[Weights, Protection]
@@ -40,7 +40,7 @@ class Bench:
     def __init__(self, cell: Cell, device: torch.device, cache: Path | None, limits: Limits = LIMITS) -> None:
         """Take a recipe; data is loaded when it is first asked for. The limits are those of foreign code."""
         self.cell, self.device, self._limits = cell, device, limits
-        self.shares = Shares(cell, cache)
+        self.shares = shares_of(cell, cache)
         self.choice, self.paid = "", 0
 
     @cached_property
@@ -71,23 +71,29 @@ class Bench:
         )
 
     def pretrained(self) -> Artifact:
-        """Train on source and return the weights with what it cost."""
+        """Train on source, or take the weights that stay as they are, and return them with what that cost."""
         # Tasks of one source share these weights, so nothing of the target may decide them.
-        cell, source = self.cell, self.shares.origin
+        cell, source, training = self.cell, self.shares.origin, self.cell.pretrain
         seed = int(cell.pretrain_key, 16) % 2**63
-        model = start(cell.arch, source.classes, seed, cell.pretrain.weights).to(self.device)
-        generator, data = torch.Generator().manual_seed(seed), source.train.to(self.device)
-        with Meter() as meter, self._grant({}, (1,)).numerics():
-            for _ in fit(model, data, cell.pretrain, generator):
-                pass
+        model = start(cell.arch, source.classes, seed, training.weights, not training.trained).to(self.device)
+        if not (training.trained or training.weights):
+            return pack(model), Protection()
+        cost = self._trained(model, source.train.to(self.device), seed) if training.trained else None
         right = correct(model, source.test.to(self.device))
         facts = Protection(
             source_before=float(right.double().mean()),
             clean=pack_scores(right.numpy()),
-            pretrain_seconds=meter.cost.seconds,
-            pretrain_flops=meter.cost.flops,
+            pretrain_seconds=cost and cost.seconds,
+            pretrain_flops=cost and cost.flops,
         )
         return pack(model), facts
+
+    def _trained(self, model: nn.Module, data: Split, seed: int) -> Cost:
+        generator = torch.Generator().manual_seed(seed)
+        with Meter() as meter, self._grant({}, (1,)).numerics():
+            for _ in fit(model, data, self.cell.pretrain, generator):
+                pass
+        return meter.cost
 
     def protected(self, weights: Weights, facts: Protection) -> Artifact:
         """Protect pretrained weights and return what is released; only weights cross the line."""
@@ -95,15 +101,17 @@ class Bench:
         model = unpack(released, self._fresh(self.shares.source.classes))
         right = correct(model, self.shares.source.test.to(self.device))
         comparable = self.shares.source.classes == self.shares.target.classes
+        # Nobody here knows what it cost to make a file.
+        known = None if self.cell.defense.name == FILE else cost
         update = {
             "needs": self.defense.needs(),
             "source_after": float(right.double().mean()),
             "kept": pack_scores(right.numpy()),
             "zero_shot": accuracy(model, self.shares.target.test.to(self.device)) if comparable else None,
             "sparsity": _sparsity(model),
-            "protect_seconds": cost.seconds,
-            "protect_flops": cost.flops,
-            "protect_steps": cost.steps,
+            "protect_seconds": known and known.seconds,
+            "protect_flops": known and known.flops,
+            "protect_steps": known and known.steps,
         }
         return released, facts.model_copy(update=update)
 

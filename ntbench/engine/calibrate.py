@@ -8,7 +8,7 @@ from ntbench.engine.plan import plan
 from ntbench.measure.calibration import Calibration, calibration
 from ntbench.registry import registry
 from ntbench.suite import Suite
-from ntbench.types import BASELINES, Cell, Level, Result, Task
+from ntbench.types import BASELINES, Cell, Level, Result, Task, Training
 
 SEEDS = (1000, 1001, 1002)
 GUESS = 64.0
@@ -70,6 +70,8 @@ def baseline_cells(suite: Suite, task: Task, guesses: dict[int, float]) -> list[
             "seeds": SEEDS,
             "horizon": 8.0,
             "own": False,
+            # Baselines start from no model of the defender's; where one would be a file, none is made in its place.
+            "pretrain": Training(trained=False) if suite.releases else suite.pretrain,
             "tasks": (task.model_copy(update={"levels": levels}),),
             "defenses": rows,
         }

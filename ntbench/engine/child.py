@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
+from ntbench.domains import PARTS, find
 from ntbench.engine.declared import described, traits
 from ntbench.engine.frames import Message, receive, send, split_of
 from ntbench.engine.subject import Grant, attacked, protected
@@ -85,6 +86,21 @@ def _refuses(line: socket.socket, message: Message) -> None:
     send(line, {"status": "ok", "reason": str(reason)[:2000]})
 
 
+def _fingerprint(line: socket.socket, message: Message) -> None:
+    name = message[0]["name"]
+    send(line, {"status": "ok", "fingerprint": registry.get("domain", name)().fingerprint()})
+
+
+def _build(line: socket.socket, message: Message) -> None:
+    request, _ = message
+    raw = find(request["name"]).build(request["name"], request["image_size"])
+    facts = {name: getattr(raw, name) for name in ("classes", "views", "class_names", "remarks")}
+    arrays = {
+        f"{part}.{column}": array for part in PARTS for column, array in zip("xy", getattr(raw, part), strict=True)
+    }
+    send(line, {"status": "ok", **facts}, {name: torch.tensor(array) for name, array in arrays.items()})
+
+
 def _protect(line: socket.socket, message: Message) -> None:
     request, tensors = message
     defense: Any = _method(request)
@@ -115,4 +131,12 @@ def _grant(request: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Grant:
     return Grant(**fields, **splits, weights=weights)
 
 
-_ANSWERS = {"describe": _describe, "spec": _spec, "refuses": _refuses, "protect": _protect, "attack": _attack}
+_ANSWERS = {
+    "describe": _describe,
+    "spec": _spec,
+    "refuses": _refuses,
+    "fingerprint": _fingerprint,
+    "build": _build,
+    "protect": _protect,
+    "attack": _attack,
+}

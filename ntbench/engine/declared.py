@@ -5,20 +5,26 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+from ntbench.domains import Dataset
+from ntbench.engine.space import space_of
 from ntbench.method import Access, Attack, Defense, Method
 from ntbench.sources import source_file
 
 DEFENSE = ("needs_source", "needs_target", "needs_target_labels", "masked")
 
 
-def described(cls: type[Method]) -> dict[str, Any]:
+def described(cls: type[Method] | type[Dataset]) -> dict[str, Any]:
     """Return what a class says of itself."""
+    if issubclass(cls, Dataset):
+        facts = {name: getattr(cls, name) for name in ("kind", "name", "version")}
+        return facts | {"text": inspect.getdoc(cls) or "", "file": source_file(cls), "module": cls.__module__}
     facts = {"kind": cls.kind, "name": cls.name, "version": cls.version, "paper": cls.paper}
     text = inspect.getdoc(inspect.getmodule(cls)) or inspect.getdoc(cls) or ""
     facts |= {"text": text[:2000], "file": source_file(cls), "module": cls.__module__, "fields": list(cls.model_fields)}
     facts["objectives"] = list(cls.objectives)
     if issubclass(cls, Defense):
-        return facts | {name: bool(getattr(cls, name)) for name in DEFENSE}
+        axes = {name: axis.model_dump(mode="json") for name, axis in space_of(cls).items()}
+        return facts | {name: bool(getattr(cls, name)) for name in DEFENSE} | {"axes": axes}
     access = cls.access if issubclass(cls, Attack) else Access()
     return facts | {"access": {"source": access.source, "target": access.target, "weights": access.weights}}
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
+from ntbench.domains import Dataset, Raw
 from ntbench.engine import apart
 from ntbench.engine.declared import DEFENSE
 from ntbench.method import Access, Attack, Defense
@@ -51,6 +52,7 @@ class ForeignDefense(Foreign):
     needs_target: ClassVar[bool]
     needs_target_labels: ClassVar[bool]
     masked: ClassVar[bool]
+    axes: ClassVar[dict[str, Any]]
     needs: Any = classmethod(Defense.needs.__func__)  # type: ignore[attr-defined]
 
 
@@ -76,6 +78,20 @@ class ForeignAttack(Foreign):
         return ""
 
 
+class ForeignDataset(Dataset):
+    """A foreign domain: its code runs in another process, which hands over its images."""
+
+    origin_file: ClassVar[str]
+
+    def build(self, image_size: int) -> Raw:
+        """Return the images; raises UserError where the domain builds none."""
+        return apart.build(self.name, image_size)
+
+    def fingerprint(self) -> str:
+        """Return what the domain says of the files that it reads."""
+        return apart.fingerprint(self.name)
+
+
 class Door:
     """The registry's way to foreign code."""
 
@@ -84,13 +100,16 @@ class Door:
         return apart.describe(file)
 
     def stand_in(self, described: dict[str, Any]) -> type[Any]:
-        """Return a class that stands for a described method."""
-        facts: dict[str, Any] = {name: described[name] for name in ("kind", "name", "version", "paper")}
+        """Return a class that stands for a described method or domain."""
+        facts: dict[str, Any] = {name: described[name] for name in ("kind", "name", "version")}
         facts |= {"origin_file": described["file"], "__doc__": described["text"], "__module__": described["module"]}
-        facts["objectives"] = tuple(described["objectives"])
+        if described["kind"] == "domain":
+            return type("ForeignDataset", (ForeignDataset,), facts)
+        facts |= {"paper": described["paper"], "objectives": tuple(described["objectives"])}
         facts["model_fields"] = dict.fromkeys(described["fields"])
         if described["kind"] == "defense":
-            return type("ForeignDefense", (ForeignDefense,), facts | {name: described[name] for name in DEFENSE})
+            declared = {name: described[name] for name in (*DEFENSE, "axes")}
+            return type("ForeignDefense", (ForeignDefense,), facts | declared)
         return type("ForeignAttack", (ForeignAttack,), facts | {"access": Access(**described["access"])})
 
 

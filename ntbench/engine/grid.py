@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 import warnings
@@ -29,6 +30,8 @@ from ntbench.types import Cell, Result
 warnings.filterwarnings("ignore", r"\d+ tasks (which were still being processed|have been successfully)", UserWarning)
 # loky renews workers whose memory grows, as it does when they meet another domain; nothing is lost by that.
 warnings.filterwarnings("ignore", "A worker stopped while some jobs were given to the executor", UserWarning)
+# The command line leaves at once; what loky has left then its tracker clears away, and need not tell.
+sys.warnoptions.append("ignore:resource_tracker")
 
 DIED = "the worker process died: killed, out of memory, crashed, or stopped for not obeying its time limit"
 _DEATHS = ("TerminatedWorkerError", "BrokenProcessPool", "KilledWorker", "ChildProcessError")

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from ntbench.domains import find
 from ntbench.engine.manifest import Manifest, fingerprints
 from ntbench.errors import UserError, unknown
-from ntbench.learn.models import build, head
+from ntbench.learn.models import build
 from ntbench.learn.optim import check_optimizer, check_schedule
+from ntbench.learn.sizes import settled
 from ntbench.registry import registry
-from ntbench.sources import source_files
+from ntbench.sources import file_digest, source_files
 from ntbench.suite import DefenseEntry, Suite
 from ntbench.tasks.objective import objective_of
-from ntbench.types import CONTROLS, Budget, Cell, Kind, Level, MethodSpec, Task
+from ntbench.types import CONTROLS, Budget, Cell, Kind, Level, MethodSpec, Task, Training
+
+T = TypeVar("T")
 
 
 def with_rows(suite: Suite, chosen: Iterable[str], added: Iterable[str] = ()) -> Suite:
@@ -33,21 +38,36 @@ def with_rows(suite: Suite, chosen: Iterable[str], added: Iterable[str] = ()) ->
     return suite.model_copy(update={"defenses": (*kept, *fresh)})
 
 
-def plan(suite: Suite) -> list[Cell]:
+def with_arch(suite: Suite) -> Suite:
+    """Return the suite with its architecture as it is built: sized where that is needed, code of one's own hashed.
+
+    Raises UserError where it cannot be built, does not take the tasks' images, or would need several sizes.
+    """
+    sizes = list(dict.fromkeys(task.image_size for task in suite.tasks))
+    archs = [_named("arch", partial(settled, suite.arch, size)) for size in sizes]
+    if any(arch != archs[0] for arch in archs):
+        raise UserError(
+            f"arch: {suite.arch.name!r} needs another img_size for each of {sizes}; give all tasks one size"
+        )
+    return suite.model_copy(update={"arch": archs[0]})
+
+
+def plan(suite: Suite, tuned: Mapping[tuple[str, str], MethodSpec] = MappingProxyType({})) -> list[Cell]:
     """Return every cell of a suite, seed by seed; those that an attack refuses are among them and say so when they run.
 
+    `tuned` holds recipes by the name of the task and the row that stand in place of those of the suite.
     Raises UserError on names that nothing stands for and on hyper-parameters that a method refuses.
     """
+    suite = with_arch(suite)
     _examine(suite)
-    defenses = [_build("defense", e.name, params, label) for e in suite.defenses for label, params in e.variants()]
-    attacks = [(e, _build("attack", e.name, params, label)) for e in suite.attacks for label, params in e.variants()]
+    attacks = [(e, resolved("attack", e.name, params, label)) for e in suite.attacks for label, params in e.variants()]
     return [
         Cell(
             protocol=suite.protocol,
             task=task,
             arch=suite.arch,
-            pretrain=suite.pretrain,
-            defense=defense,
+            pretrain=start,
+            defense=tuned.get((task.name, defense.label), defense),
             attack=attack,
             budget=Budget(t90=_t90(task, level), horizon=suite.horizon, ratio=suite.scored),
             samples=level.samples,
@@ -58,6 +78,7 @@ def plan(suite: Suite) -> list[Cell]:
             objective=suite.objective,
         )
         for seed in suite.seeds
+        for start, defenses in [(_start(suite, seed), _defenses(suite, seed))]
         for task in suite.tasks
         for defense in defenses
         for entry, attack in attacks
@@ -65,6 +86,25 @@ def plan(suite: Suite) -> list[Cell]:
         for knowledge in (("others", "own") if suite.own else ("others",))
         if entry.faces(defense.label, defense.name)
     ]
+
+
+def _defenses(suite: Suite, seed: int) -> list[MethodSpec]:
+    return [
+        resolved("defense", entry.name, entry.at(seed, params), label)
+        for entry in suite.defenses
+        for label, params in entry.variants()
+    ]
+
+
+def _start(suite: Suite, seed: int) -> Training:
+    """Return what the defender's model is; a file that stays as it is stands in the recipe with its hash."""
+    start = suite.start(seed)
+    if start.trained or not start.weights or start.weights == "timm":
+        return start
+    file = Path(start.weights).expanduser()
+    if not file.is_file():
+        raise UserError(f"undefended: {start.weights!r} is not there; give the path of a file of weights")
+    return start.model_copy(update={"sha256": file_digest(file)})
 
 
 def _t90(task: Task, level: Level) -> float:
@@ -90,11 +130,14 @@ def manifest(suite: Suite, request: str, cells: list[Cell]) -> Manifest:
     methods = {(cell.defense.kind, cell.defense.name) for cell in cells} | {
         (cell.attack.kind, cell.attack.name) for cell in cells
     }
-    files = sorted({str(file) for kind, name in methods for file in source_files(registry.get(kind, name))})
+    methods |= {("domain", name) for name in {*_domains(suite)} & {*registry.names("domain")}}
+    files = {str(file) for kind, name in methods for file in source_files(registry.get(kind, name))}
+    given = [spec for cell in cells for spec in (cell.defense.params, dict(cell.pretrain)) if spec.get("sha256")]
+    files |= {str(Path(spec["weights"]).expanduser()) for spec in given}
     return Manifest(
         suite=suite,
         request=request,
-        sources=fingerprints(files),
+        sources=fingerprints(sorted(files)),
         cells={json.dumps(cell.coordinates): cell.key for cell in cells},
         asked=tuple(cell.key for cell in cells),
     )
@@ -105,20 +148,23 @@ def _examine(suite: Suite) -> None:
     _named("arch", lambda: _check_arch(suite))
     _named("pretrain.optimizer", lambda: check_optimizer(suite.pretrain.optimizer))
     _named("pretrain.schedule", lambda: check_schedule(suite.pretrain.schedule))
-    for domain in dict.fromkeys(name for task in suite.tasks for name in (task.source, task.target, *task.guarded)):
+    for domain in _domains(suite):
         _named("tasks", partial(find, domain))
 
 
 def _check_arch(suite: Suite) -> None:
     model = build(suite.arch, classes=2, seed=0)
-    head(model)
     if reason := objective_of(suite.objective).unfit(model):
         raise UserError(f"{reason}; name another architecture, or another objective")
 
 
-def _named(key: str, check: Callable[[], object]) -> None:
+def _domains(suite: Suite) -> list[str]:
+    return list(dict.fromkeys(name for task in suite.tasks for name in (task.source, task.target, *task.guarded)))
+
+
+def _named(key: str, check: Callable[[], T]) -> T:
     try:
-        check()
+        return check()
     except UserError as error:
         raise UserError(f"{key}: {error}") from None
 
@@ -129,7 +175,8 @@ def _registered(name: str, rows: set[str]) -> str:
     return name
 
 
-def _build(kind: Kind, name: str, params: dict[str, Any], label: str) -> MethodSpec:
+def resolved(kind: Kind, name: str, params: dict[str, Any], label: str) -> MethodSpec:
+    """Return the recipe of a method; raises UserError on names and hyper-parameters that nothing stands for."""
     cls = registry.get(kind, name)
     try:
         spec: MethodSpec = cls(**params).spec(label)

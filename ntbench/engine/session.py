@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from pydantic import ValidationError
 from rich.console import Console
 
+from ntbench import __version__
 from ntbench.engine.manifest import Manifest, read_manifest
 from ntbench.engine.progress import tally
 from ntbench.engine.store import Store
 from ntbench.errors import UserError
 from ntbench.registry import registry
+from ntbench.report.files import write_whole
 from ntbench.suite import Limits, Suite, load_suite
-from ntbench.types import SETTLED, Cell, Level, Result, digest
+from ntbench.types import SETTLED, Cell, Level, Recipe, Result, digest
+
+if TYPE_CHECKING:
+    from ntbench.engine.tune import Found
 
 TOLD = 10
 """How many failed cells are named on a terminal."""
@@ -23,9 +31,9 @@ TOLD = 10
 
 @dataclass(frozen=True)
 class Request:
-    """What a command asks for."""
+    """What a command asks for; a suite by its name or file, or one that the command composed."""
 
-    suite: str
+    suite: str | Suite
     defenses: tuple[str, ...] = ()
     plugins: tuple[str, ...] = ()
     seeds: tuple[int, ...] = ()
@@ -36,7 +44,7 @@ class Request:
     @cached_property
     def resolved(self) -> Suite:
         """Return the suite with the seeds, tasks and horizon that are asked for."""
-        suite = load_suite(self.suite)
+        suite = self.suite if isinstance(self.suite, Suite) else load_suite(self.suite)
         suite = suite.model_copy(update={"seeds": self.seeds}) if self.seeds else suite
         suite = suite.model_copy(update={"horizon": self.horizon}) if self.horizon else suite
         return suite.with_tasks(self.tasks) if self.tasks else suite
@@ -46,6 +54,14 @@ class Request:
         """Return what tells two requests apart, without importing any method."""
         plugins = [str(Path(plugin).resolve()) for plugin in self.plugins]
         return digest([self.resolved.model_dump(mode="json"), self.defenses, plugins])
+
+
+class Told(Recipe):
+    """What a command told when it made the page of a stamp: the board in colours, and the cells that failed."""
+
+    stamp: str
+    board: str = ""
+    failures: str = ""
 
 
 @dataclass(frozen=True)
@@ -75,7 +91,7 @@ class Session:
         """Return what changes with the folder's plan and with its results: a page made of another stamp is stale."""
         statuses = self.store.statuses()
         cells = self._manifest().cells
-        return digest([cells, {key: statuses.get(key) for key in cells.values()}])
+        return digest([__version__, cells, {key: statuses.get(key) for key in cells.values()}])
 
     @property
     def page(self) -> Path:
@@ -84,12 +100,24 @@ class Session:
 
     def page_is_current(self) -> bool:
         """Return whether the page was made from the plan and the results as they are now."""
-        mark = self.page.with_name("made_from.txt")
-        return self.page.exists() and mark.exists() and mark.read_text(encoding="utf-8") == self.stamp
+        return self.told() is not None
 
-    def mark_page(self) -> None:
-        """Remember what the page was made from."""
-        self.page.with_name("made_from.txt").write_text(self.stamp, encoding="utf-8")
+    def told(self) -> Told | None:
+        """Return what was told when the page was made, or None where there is none or it is stale."""
+        try:
+            told = Told.model_validate_json(self._mark.read_bytes())
+        except (OSError, ValidationError):
+            return None
+        return told if self.page.exists() and told.stamp == self.stamp else None
+
+    def mark_page(self, board: str = "", failures: str = "") -> None:
+        """Remember what the page was made from, and what was told of it."""
+        told = Told(stamp=self.stamp, board=board, failures=failures)
+        write_whole(self._mark, told.model_dump_json().encode())
+
+    @property
+    def _mark(self) -> Path:
+        return self.page.with_name("told.json")
 
     @staticmethod
     def failures(results: list[Result]) -> str:
@@ -127,23 +155,57 @@ class Session:
         from ntbench.engine.anchor import anchored
         from ntbench.engine.calibrate import calibrated
 
+        compute = self._laboratory("calibration", suite.limits, workers)
+        return calibrated(anchored(suite, compute, self._say, cache_folder()), compute, self._say)
+
+    def tuned(self, suite: Suite, workers: Workers) -> Found:
+        """Return by task and row the recipes that tuning found, none where the suite does not ask for it."""
+        if not suite.tuned:
+            return {}
+        from ntbench.engine.tune import tuned
+
+        return tuned(suite, cache_folder(), self._laboratory("tuning", suite.limits, workers), self._say)
+
+    def tune(self, request: Request, trials: int, workers: Workers) -> Found:
+        """Return what so many trials find for the rows that a request names, and for no others.
+
+        Raises UserError where there is nothing to tune.
+        """
+        _take_in(request)
+        suite = rows_of(request, self.calibrated(request.resolved, workers))
+        rows = tuple(entry for entry in suite.defenses if {entry.name, *entry.rows} & {*request.defenses})
+        found = self.tuned(suite.model_copy(update={"defenses": rows, "tuned": trials}), workers)
+        if not found:
+            raise UserError(
+                f"{', '.join(request.defenses)}: nothing to tune in {suite.protocol}; name a defense with fields that "
+                "the suite leaves open, and a task of which it holds data"
+            )
+        return found
+
+    def _laboratory(self, name: str, limits: Limits, workers: Workers) -> Callable[[list[Cell]], list[Result]]:
+        """Return what computes cells that no board shows, and keeps them in a part of the folder."""
+
         def compute(cells: list[Cell]) -> list[Result]:
-            store = Store(self.folder / "calibration")
+            store = Store(self.folder / name)
             with store.writing():
                 done = store.statuses()
                 missing = [cell for cell in cells if cell.key not in done]
-                self._execute(missing, len(cells), workers, store, suite.limits)
+                if missing:
+                    self._execute(missing, len(cells), workers, store, limits)
             keys = {cell.key for cell in cells}
             return [result for result in store.results() if result.cell.key in keys]
 
-        def tell(line: str) -> None:
-            self.console.print(line, highlight=False)
+        return compute
 
-        return calibrated(anchored(suite, compute, tell, cache_folder()), compute, tell)
+    def _say(self, line: str) -> None:
+        self.console.print(line, highlight=False)
 
     def measured(self, request: Request, workers: Workers) -> Suite:
         """Return a request's suite with every T90 and plateau measured anew."""
-        suite = request.resolved
+        from ntbench.engine.releases import prepared
+
+        _take_in(request)
+        suite = prepared(request.resolved)
         bare = tuple(
             task.model_copy(update={"levels": tuple(Level(samples=level.samples) for level in task.levels)})
             for task in suite.tasks
@@ -154,15 +216,19 @@ class Session:
         """Print how many cells of a request are left and about how long they take."""
         from ntbench.engine.calibrate import guessed
         from ntbench.engine.estimate import seconds_per_cell
-        from ntbench.engine.plan import applies
+        from ntbench.engine.plan import applies, plan
+        from ntbench.engine.releases import prepared
         from ntbench.learn.models import check_device
 
         check_device(workers.device)
-        cells, _ = planned(request, guessed(request.resolved))
+        suite = rows_of(request, guessed(prepared(request.resolved)))
+        cells = plan(suite)
         done = self.store.statuses()
         missing = [cell for cell in cells if cell.key not in done and applies(cell)]
         protections = len({cell.protect_key for cell in missing})
         seconds = sum(seconds_per_cell(cell, workers.device) for cell in missing) / workers.jobs
+        if suite.tuned:
+            self.console.print(f"before them {suite.tuned} trials for each defense on each task that can be tuned")
         self.console.print(
             f"{len(missing)} of {len(cells)} cells to run, {protections} protections: about {seconds / 60:.1f} minutes "
             f"for the cells on {workers.jobs} workers, and the defenses' own training on top"
@@ -182,13 +248,17 @@ class Session:
         return held
 
     def _plan(self, request: Request, held: Manifest | None, workers: Workers) -> list[Cell]:
-        from ntbench.engine.foreign import open_door
-        from ntbench.engine.plan import manifest
+        from ntbench.engine.plan import manifest, plan
+        from ntbench.engine.releases import examine, prepared
 
-        open_door()
-        suite = self.calibrated(request.resolved, workers)
+        _take_in(request)
+        suite = prepared(request.resolved)
+        if suite.releases:
+            examine(suite, cache_folder(), "cpu" if workers.dask else workers.device, self._say)
+        suite = rows_of(request, self.calibrated(suite, workers))
+        found = self.tuned(suite, workers)
         with self.console.status("planning"):
-            cells, suite = planned(request, suite)
+            cells = plan(suite, found)
             manifest(suite, request.key, cells).after(held).write(self.folder)
         return cells
 
@@ -203,6 +273,7 @@ class Session:
 
     def _execute(self, missing: list[Cell], total: int, workers: Workers, store: Store, limits: Limits) -> None:
         from ntbench.engine.grid import Settings, execute
+        from ntbench.engine.prepared import prepared
         from ntbench.learn.models import check_device
 
         if not workers.dask:
@@ -217,7 +288,9 @@ class Session:
             plugins=registry.plugins,
         )
         with self.console.status("preparing the data"):
-            _prepare(missing, settings.cache)
+            remarks = prepared(missing, settings.cache, store.results())
+        for remark in remarks:
+            self.console.print(remark, highlight=False, markup=False, soft_wrap=True)
         protections = len({cell.protect_key for cell in missing})
         with tally(self.console, protections, total, total - len(missing)) as shown:
             for result in execute(missing, settings, shown.protection):
@@ -232,25 +305,21 @@ def open_run(folder: Path, console: Console) -> Session:
     return session
 
 
-def planned(request: Request, suite: Suite) -> tuple[list[Cell], Suite]:
-    """Return the cells of a request on a suite, and the suite with its rows."""
-    from ntbench.engine.plan import plan, with_rows
+def _take_in(request: Request) -> None:
+    """Learn what the plug-ins of a request hold, without running their code here."""
+    from ntbench.engine.foreign import open_door
+
+    open_door()
+    for plugin in request.plugins:
+        registry.load_plugin(plugin)
+
+
+def rows_of(request: Request, suite: Suite) -> Suite:
+    """Return a suite with the rows that a request asks for."""
+    from ntbench.engine.plan import with_arch, with_rows
 
     added = [cls.name for plugin in request.plugins for cls in registry.load_plugin(plugin) if cls.kind == "defense"]
-    suite = with_rows(suite, request.defenses, () if request.defenses else added)
-    return plan(suite), suite
-
-
-def _prepare(cells: list[Cell], cache: Path) -> None:
-    """Build all data before any worker asks for it, and see that every task has the samples that are asked of it."""
-    from ntbench.engine.shares import Shares
-
-    for cell in {(cell.task.name, cell.samples): cell for cell in cells}.values():
-        shares = Shares(cell, cache)
-        try:
-            shares.source, shares.defenders, shares.owned  # noqa: B018
-        except (ValueError, OSError) as error:
-            raise UserError(f"the data of {cell.task.title!r} cannot be prepared: {error}") from None
+    return with_arch(with_rows(suite, request.defenses, () if request.defenses else added))
 
 
 def relabelled(result: Result, defense: str, attack: str) -> Result:

@@ -65,8 +65,12 @@ class Shares:
     @cached_property
     def owned(self) -> Split:
         """Return the attacker's target samples; those of one seed are nested."""
-        pool = self._divided(self._cell.task.target)[1]
-        return nested_subset(pool, self._cell.samples, self._generator("subset"))
+        return nested_subset(self.pool, self._cell.samples, self._generator("subset"))
+
+    @property
+    def pool(self) -> Split:
+        """Return the target images that attackers' samples are drawn from."""
+        return self._divided(self._cell.task.target)[1]
 
     @property
     def subset(self) -> Split:

@@ -7,14 +7,20 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
+from ntbench.engine.reading import Reader, checksum
 from ntbench.errors import UserError
 from ntbench.types import Result
 
 _TABLE = "CREATE TABLE IF NOT EXISTS results (key TEXT PRIMARY KEY, status TEXT NOT NULL, body TEXT NOT NULL)"
+_SUMS = "CREATE TABLE IF NOT EXISTS sums (key TEXT PRIMARY KEY, sum TEXT NOT NULL)"
+"""Checksums lie beside the results, so that a folder from before there were any is read and continued as it is."""
+
+T = TypeVar("T")
 
 
 class Store:
@@ -46,26 +52,49 @@ class Store:
         row = (result.cell.key, result.status, result.model_dump_json())
         with self._connected() as connection:
             connection.execute("INSERT OR REPLACE INTO results VALUES (?, ?, ?)", row)
+            connection.execute("INSERT OR REPLACE INTO sums VALUES (?, ?)", (row[0], checksum(*row)))
 
     def statuses(self) -> dict[str, str]:
         """Return the status of every stored key."""
-        return dict(self._select("SELECT key, status FROM results"))
+        return dict(self._rows("SELECT key, status FROM results", lambda row: (row[0], row[1])))
 
     def results(self) -> list[Result]:
-        """Return every stored result, in the order of keys."""
-        rows = self._select("SELECT key, body FROM results ORDER BY key")
+        """Return every stored result, in the order of keys.
+
+        Raises UserError where one was damaged, or is of another schema.
+        """
+        query = "SELECT key, status, body, sum FROM results LEFT JOIN sums USING (key) ORDER BY key"
+        return self._rows(query, self._result_by(Reader()))
+
+    def _result_by(self, reader: Reader) -> Callable[[tuple[str, ...]], Result]:
+        def build(row: tuple[str, ...]) -> Result:
+            key, status, body, held = row
+            result = self._read(reader, key, body)
+            if held and held != checksum(key, status, body):
+                raise UserError(
+                    f"{str(self.database)!r}: the result {key} was damaged; restore the file from a copy, or start a "
+                    "new folder with --out"
+                )
+            return result
+
+        return build
+
+    def _read(self, reader: Reader, key: str, body: str) -> Result:
         try:
-            return [Result.model_validate_json(body) for _, body in rows]
-        except ValidationError as error:
+            return reader.read(key, body)
+        except ValueError as error:
+            said = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
             raise UserError(
-                f"{str(self.database)!r} holds a result of another schema ({error.errors()[0]['msg']}); "
+                f"{str(self.database)!r} holds a result of another schema ({said}); "
                 "render it with the ntbench that wrote it, or start a new folder with --out"
             ) from None
 
     def forget(self, keys: Iterable[str]) -> None:
         """Remove results, so that they are computed again."""
         with self._connected() as connection:
-            connection.executemany("DELETE FROM results WHERE key = ?", [(key,) for key in keys])
+            for key in keys:
+                connection.execute("DELETE FROM results WHERE key = ?", (key,))
+                connection.execute("DELETE FROM sums WHERE key = ?", (key,))
 
     def artifact(self, key: str, make: Callable[[Path], None]) -> Path:
         """Return the file of a key; exactly one process makes it where it is absent, and the others wait."""
@@ -90,11 +119,12 @@ class Store:
         with suppress(FileNotFoundError):
             self.artifact_path(key).unlink()
 
-    def _select(self, query: str) -> list[tuple[str, str]]:
+    def _rows(self, query: str, build: Callable[[tuple[str, ...]], T]) -> list[T]:
         if not self.database.exists():
             return []
         with self._connected() as connection:
-            return connection.execute(query).fetchall()
+            # One row at a time: the text of all of them is larger than what is made of it.
+            return [build(row) for row in connection.execute(query)]
 
     @contextmanager
     def _connected(self) -> Iterator[sqlite3.Connection]:
@@ -104,6 +134,7 @@ class Store:
                 with connection:
                     connection.execute("PRAGMA journal_mode=WAL")
                     connection.execute(_TABLE)
+                    connection.execute(_SUMS)
                     yield connection
             finally:
                 connection.close()

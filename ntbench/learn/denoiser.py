@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from diffusers import UNet2DModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from ntbench.learn.output_layer import OutputLayer
 
@@ -43,6 +43,18 @@ class Denoiser(UNet2DModel):  # type: ignore[misc]
     def reset_classifier(self, num_classes: int) -> None:
         """Replace the last convolution by a fresh one."""
         self.conv_out = self._output_layer(num_classes)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Return what the last convolution sees."""
+        held, self.conv_out = self.conv_out, nn.Identity()
+        try:
+            return self(x)  # type: ignore[no-any-return]
+        finally:
+            self.conv_out = held
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Return the noise, or with `pre_logits` what the last convolution sees."""
+        return x if pre_logits else self.conv_out(x)
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Return the order of the blocks from images to noise, as timm's models do."""

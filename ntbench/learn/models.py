@@ -1,4 +1,4 @@
-"""Models: timm's architectures, two small ones of ours, diffusers' UNets, and their weights as safetensors."""
+"""Models: built from their architecture and a seed, taken apart, and their weights as safetensors."""
 
 from __future__ import annotations
 
@@ -7,90 +7,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-import timm
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
-from timm.models import register_model
+from safetensors.torch import save
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from ntbench.errors import UserError, unknown
-from ntbench.learn import unets as unets  # registers them
+from ntbench.errors import UserError
+from ntbench.learn.checkpoints import in_words, misfits, read_state
+from ntbench.learn.networks import maker
 from ntbench.learn.output_layer import OutputLayer
+from ntbench.learn.preprocessing import preprocessing
 from ntbench.types import Arch
-
-
-class SmallCNN(nn.Module):
-    """Three blocks of convolution, batch norm, ReLU and max-pooling, and a linear head, with timm's interface.
-
-    Takes [n, 3, s, s] with s of at least 8 pixels; the head sees a 2x2 grid of averages, whatever s is.
-    """
-
-    def __init__(self, widths: tuple[int, int, int], num_classes: int = 10, in_chans: int = 3) -> None:
-        """Build the blocks with the given channel widths."""
-        super().__init__()
-        self.num_features, self.num_classes = 4 * widths[-1], num_classes
-        channels = [in_chans, *widths]
-        blocks = [_block(a, b) for a, b in zip(channels, widths, strict=False)]
-        self.blocks = nn.Sequential(*blocks)
-        self.head = nn.Linear(self.num_features, num_classes)
-
-    def get_classifier(self) -> nn.Linear:
-        """Return the head."""
-        return self.head
-
-    def reset_classifier(self, num_classes: int) -> None:
-        """Replace the head by a fresh one."""
-        self.num_classes = num_classes
-        self.head = nn.Linear(self.num_features, num_classes)
-
-    def forward_features(self, x: Tensor) -> Tensor:
-        """Return the last feature maps, [n, c, s // 8, s // 8]."""
-        return self.blocks(x)  # type: ignore[no-any-return]
-
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Pool the feature maps and, unless `pre_logits`, classify them."""
-        # Of 16 pixels 2x2 are left already; asking for them again would cost a tenth of a training step.
-        x = x.flatten(1) if x.shape[-2:] == (2, 2) else F.adaptive_avg_pool2d(x, 2).flatten(1)
-        return x if pre_logits else self.head(x)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the logits, [n, classes]."""
-        return self.forward_head(self.forward_features(x))
-
-
-def _block(inputs: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
-        nn.BatchNorm2d(outputs),
-        # ReLU and max-pooling commute, and a quarter of the values is left after pooling.
-        nn.MaxPool2d(2),
-        nn.ReLU(inplace=True),
-    )
-
-
-@register_model  # type: ignore[untyped-decorator]
-def cnns_bn(pretrained: bool = False, **kwargs: int) -> SmallCNN:
-    """Return the 16-32-64 network of 26 thousand parameters."""
-    return _small((16, 32, 64), pretrained, kwargs)
-
-
-@register_model  # type: ignore[untyped-decorator]
-def cnn_bn(pretrained: bool = False, **kwargs: int) -> SmallCNN:
-    """Return the 32-64-128 network of 99 thousand parameters."""
-    return _small((32, 64, 128), pretrained, kwargs)
-
-
-# What timm's factory hands to every model beside the caller's arguments.
-_TIMMS = ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
-
-
-def _small(widths: tuple[int, int, int], pretrained: bool, kwargs: Mapping[str, int]) -> SmallCNN:
-    if pretrained:
-        raise UserError("the small networks have no published weights; leave `pretrained` out")
-    return SmallCNN(widths, **{key: value for key, value in kwargs.items() if key not in _TIMMS})
-
 
 STARTS = ("pretrained", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "pretrained_strict")
 """What an architecture's parameters say of the weights that it starts from: for the defender alone."""
@@ -103,56 +30,61 @@ def build(arch: Arch, classes: int, seed: int) -> nn.Module:
     on arguments that it refuses.
     """
     params = {key: value for key, value in arch.params.items() if key not in STARTS}
-    return _created(arch.name, classes, seed, params)
+    return _created(arch, classes, seed, params)
 
 
-def start(arch: Arch, classes: int, seed: int, weights: str = "") -> nn.Module:
+def start(arch: Arch, classes: int, seed: int, weights: str = "", whole: bool = False) -> nn.Module:
     """Return the model that a defender begins with: as `build`, or with published weights where these are named.
 
-    `weights` is `timm`, or a safetensors file of the architecture, whose head is left out where its classes differ.
+    `weights` is `timm`, or a file as in `load_public`.
     """
     if weights == "timm" or any(key in arch.params for key in STARTS):
         published = {"pretrained": True} if weights == "timm" else {}
-        return _created(arch.name, classes, seed, {**arch.params, **published})
+        return _created(arch, classes, seed, {**arch.params, **published})
     model = build(arch, classes, seed)
-    return load_public(model, Path(weights)) if weights else model
+    return load_public(model, Path(weights).expanduser(), whole) if weights else model
 
 
-def load_public(model: nn.Module, file: Path) -> nn.Module:
-    """Load a safetensors file into a model, all but the head where its shape differs, and return the model.
+def load_public(model: nn.Module, file: Path, whole: bool = False) -> nn.Module:
+    """Load a file of weights into a model and return it; unless the `whole` is asked for, without a head that differs.
 
     Raises UserError on a file that cannot be read, and on weights that the model lacks or has in another shape.
     """
-    try:
-        found = load_file(file)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"weights {str(file)!r} cannot be read as safetensors ({error}); give such a file") from None
-    own, classifier = model.state_dict(), {id(p) for p in head(model).parameters()}
-    free = {name for name, p in model.named_parameters() if id(p) in classifier}
-    for name in sorted((own.keys() | found.keys()) - free):
-        ours, theirs = (tuple(t[name].shape) if name in t else None for t in (own, found))
-        # Counters of batches decide nothing; not every file has them.
-        if ours != theirs and not (theirs is None and name.endswith("num_batches_tracked")):
-            raise UserError(
-                f"weights {str(file)!r}: {name!r} is {theirs or 'missing'} in the file and {ours or 'missing'} in the "
-                "architecture; take weights of the same architecture"
-            )
-    fitting = {n: t for n, t in found.items() if n in own and (n not in free or t.shape == own[n].shape)}
-    model.load_state_dict(own | fitting)
+    found, own, free = read_state(file), model.state_dict(), set() if whole else head_names(model)
+    if wrong := misfits(own, found, free):
+        raise UserError(f"weights {str(file)!r}: {in_words(wrong)}; take weights of the same architecture")
+    model.load_state_dict(own | {n: t for n, t in found.items() if n in own and t.shape == own[n].shape})
     return model
 
 
-def _created(name: str, classes: int, seed: int, params: Mapping[str, Any]) -> nn.Module:
-    if not timm.is_model(name):
-        raise unknown("architecture", name, timm.list_models())
+def head_names(model: nn.Module) -> set[str]:
+    """Return the names of the classifier's parameters."""
+    classifier = {id(p) for p in head(model).parameters()}
+    return {name for name, p in model.named_parameters() if id(p) in classifier}
+
+
+def _created(arch: Arch, classes: int, seed: int, params: Mapping[str, Any]) -> nn.Module:
+    make = maker(arch)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            model: nn.Module = timm.create_model(name, num_classes=classes, **params)
-        except (TypeError, ValueError, OSError, RuntimeError, AssertionError) as error:
+            model = make(num_classes=classes, **params)
+        except (UserError, MemoryError):
+            raise
+        # Foreign code and a broken network end in any kind of error.
+        except Exception as error:
             reason = " ".join(str(error).split())
-            raise UserError(f"architecture {name!r} cannot be built with params={dict(params)}: {reason}") from None
-    return model.to(memory_format=torch.channels_last)
+            told = f"architecture {arch.name!r} cannot be built with params={dict(params)}: {reason}"
+            raise UserError(told + _remedy(params, reason, classes)) from None
+    return preprocessing(model.to(memory_format=torch.channels_last), arch)
+
+
+def _remedy(params: Mapping[str, Any], reason: str, classes: int) -> str:
+    if "size mismatch" in reason or "Missing key" in reason:
+        return f"; give the file as `weights` under [pretrain], which leaves out a head of other than {classes} classes"
+    if params.get("pretrained"):
+        return "; published weights need the network once: connect, or give a file as `weights` under [pretrain]"
+    return ""
 
 
 def check_device(name: str) -> None:

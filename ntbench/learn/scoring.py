@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
+from ntbench.tasks.classification import classified
 from ntbench.tasks.data import Split
 
 
@@ -15,14 +19,29 @@ def correct(model: nn.Module, data: Split) -> Tensor:
     Every module's mode is put back. Raises ValueError where what the model answers is no plain tensor of finite
     outputs.
     """
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    right = data.objective.each(model, data.x, data.y)
-    for module, mode in modes:
-        module.training = mode
-    return right
+    with _evaluated(model):
+        return data.objective.each(model, data.x, data.y)
+
+
+@torch.inference_mode()
+def predicted(model: nn.Module, data: Split) -> Tensor:
+    """Return the classes that a model gives to images, int64 [n] on the CPU; every module's mode is put back.
+
+    Raises ValueError where what the model answers is no plain tensor of finite logits [b, classes].
+    """
+    with _evaluated(model):
+        return classified(model, data.x)
 
 
 def accuracy(model: nn.Module, data: Split) -> float:
     """Return the score in eval mode, the share of correct predictions; raises ValueError as `correct` does."""
     return float(correct(model, data).double().mean())
+
+
+@contextmanager
+def _evaluated(model: nn.Module) -> Iterator[None]:
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    yield
+    for module, mode in modes:
+        module.training = mode

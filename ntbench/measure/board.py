@@ -21,6 +21,8 @@ from ntbench.measure.standing import Results, Standing, studied
 from ntbench.suite import Suite
 from ntbench.types import CONTROLS, SETTLED
 
+TUNED = ("trials", "tuning_steps", "tuning_flops")
+"""What a row says whose defense was tuned for the task; all others are without."""
 SPEEDUPS = tuple(f"speedup_{cost}_{q}" for cost in COSTS for q in QUANTILES)
 COLUMNS = (
     *("task", "track", "defense", "mask", "needs", "control", "baseline", "ranked"),
@@ -34,7 +36,7 @@ COLUMNS = (
     "gates",
     *("paper_attack", "paper_mask", "paper_slc", "paper_slc_low", "paper_slc_high", "paper_overhead"),
     *("search_uplift", "grid_uplift", "search_steps", "grid_steps"),
-    *("protect_steps", "protect_seconds", "protect_flops", "protect_seconds_ratio", "note"),
+    *("protect_steps", "protect_seconds", "protect_flops", "protect_seconds_ratio", *TUNED, "note"),
 )
 Record = dict[str, Any]
 
@@ -84,6 +86,7 @@ def _record(standing: Standing, place: Rank, suite: Suite) -> Record:
         **_gates(standing),
         **_paper(standing, suite),
         **_searched(standing),
+        **_tuned(standing),
         "note": _note(standing),
     }
 
@@ -145,7 +148,7 @@ def _runs(standing: Standing) -> Record:
     refused = [a for i, a in curves.refused if i == r and _belongs(standing, a)]
     seeds = len(standing.gain.seeds)
     return {
-        "interval": kind_of(seeds),
+        "interval": kind_of(seeds, standing.release.one_file),
         "seeds": seeds,
         "cells": int((state != ABSENT).sum()),
         "failed": int(((state != ABSENT) & ~np.isin(state, settled)).sum()),
@@ -173,6 +176,11 @@ def _paper(standing: Standing, suite: Suite) -> Record:
 def _searched(standing: Standing) -> Record:
     (grid, grid_steps), (found, steps) = compute.listed(standing).last, compute.search(standing).last
     return {"search_uplift": found, "grid_uplift": grid, "search_steps": steps, "grid_steps": grid_steps}
+
+
+def _tuned(standing: Standing) -> Record:
+    found = standing.release.tuning
+    return dict(zip(TUNED, (found.trials, found.steps, found.flops) if found else (np.nan,) * len(TUNED), strict=True))
 
 
 def _note(standing: Standing) -> str:

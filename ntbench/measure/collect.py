@@ -12,7 +12,7 @@ from ntbench.errors import UserError
 from ntbench.measure.areas import Array
 from ntbench.measure.curves import ABSENT, COSTS, STATES, Attacker, Curves, Grid, Release
 from ntbench.suite import Suite
-from ntbench.types import Budget, Protection, Result
+from ntbench.types import FILE, NONE, Budget, Protection, Result
 
 BEYOND = "longer"
 """The registered name of a check beyond the horizon, which enters nothing."""
@@ -114,9 +114,21 @@ def _budgets(task: str, results: Sequence[Result]) -> dict[int, Budget]:
 
 
 def _releases(results: Sequence[Result], suite: Suite) -> tuple[Release, ...]:
-    names = {r.cell.defense.label: r.cell.defense.name for r in results}
-    order = _ordered([row for entry in suite.defenses for row in entry.rows], names)
-    return tuple(Release(label, names[label]) for label in order if label in names)
+    specs = {r.cell.defense.label: r.cell.defense for r in results}
+    order = _ordered([row for entry in suite.defenses for row in entry.rows], specs)
+    shared = _one_file(results)
+    held = ((label, specs[label]) for label in order if label in specs)
+    return tuple(Release(label, spec.name, label in shared, spec.tuning) for label, spec in held)
+
+
+def _one_file(results: Sequence[Result]) -> set[str]:
+    """Return the rows whose seeds all attack one file: a release, or the undefended model where that is a file too."""
+    files: dict[str, set[str]] = {}
+    for cell in (result.cell for result in results):
+        held = {FILE: cell.defense.params.get("sha256"), NONE: cell.pretrain.sha256}.get(cell.defense.name)
+        if held:
+            files.setdefault(cell.defense.label, set()).add(held)
+    return {label for label, found in files.items() if len(found) == 1}
 
 
 def _attacks(results: Sequence[Result], suite: Suite) -> tuple[Attacker, ...]:

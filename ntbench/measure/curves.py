@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ntbench.measure.areas import Array
-from ntbench.types import BASELINES, Mask, Protection, Status, Task, Track, unpack_scores
+from ntbench.types import BASELINES, Mask, Protection, Status, Task, Track, Tuning, unpack_scores
 
 COSTS = ("steps", "samples", "flops", "seconds")
 STATES: tuple[Status, ...] = get_args(Status)
@@ -22,10 +22,15 @@ Bits = NDArray[np.object_]
 
 @dataclass(frozen=True)
 class Release:
-    """What attackers start from, by its label in tables and its defense's registered name."""
+    """What attackers start from, by its label in tables and its defense's registered name.
+
+    `one_file` says that all seeds attack the same weights, which came as a file; `tuning` how the defense was tuned.
+    """
 
     label: str
     name: str
+    one_file: bool = False
+    tuning: Tuning | None = None
 
     @property
     def baseline(self) -> bool:

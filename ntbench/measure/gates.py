@@ -14,13 +14,14 @@ from ntbench.measure.curves import ABSENT, STATES, Curves
 from ntbench.measure.intervals import Interval
 from ntbench.measure.tracks import Pool, Row, Run, facing, granted_to
 from ntbench.suite import Suite
-from ntbench.types import Track
+from ntbench.types import FILE, NONE, Track
 
 GATES = ("converged", "horizon", "transfers", "inside", "complete")
 GAINED = 0.01
 """The accuracy that a converged baseline gains at most over the second half of its budget."""
 HORIZON = 8.0
 """The least largest budget in units of T90."""
+UNREFERENCED = "no undefended weights are given, so that there is neither leak nor verdict"
 DIVERGED = 1 / 3
 RATES = 3
 """From so many rates of one family on, the winner may not be at their edge."""
@@ -78,9 +79,11 @@ def horizon(curves: Curves) -> Iterator[Failure]:
             yield Failure("horizon", f"{reached:.1f} T90 at {count} samples are under 8; raise `horizon` to 8")
 
 
-def transfers(unprotected: Interval) -> Iterator[Failure]:
-    """Yield a failure where nobody knows that the unprotected release adds anything."""
-    if np.isnan(unprotected.point):
+def transfers(unprotected: Interval, given: bool = True) -> Iterator[Failure]:
+    """Yield a failure where nobody knows that the unprotected release adds anything, or where none is `given`."""
+    if not given:
+        yield Failure("transfers", f"{UNREFERENCED}; name them as `undefended`")
+    elif np.isnan(unprotected.point):
         yield Failure("transfers", "the unprotected release has no uplift here; run `none` and `scratch`")
     elif not unprotected.above_zero:
         ends = f"{100 * unprotected.low:.1f} to {100 * unprotected.high:.1f}"
@@ -197,8 +200,9 @@ def row_failures(curves: Curves, row: Row, pool: Pool, track: Track, suite: Suit
 
 def board_failures(curves: Curves, track: Track, unprotected: Interval, suite: Suite) -> list[Failure]:
     """Return what fails for every row of a track: whatever rests on the baseline or on the unprotected release."""
-    found = [*converged(curves, track), *horizon(curves), *transfers(unprotected)]
-    none = curves.named("none")
+    none = curves.named(NONE)
+    given = none is not None or all(release.name != FILE for release in curves.releases)
+    found = [*converged(curves, track), *horizon(curves), *transfers(unprotected, given)]
     for release in [*curves.baselines, *([] if none is None else [none])]:
         row = Row(release)
         runs = tuple((release, a) for a in facing(curves, row, track))

@@ -38,9 +38,13 @@ class Interval(NamedTuple):
 UNKNOWN = Interval(np.nan, np.nan, np.nan)
 
 
-def kind_of(seeds: int) -> str:
-    """Return the name of what stands beside a mean over so many seeds."""
-    return "95%" if seeds >= SEEDS_FOR_AN_INTERVAL else "range"
+RANGE = "range"
+ATTACKS_ALONE = " over attack seeds alone"
+
+
+def kind_of(seeds: int, one_file: bool = False) -> str:
+    """Return the name of what stands beside a mean over so many seeds, which may all attack the weights of one file."""
+    return ("95%" if seeds >= SEEDS_FOR_AN_INTERVAL else RANGE) + (ATTACKS_ALONE if one_file else "")
 
 
 @dataclass(frozen=True)

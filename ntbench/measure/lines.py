@@ -13,8 +13,9 @@ from ntbench.measure.choice import choose
 from ntbench.measure.gains import area_alone, weighted
 from ntbench.measure.intervals import SEEDS_FOR_AN_INTERVAL
 from ntbench.measure.paper import claim
-from ntbench.measure.standing import NONE, Results, Standing, studied
+from ntbench.measure.standing import Results, Standing, studied
 from ntbench.suite import Suite
+from ntbench.types import NONE
 
 ROW = ["task", "track", "defense", "mask"]
 

@@ -17,12 +17,18 @@ MEANS = ("source_before", "source_after", "zero_shot", "sparsity", "protect_step
 
 @dataclass(frozen=True)
 class Effect:
-    """A release's effect on its source, and means over seeds of what stands in its protections."""
+    """A release's effect on its source, and means over seeds of what stands in its protections.
+
+    `lost` is what a defense says that could release nothing which keeps the source; `best` is the best source accuracy
+    of a release over seeds.
+    """
 
     drop: Interval
     needs: str
     means: dict[str, float]
     seconds_ratio: float
+    lost: str
+    best: float
 
 
 def effect(curves: Curves, release: int) -> Effect:
@@ -34,6 +40,8 @@ def effect(curves: Curves, release: int) -> Effect:
         needs=next((p.needs for p in found if p.needs), ""),
         means={name: _mean(found, name) for name in MEANS},
         seconds_ratio=spent / base if base > 0 else np.nan,
+        lost=next((p.error for p in found if p.status == "unusable"), ""),
+        best=float(max(_values(found, "source_after"), default=np.nan)),
     )
 
 

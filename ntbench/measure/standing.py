@@ -19,10 +19,8 @@ from ntbench.measure.intervals import UNKNOWN, Interval
 from ntbench.measure.protections import Effect, effect
 from ntbench.measure.tracks import Pool, Row, granted_to, pool, rows_of, tracks_of, twin_pool
 from ntbench.suite import Suite
-from ntbench.types import Result, Track
+from ntbench.types import NONE, Result, Track
 
-NONE = "none"
-"""The registered name of the unprotected release."""
 GAINS = {"samples": gain, "compute": gain_over_compute}
 """What a suite's axis integrates over; leak, ranks, gates and verdicts rest on it."""
 
@@ -164,13 +162,15 @@ class Standing:
         """Return the verdict and its reason, both empty for a row that has none."""
         if not self.judged:
             return "", ""
-        numbers = verdicts.Numbers(self.leak, self.speedup().interval, self.effect.drop, len(self.judging.seeds))
+        found, tuning = self.effect, self.release.tuning
+        lost = verdicts.Lost(found.lost, found.best, tuning.kept if tuning else {})
+        numbers = verdicts.Numbers(self.leak, self.speedup().interval, found.drop, len(self.judging.seeds), lost)
         return verdicts.verdict(numbers, self.failures, self.field.suite.max_drop)
 
     @property
     def usable(self) -> bool:
         """Return whether the release still does its source task, as far as anybody knows."""
-        return not self.effect.drop.low > self.field.suite.max_drop
+        return not (self.effect.lost or self.effect.drop.low > self.field.suite.max_drop)
 
     def by(self, rule: str) -> tuple[float, float]:
         """Return leak and uplift under another choice: `oracle` by test scores, `own` by the attacker's own samples."""

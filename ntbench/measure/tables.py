@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from ntbench.types import SETTLED, Protection, Result, Trajectory, digest
+from ntbench.types import SETTLED, MethodSpec, Protection, Result, digest
 
 PLACE = ("protocol", "task", "arch", "track", "defense", "attack", "mask", "knowledge", "samples", "seed")
 TIMING = ("seconds", "cell_seconds", "pretrain_seconds", "protect_seconds", "peak_mb")
@@ -27,6 +29,30 @@ RUN = tuple(name for name in PLACE if name not in ("protocol", "arch"))
 PATH = ("key", *RUN, "step", "shown", "flops", "seconds", "val", "test", "own", "correct")
 COVERAGE = ("task", "track", "defense", "mask", "attack", "runs", "failed", "not_applicable", "reason")
 DECIMALS = 6
+NOTHING = Protection()
+WHERE: dict[str, Callable[[Result], Any]] = {
+    "protocol": lambda r: r.cell.protocol,
+    "task": lambda r: r.cell.task.name,
+    "arch": lambda r: r.cell.arch.name,
+    "track": lambda r: r.track,
+    "defense": lambda r: r.cell.defense.label,
+    "attack": lambda r: r.cell.attack.label,
+    "mask": lambda r: r.cell.mask,
+    "knowledge": lambda r: r.cell.knowledge,
+    "samples": lambda r: r.cell.samples,
+    "seed": lambda r: r.cell.seed,
+}
+LAST = {
+    "steps": "step",
+    "shown": "samples",
+    "flops": "flops",
+    "seconds": "seconds",
+    "test": "test",
+    "val": "val",
+    "own": "own",
+}
+RUNS = {name: {"shown": "samples"}.get(name, name) for name in PATH[len(RUN) + 1 :]}
+"""Columns of trajectories, and of cells at their largest budget, and what they are called in a result."""
 
 
 def results_table(results: Iterable[Result]) -> pd.DataFrame:
@@ -34,7 +60,8 @@ def results_table(results: Iterable[Result]) -> pd.DataFrame:
 
     `test`, `val`, `own` and the costs are those of the largest budget in `steps` that the cell has a number for.
     """
-    table = pd.DataFrame([_cell(result) for result in results], columns=list(COLUMNS))
+    held = list(results)
+    table = pd.DataFrame(_cells(held), columns=list(COLUMNS), dtype=None if held else object)
     table = table.astype(dict.fromkeys(COUNTS + IMAGES, "Int64") | dict.fromkeys(FRACTIONS + TIMING, "float64")).round(
         DECIMALS
     )
@@ -43,14 +70,17 @@ def results_table(results: Iterable[Result]) -> pd.DataFrame:
 
 def trajectories_table(results: Iterable[Result]) -> pd.DataFrame:
     """Return one row per cell and budget: scores, costs, and which test images were right (base64 of packed bits)."""
-    rows: list[tuple[Any, ...]] = []
-    for result in results:
-        run, place = result.trajectory, _place(result)
-        columns = (run.step, run.samples, run.flops, run.seconds, run.val, run.test, run.own, run.correct)
-        start = (result.cell.key, *(place[name] for name in RUN))
-        rows += [(*start, *point) for point in zip(*columns, strict=True)]
-    table = pd.DataFrame(rows, columns=list(PATH)).astype({"own": "float64"})
-    return table.round(DECIMALS).sort_values([*RUN, "key", "step"], ignore_index=True)
+    held = list(results)
+    cells = pd.DataFrame({"key": [r.cell.key for r in held], **_places(held, RUN)})
+    order = cells.sort_values([*RUN, "key"]).index
+    runs = [held[i].trajectory for i in order]
+    # A cell's place stands once a budget; budgets rise within a cell.
+    columns = {name: list(chain.from_iterable(getattr(run, field) for run in runs)) for name, field in RUNS.items()}
+    cell = np.repeat(np.arange(len(runs)), [len(run.step) for run in runs])
+    places = cells.loc[order].iloc[cell].reset_index(drop=True)
+    table = pd.concat([places, pd.DataFrame(columns)], axis=1)[list(PATH)]
+    table = (table if len(table) else table.astype(object)).astype({"own": "float64"})
+    return table.iloc[np.lexsort((columns["step"], cell))].reset_index(drop=True).round(DECIMALS)
 
 
 def failures_table(results: Iterable[Result]) -> pd.DataFrame:
@@ -61,67 +91,67 @@ def failures_table(results: Iterable[Result]) -> pd.DataFrame:
 
 def coverage_table(results: Iterable[Result]) -> pd.DataFrame:
     """Return per row and attack how many cells ran, failed, and do not apply, with the first reason in words."""
-    place = list(COVERAGE[:5])
-    rows = [{name: value for name, value in _place(r).items() if name in place} | _outcome(r) for r in results]
-    table = pd.DataFrame(rows, columns=list(COVERAGE))
+    held, place = list(results), list(COVERAGE[:5])
+    refused = [r.status == "inapplicable" for r in held]
+    columns = _places(held, COVERAGE[:5]) | {
+        "runs": [int(not off) for off in refused],
+        "failed": [int(r.status not in SETTLED) for r in held],
+        "not_applicable": list(map(int, refused)),
+        "reason": [_first_line(r.error) if off else "" for r, off in zip(held, refused, strict=True)],
+    }
+    table = pd.DataFrame(columns, columns=list(COVERAGE))
     sums = {"runs": "sum", "failed": "sum", "not_applicable": "sum", "reason": "max"}
     return table.groupby(place, as_index=False, sort=True).agg(sums)[list(COVERAGE)]
 
 
-def _outcome(result: Result) -> dict[str, Any]:
-    refused = result.status == "inapplicable"
+def _places(results: Sequence[Result], names: Iterable[str] = PLACE) -> dict[str, list[Any]]:
+    """Return where results stand, as columns."""
+    return {name: [WHERE[name](r) for r in results] for name in names}
+
+
+def _cells(results: Sequence[Result]) -> dict[str, list[Any]]:
+    cells, origins = [r.cell for r in results], [r.provenance for r in results]
+    protections = [r.protection or NOTHING for r in results]
+    params, data = _once(_params), _once(lambda origin: digest(origin.data) if origin else "")
     return {
-        "runs": int(not refused),
-        "failed": int(result.status not in SETTLED),
-        "not_applicable": int(refused),
-        "reason": _first_line(result.error) if refused else "",
+        **_places(results),
+        **{name: [getattr(p, name) for p in protections] for name in Protection.model_fields if name in COLUMNS},
+        **{name: [getattr(r, name) for r in results] for name in ("images", "originals", "source_images")},
+        **{name: [getattr(r, name) for r in results] for name in ("paid", "choice", "status", "peak_mb")},
+        **{name: [_last(getattr(r.trajectory, field)) for r in results] for name, field in LAST.items()},
+        "error": [_first_line(r.error) for r in results],
+        "t90": [cell.budget.t90 for cell in cells],
+        "horizon": [cell.budget.horizon for cell in cells],
+        "budget": [cell.budget.steps for cell in cells],
+        "attack_name": [cell.attack.name for cell in cells],
+        "defense_name": [cell.defense.name for cell in cells],
+        "params": [params(cell.attack) for cell in cells],
+        "data": [data(origin) for origin in origins],
+        "version": [origin.versions.get("ntbench", "") if origin else "" for origin in origins],
+        "key": [cell.key for cell in cells],
+        "cell_seconds": [r.seconds for r in results],
     }
 
 
-def _place(result: Result) -> dict[str, Any]:
-    cell = result.cell
-    return {
-        "protocol": cell.protocol,
-        "task": cell.task.name,
-        "arch": cell.arch.name,
-        "track": result.track,
-        "defense": cell.defense.label,
-        "attack": cell.attack.label,
-        "mask": cell.mask,
-        "knowledge": cell.knowledge,
-        "samples": cell.samples,
-        "seed": cell.seed,
-    }
+def _params(attack: MethodSpec) -> str:
+    return " ".join(f"{name}={value}" for name, value in sorted(attack.params.items()))
 
 
-def _cell(result: Result) -> dict[str, Any]:
-    cell, done = result.cell, result.protection or Protection()
-    return {
-        **_place(result),
-        **{name: getattr(done, name) for name in Protection.model_fields if name in COLUMNS},
-        **{name: getattr(result, name) for name in ("images", "originals", "source_images", "paid", "choice")},
-        **_last(result.trajectory),
-        "status": result.status,
-        "error": _first_line(result.error),
-        "t90": cell.budget.t90,
-        "horizon": cell.budget.horizon,
-        "budget": cell.budget.steps,
-        "attack_name": cell.attack.name,
-        "defense_name": cell.defense.name,
-        "params": " ".join(f"{name}={value}" for name, value in sorted(cell.attack.params.items())),
-        "data": digest(result.provenance.data) if result.provenance else "",
-        "version": result.provenance.versions.get("ntbench", "") if result.provenance else "",
-        "key": cell.key,
-        "cell_seconds": result.seconds,
-        "peak_mb": result.peak_mb,
-    }
+def _once(work: Callable[[Any], str]) -> Callable[[Any], str]:
+    """Return the same work, done once for objects that many results share and that outlive the caller's loop."""
+    held: dict[int, str] = {}
+
+    def found(value: Any) -> str:
+        if id(value) not in held:
+            held[id(value)] = work(value)
+        return held[id(value)]
+
+    return found
+
+
+def _last(column: Sequence[Any]) -> Any:
+    return column[-1] if column else None
 
 
 def _first_line(text: str) -> str:
     return text.strip().partition("\n")[0]
-
-
-def _last(run: Trajectory) -> dict[str, Any]:
-    columns = {"steps": run.step, "shown": run.samples, "flops": run.flops, "seconds": run.seconds}
-    scores = {"test": run.test, "val": run.val, "own": run.own}
-    return {name: column[-1] if column else None for name, column in (columns | scores).items()}

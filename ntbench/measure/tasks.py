@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy.stats import trim_mean
 
 from ntbench.measure.areas import Array
@@ -79,18 +81,29 @@ def interquartile_mean(tasks: Sequence[Array], draws: int = DRAWS, seed: int = 0
     if seeds < SEEDS_FOR_AN_INTERVAL:
         each = trim_mean(np.array([v[:seeds] for v in values]), QUARTER, axis=0)
         return Interval(point, min(point, float(each.min())), max(point, float(each.max())))
-    random = np.random.default_rng(seed)
-    drawn = np.concatenate([_resampled(task, draws, random) for task in tasks], axis=1)
+    drawn = np.concatenate(list(map(_resampled, tasks, _draws(tuple(t.shape for t in tasks), draws, seed))), axis=1)
     ends = np.quantile(trim_mean(drawn, QUARTER, axis=1), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     low, high = point + (ends - point) * (seeds / (seeds - 1)) ** 0.5
     return Interval(point, float(low), float(high))
 
 
-def _resampled(task: Array, draws: int, random: np.random.Generator) -> Array:
+def _resampled(task: Array, drawn: tuple[Array, NDArray[np.int64]]) -> Array:
     # Uplifts [draw, seed] of seeds drawn anew, each over one draw of images.
-    seeds, images = task.shape
-    weights = random.multinomial(images, np.full(images, 1 / images), size=draws) / images
-    return np.take_along_axis(weights @ task.T, random.integers(0, seeds, size=(draws, seeds)), axis=1)
+    weights, seeds = drawn
+    return np.take_along_axis(weights @ task.T, seeds, axis=1)
+
+
+@lru_cache(maxsize=4)
+def _draws(shapes: tuple[tuple[int, ...], ...], draws: int, seed: int) -> tuple[tuple[Array, NDArray[np.int64]], ...]:
+    """Return weights of images [draw, image] and seeds [draw, seed] of every task, the same for all rows of a board."""
+    random = np.random.default_rng(seed)
+    return tuple(
+        (
+            random.multinomial(images, np.full(images, 1 / images), size=draws) / images,
+            random.integers(0, seeds, size=(draws, seeds)),
+        )
+        for seeds, images in shapes
+    )
 
 
 def _pairs(results: Results, suite: Suite) -> dict[Key, list[Pair]]:

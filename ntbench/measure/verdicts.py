@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from math import isnan, nan
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from ntbench.measure.gates import Failure, in_words
 from ntbench.measure.intervals import SEEDS_FOR_AN_INTERVAL, Interval
@@ -12,13 +14,29 @@ MOST_LEAK = 0.1
 MOST_SPEEDUP = 1.25
 
 
+class Lost(NamedTuple):
+    """Of a row that lost its source: what the defense said, the best source accuracy, and values that would keep it."""
+
+    said: str = ""
+    best: float = nan
+    kept: Mapping[str, Any] = MappingProxyType({})
+
+    @property
+    def remedy(self) -> str:
+        """Return in words what keeps the source."""
+        if not self.kept:
+            return "tune the defense on its own validation data"
+        return f"a trial kept it with {', '.join(f'{name} = {value}' for name, value in self.kept.items())}"
+
+
 class Numbers(NamedTuple):
-    """What a verdict rests on."""
+    """What a verdict rests on; `lost` says what became of a release that lost its source, and what keeps it."""
 
     leak: Interval
     speedup: Interval
     drop: Interval
     seeds: int
+    lost: Lost = Lost()
 
 
 def verdict(numbers: Numbers, failures: Sequence[Failure], max_drop: float) -> tuple[str, str]:
@@ -27,8 +45,10 @@ def verdict(numbers: Numbers, failures: Sequence[Failure], max_drop: float) -> t
     `none` where a gate fails or the source is lost. It holds if the upper ends of leak, speed-up and drop stay within
     their limits, and leaks if a lower end of the first two is above its own.
     """
+    if numbers.lost.said:
+        return "none", f"unusable: {numbers.lost.said}; {numbers.lost.remedy}"
     if numbers.drop.low > max_drop:
-        return "none", _lost(numbers.drop, max_drop)
+        return "none", _lost(numbers, max_drop)
     if failures:
         return "none", in_words(failures)
     if numbers.seeds < SEEDS_FOR_AN_INTERVAL:
@@ -39,10 +59,12 @@ def verdict(numbers: Numbers, failures: Sequence[Failure], max_drop: float) -> t
     return ("open", "; ".join(undecided)) if undecided else ("holds", "")
 
 
-def _lost(drop: Interval, max_drop: float) -> str:
+def _lost(numbers: Numbers, max_drop: float) -> str:
+    drop, best = numbers.drop, numbers.lost.best
+    left = "" if isnan(best) else f", to {100 * best:.1f}% at best"
     return (
         f"unusable: source accuracy drops by {100 * drop.point:.1f} points ({_ends(drop, 100, 1)}), above "
-        f"{100 * max_drop:g}; tune the defense on its own validation data"
+        f"{100 * max_drop:g}{left}; {numbers.lost.remedy}"
     )
 
 

@@ -3,33 +3,63 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from rich.table import Table
 
+from ntbench.domains import describe_domains
 from ntbench.registry import registry
+from ntbench.report.declared import UnreadableError, declared_methods, described
 from ntbench.suite import load_suite, suite_names
-from ntbench.tasks.data import describe_domains
 
 
-def catalogue(plugins: Iterable[str]) -> list[Table]:
+def catalogue(plugins: Sequence[str]) -> list[Table]:
     """Return one table a kind of thing."""
-    for plugin in plugins:
-        registry.load_plugin(plugin)
+    lines = _lines(plugins)
     return [
-        _table("defenses", {name: _summary(registry.get("defense", name)) for name in registry.names("defense")}),
-        _table("attacks", {name: _summary(registry.get("attack", name)) for name in registry.names("attack")}),
-        _table("domains", describe_domains()),
+        _table("defenses", lines["defense"]),
+        _table("attacks", lines["attack"]),
+        _table("domains", describe_domains() | lines["domain"]),
         _table("suites", {name: load_suite(name).summary for name in suite_names()}),
     ]
 
 
-def _summary(method: Any) -> str:
+def contents(title: str, names: Sequence[str], counts: Mapping[str, Sequence[int]]) -> Table:
+    """Return the images a class of every split, with their sum; classes without names have their labels alone."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for column in ("label", "class", *counts):
+        table.add_column(column, justify="left" if column == "class" else "right")
+    for label, row in enumerate(zip(*counts.values(), strict=True)):
+        table.add_row(str(label), names[label] if names else "", *map(str, row))
+    table.add_row("", "all", *(str(sum(column)) for column in counts.values()))
+    return table
+
+
+def _lines(plugins: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Return one line a method and domain; nothing is imported where all of them are ours and their source tells."""
+    if not plugins and not registry.others():
+        with suppress(UnreadableError):
+            return {"domain": {}} | declared_methods()
+    return imported(plugins)
+
+
+def imported(plugins: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Return one line a method and domain of the registry, plug-ins and other packages among them."""
+    for plugin in plugins:
+        registry.load_plugin(plugin)
+    said = {"defense": _line, "attack": _line, "domain": _domain_line}
+    return {kind: {name: say(registry.get(kind, name)) for name in registry.names(kind)} for kind, say in said.items()}
+
+
+def _domain_line(domain: Any) -> str:
+    return str(domain.family().domains[domain.name])
+
+
+def _line(method: Any) -> str:
     module = inspect.getmodule(method)
-    text = inspect.getdoc(module) or inspect.getdoc(method) or ""
-    first = text.split("\n\n")[0].replace("\n", " ")
-    return f"{first} Needs {method.needs()}."
+    return described(inspect.getdoc(module) or inspect.getdoc(method) or "", method.needs())
 
 
 def _table(title: str, lines: dict[str, str]) -> Table:

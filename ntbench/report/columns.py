@@ -138,6 +138,8 @@ PAYS = (
     _number("Seconds", "protect_seconds", seconds),
     _number("FLOPs", "protect_flops", count),
     _number("Time over pretraining", "protect_seconds_ratio", factor),
+    _number("Trials before", "trials", count),
+    _number("Their steps", "tuning_steps", count),
 )
 SEARCH = (
     DEFENSE,

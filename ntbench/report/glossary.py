@@ -100,7 +100,10 @@ LEADERBOARD: dict[str, str] = {
     "attack": "The attack on the release that the rational attacker picks at most sample counts at the horizon.",
     "attacks": "The same at each sample count, fewest samples first.",
     "takes_baseline": "Share of seeds and sample counts at which the rational attacker starts without the release.",
-    "interval": "What the ends are: an interval of that level, or the range of the seeds where they are under five.",
+    "interval": (
+        "What the ends are: an interval of that level, or the range of the seeds where they are under five; over "
+        "attack seeds alone where the release is one file."
+    ),
     "seeds": "Number of seeds.",
     "cells": "Number of finished cells, failed ones included, inapplicable ones not.",
     "failed": "Cells that ended in an error, a timeout or divergence.",
@@ -124,6 +127,9 @@ LEADERBOARD: dict[str, str] = {
     "protect_seconds": "Seconds of protecting.",
     "protect_flops": "Floating-point operations of protecting.",
     "protect_seconds_ratio": "Seconds of protecting over those of pretraining.",
+    "trials": "Trials in which the defense was tuned for the task, on data that its own access grants; empty if none.",
+    "tuning_steps": "Optimizer steps of these trials, of protecting and of the attacks on them.",
+    "tuning_flops": "Floating-point operations of these trials.",
     "note": "What else a reader must know about the row.",
 }
 

@@ -8,18 +8,19 @@ from typing import Any
 
 from ntbench.report.display import number
 from ntbench.suite import Suite
-from ntbench.types import Result, domain_label
+from ntbench.types import Arch, MethodSpec, Result, domain_label
 
 
 def suite_facts(suite: Suite, detectable: float) -> dict[str, str]:
     """Return what decides a suite's numbers by name, and the smallest leak that they tell from 0."""
     params = ", ".join(f"{name} {plain(value)}" for name, value in suite.arch.params.items())
     counts = {task.title: ", ".join(str(level.samples) for level in task.levels) for task in suite.tasks}
-    training = {name: plain(value) for name, value in suite.pretrain.model_dump().items() if value not in ("", 0, 0.0)}
+    training = [f"{name} {plain(value)}" for name, value in suite.pretrain.model_dump().items() if value not in ("", 0)]
     return {
         "Suite": f"{suite.protocol}: {suite.summary}",
         "Architecture": f"{suite.arch.name} {params}".strip(),
-        "Pretraining": ", ".join(f"{name} {value}" for name, value in training.items()),
+        **_preprocessing(suite.arch),
+        **({"Undefended": _undefended(suite)} if suite.releases else {"Pretraining": ", ".join(training)}),
         "Seeds": ", ".join(map(str, suite.seeds)),
         **{f"Target samples, {title}": listed for title, listed in counts.items()},
         "Horizon": f"{suite.horizon:g} T90, budgets a factor of {suite.scored:g} apart",
@@ -27,6 +28,18 @@ def suite_facts(suite: Suite, detectable: float) -> dict[str, str]:
         "Most source drop": f"{100 * suite.max_drop:g} points",
         "Smallest leak told from 0": number(detectable),
     }
+
+
+def _preprocessing(arch: Arch) -> dict[str, str]:
+    if arch.mean is None or arch.std is None:
+        return {}
+    mean, std = (" ".join(f"{value:g}" for value in values) for values in (arch.mean, arch.std))
+    return {"Preprocessing": f"mean {mean}, std {std}"}
+
+
+def _undefended(suite: Suite) -> str:
+    files = suite.releases[0].undefended
+    return ", ".join(plain(file) for file in files) or "not given, so that there is neither leak nor verdict"
 
 
 def provenance(results: Sequence[Result]) -> dict[str, dict[str, str]]:
@@ -54,11 +67,13 @@ def _split(name: str) -> str:
 
 
 def _recipes(results: Sequence[Result]) -> dict[str, str]:
-    specs = {(spec.kind, spec.label): spec for r in results for spec in (r.cell.defense, r.cell.attack)}
-    return {
-        f"{kind} {label}": ", ".join(
-            [f"{spec.name} version {spec.version}", f"code {spec.code}"]
-            + [f"{name} {plain(value)}" for name, value in spec.params.items()]
-        )
-        for (kind, label), spec in sorted(specs.items(), reverse=True)
-    }
+    # A row of several files has a recipe a seed.
+    found: dict[tuple[str, str], dict[str, None]] = {}
+    for spec in (spec for r in results for spec in (r.cell.defense, r.cell.attack)):
+        found.setdefault((spec.kind, spec.label), {})[_recipe(spec)] = None
+    return {f"{kind} {label}": "; ".join(said) for (kind, label), said in sorted(found.items(), reverse=True)}
+
+
+def _recipe(spec: MethodSpec) -> str:
+    parts = [f"{spec.name} version {spec.version}", f"code {spec.code}"]
+    return ", ".join(parts + [f"{name} {plain(value)}" for name, value in spec.params.items()])

@@ -7,7 +7,22 @@ from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
-from ntbench.report.display import Record, listed, number, records, row_name, text, with_interval, yes
+from ntbench.measure.gates import UNREFERENCED
+from ntbench.measure.intervals import ATTACKS_ALONE, RANGE
+from ntbench.report.display import (
+    MISSING,
+    Record,
+    bounded,
+    count,
+    listed,
+    number,
+    points,
+    records,
+    row_name,
+    text,
+    with_interval,
+    yes,
+)
 from ntbench.types import Task
 
 GATES = {
@@ -46,12 +61,27 @@ def gate_line(rows: Sequence[Record]) -> str:
 def brackets(rows: Iterable[Record]) -> str:
     """Return what stands in the brackets of these rows: an interval, or the range of a few seeds."""
     judged = [row for row in rows if not yes(row, "baseline") and row.get("seeds")]
-    kinds = {(str(row.get("interval")), row["seeds"]) for row in judged}
-    ranges = sorted(f"{number(seeds, 0)}" for kind, seeds in kinds if kind == "range")
-    whole = sorted({kind for kind, _ in kinds if kind not in ("range", "")})
+    kinds = {(str(row.get("interval")).removesuffix(ATTACKS_ALONE), row["seeds"]) for row in judged}
+    ranges = sorted(f"{number(seeds, 0)}" for kind, seeds in kinds if kind == RANGE)
+    whole = sorted({kind for kind, _ in kinds if kind not in (RANGE, "")})
     said = [f"{' and '.join(whole)} intervals"] if whole else []
     said += [f"range of {' or '.join(ranges)} {'seed' if ranges == ['1'] else 'seeds'}, no interval"] if ranges else []
-    return f"Brackets: {'; of rows with fewer, '.join(said)}." if said else ""
+    alone = [row_name(row) for row in judged if str(row.get("interval")).endswith(ATTACKS_ALONE)]
+    files = f"; of {listed(alone)}{ATTACKS_ALONE}, on one file each" if alone else ""
+    return f"Brackets: {'; of rows with fewer, '.join(said)}{files}." if said else ""
+
+
+def tuned(rows: Iterable[Record]) -> str:
+    """Return which defenses were tuned for the task and in how many trials, and which not; nothing where none was."""
+    groups: dict[str, list[str]] = {}
+    for row in rows:
+        trials = count(row.get("trials"))
+        if trials != MISSING or not (yes(row, "control") or yes(row, "baseline")):
+            groups.setdefault(trials, []).append(text(row, "defense"))
+    untuned = groups.pop(MISSING, [])
+    said = [f"{listed(dict.fromkeys(names))} in {trials} trials" for trials, names in groups.items()]
+    others = [f"{listed(dict.fromkeys(untuned))} not"] if untuned else []
+    return f"Tuned for the task: {'; '.join([*said, *others])}." if said else ""
 
 
 def _said(rows: Sequence[Record]) -> str:
@@ -59,6 +89,8 @@ def _said(rows: Sequence[Record]) -> str:
         return "nothing to compare yet, only baselines have run."
     if all(pd.isna(row["uplift"]) for row in rows):
         return "no number yet, too few cells have run."
+    if any(UNREFERENCED in text(row, "gates") for row in rows):
+        return f"{'; '.join(_adds(row) for row in rows if yes(row, 'ranked'))}. N{UNREFERENCED[1:]}."
     if not any(yes(row, "gate_transfers") for row in rows):
         return "nothing to protect: the unprotected release adds nothing that these runs can tell from 0. No verdict."
     own = [row for row in rows if not yes(row, "control") and yes(row, "ranked")]
@@ -88,10 +120,21 @@ def _judged(judged: Sequence[Record], rows: Sequence[Record]) -> str:
 
 
 def _least(row: Record) -> str:
-    few = row.get("interval") == "range"
-    sure = f"range of {number(row.get('seeds'), 0)} seeds" if few else f"{text(row, 'interval')} interval"
     leak = with_interval(row, "leak", signed=False)
-    return f"{row_name(row)} leaks least, {leak} of what the unprotected release adds ({sure})"
+    return f"{row_name(row)} leaks least, {leak} of what the unprotected release adds ({_sure(row)})"
+
+
+def _adds(row: Record) -> str:
+    added, pace = with_interval(row, "uplift", points), bounded(row, "speedup", "<")
+    return (
+        f"{row_name(row)} adds {added} points for an attacker over starting without it ({_sure(row)}), speed-up {pace}"
+    )
+
+
+def _sure(row: Record) -> str:
+    kind = text(row, "interval")
+    level, alone = kind.removesuffix(ATTACKS_ALONE), ATTACKS_ALONE if kind.endswith(ATTACKS_ALONE) else ""
+    return (f"range of {number(row.get('seeds'), 0)} seeds" if level == RANGE else f"{level} interval") + alone
 
 
 def _verdict(row: Record) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from io import StringIO
 
 import pandas as pd
 from rich.box import SIMPLE_HEAD
-from rich.console import Group, JustifyMethod, RenderableType
+from rich.console import Console, Group, JustifyMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -18,6 +19,7 @@ from ntbench.report.views import View
 from ntbench.suite import Suite
 
 WIDTH = 80
+UNBROKEN = 100_000
 COLOURS = {"holds": "green", "leaks": "red", "open": "yellow"}
 MEANING = (
     "Leak: what the release still adds for an attacker over starting without it, as a share of what the unprotected "
@@ -43,6 +45,15 @@ def details(board: pd.DataFrame, suite: Suite, width: int = WIDTH) -> list[Rende
         for task in suite.tasks
         for view in [*views.tracks(board, task), *views.claim(board, task), *views.details(board, task)]
     ]
+
+
+def in_colours(shown: Iterable[RenderableType]) -> str:
+    """Return what a terminal of any width would show, with the codes of its colours; lines of text are not broken."""
+    console = Console(file=StringIO(), width=UNBROKEN, force_terminal=True, color_system="standard", no_color=False)
+    with console.capture() as captured:
+        for part in shown:
+            console.print(part)
+    return captured.get().rstrip("\n")
 
 
 def folded(said: str, width: int) -> str:

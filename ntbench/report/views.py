@@ -11,7 +11,7 @@ import pandas as pd
 from ntbench.report import columns as c
 from ntbench.report.columns import Column, filled
 from ntbench.report.display import MISSING, Record, line, listed, number, percent, records, yes
-from ntbench.report.sentences import brackets, failures, gate_line, ranking
+from ntbench.report.sentences import brackets, failures, gate_line, ranking, tuned
 from ntbench.types import Task
 
 TRACKS = {
@@ -70,7 +70,7 @@ class View:
 def headline(board: pd.DataFrame, task: Task) -> View:
     """Return the table that comes first: the ranked track, seven columns."""
     rows = ranking(board, task)
-    return View("leaderboard", task.title, c.HEADLINE, rows, brackets(rows))
+    return View("leaderboard", task.title, c.HEADLINE, rows, " ".join(filter(None, [brackets(rows), tuned(rows)])))
 
 
 def tracks(board: pd.DataFrame, task: Task) -> list[View]:

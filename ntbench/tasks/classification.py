@@ -27,11 +27,15 @@ class Classification(Objective):
 
         Raises ValueError where what the model answers is no plain tensor of finite logits [b, classes].
         """
-        parts = zip(x.split(SCORING_BATCH), y.split(SCORING_BATCH), strict=True)
-        return torch.cat([(_logits(model, images).argmax(1) == labels).cpu() for images, labels in parts])
+        return classified(model, x) == y.cpu()
 
 
 CLASSIFYING = Classification()
+
+
+def classified(model: nn.Module, x: Tensor) -> Tensor:
+    """Return the classes that a model in eval mode gives to images, int64 [n] on the CPU; raises as `each` does."""
+    return torch.cat([_logits(model, images).argmax(1).cpu() for images in x.split(SCORING_BATCH)])
 
 
 def _logits(model: nn.Module, x: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -19,14 +20,15 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ntbench.domains import Family, Images, Labelled, families, find
+from ntbench.domains import PARTS, Family, Images, Labelled, find
 from ntbench.domains._partition import stratified_order
 from ntbench.tasks.classification import CLASSIFYING
 from ntbench.tasks.objective import Objective
-from ntbench.types import digest
+from ntbench.types import digest, domain_label
 
-_PARTS = ("train", "val", "test")
-_VERSION = 3
+_VERSION = 4
+_TOLD = 20
+"""How many classes are named in one line."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +92,8 @@ def _indices(count: int, batch_size: int, generator: torch.Generator, device: to
 class Domain:
     """A named image distribution with its three fixed splits and 16 hex digits of SHA-256 for each of them.
 
-    Test image i shows original i modulo `originals`.
+    Test image i shows original i modulo `originals`. `class_names`, where the family has any, are in the order of the
+    labels; `remarks` are what a user ought to know of how the files were read.
     """
 
     name: str
@@ -100,11 +103,16 @@ class Domain:
     val: Split
     test: Split
     digests: dict[str, str]
+    class_names: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
-
-def describe_domains() -> dict[str, str]:
-    """Return one line about every domain by its name, without building any."""
-    return {name: family.domains[name] for name, family in sorted(families().items())}
+    @property
+    def lines(self) -> list[str]:
+        """Return what was read of the user's own files: the classes with their labels, and the remarks."""
+        classes = ", ".join(f"{label} {name}" for label, name in enumerate(self.class_names[:_TOLD]))
+        more = f" and {len(self.class_names) - _TOLD} more" if len(self.class_names) > _TOLD else ""
+        said = [f"{self.classes} classes: {classes}{more}"] if self.class_names else []
+        return [f"{domain_label(self.name)}: {line}" for line in (*said, *self.remarks)]
 
 
 @memoised
@@ -123,8 +131,9 @@ def load_domain(
     if scored is not None and scored < len(stored["test.y"]):
         stored |= {f"test.{column}": stored[f"test.{column}"][:originals] for column in "xy"}
         originals = min(originals, scored)
-    splits = {part: _split(stored[f"{part}.x"], stored[f"{part}.y"], most[part]) for part in _PARTS}
-    return Domain(name, int(stored["classes"]), originals, **splits, digests=digests)
+    splits = {part: _split(stored[f"{part}.x"], stored[f"{part}.y"], most[part]) for part in PARTS}
+    told = {key: tuple(words) for key, words in json.loads(_told(stored)).items()}
+    return Domain(name, int(stored["classes"]), originals, **splits, digests=digests, **told)
 
 
 def learnt(domain: Domain, objective: Objective) -> Domain:
@@ -136,8 +145,8 @@ def learnt(domain: Domain, objective: Objective) -> Domain:
         x, y = here.seen(split.x, split.y)
         return Split(x, y, objective=here)
 
-    parts = (seen(domain.train), seen(domain.val), seen(domain.test))
-    return Domain(domain.name, here.outputs(domain.classes), domain.originals, *parts, domain.digests)
+    train, val, test = seen(domain.train), seen(domain.val), seen(domain.test)
+    return replace(domain, classes=here.outputs(domain.classes), train=train, val=val, test=test)
 
 
 def nested_subset(split: Split, count: int, generator: torch.Generator) -> Split:
@@ -185,8 +194,10 @@ def _split(pixels: Tensor, y: Tensor, most: int | None) -> Split:
 def _build(family: Family, name: str, image_size: int) -> dict[str, Tensor]:
     """Return what a cache file holds: uint8 pixels [n, s, s, 3] and int64 labels [n] a split, and the class count."""
     raw = family.build(name, image_size)
+    told = json.dumps({"class_names": raw.class_names, "remarks": raw.remarks}).encode()
     stored = {"classes": torch.tensor(raw.classes), "views": torch.tensor(raw.views)}
-    for part in _PARTS:
+    stored["told"] = torch.frombuffer(bytearray(told), dtype=torch.uint8)
+    for part in PARTS:
         labelled: Labelled = getattr(raw, part)
         stored |= {f"{part}.x": _resized(labelled[0], image_size), f"{part}.y": torch.from_numpy(labelled[1])}
     return stored
@@ -211,7 +222,7 @@ def _normalised(pixels: Tensor) -> Tensor:
 def _digests(stored: dict[str, Tensor]) -> dict[str, str]:
     """Return 16 hex digits a split of SHA-256 over the shape, the uint8 pixels [n, s, s, 3] and the labels."""
     found = {}
-    for part in _PARTS:
+    for part in PARTS:
         pixels, labels = stored[f"{part}.x"], stored[f"{part}.y"]
         state = hashlib.sha256(repr(tuple(pixels.shape)).encode())
         state.update(pixels.numpy().tobytes())
@@ -220,8 +231,12 @@ def _digests(stored: dict[str, Tensor]) -> dict[str, str]:
     return found
 
 
+def _told(stored: dict[str, Tensor]) -> str:
+    return stored["told"].numpy().tobytes().decode()
+
+
 def _metadata(stored: dict[str, Tensor]) -> dict[str, str]:
-    return _digests(stored) | {name: str(int(stored[name])) for name in ("classes", "views")}
+    return _digests(stored) | {"told": _told(stored)} | {name: str(int(stored[name])) for name in ("classes", "views")}
 
 
 def _cached(family: Family, name: str, image_size: int, folder: Path) -> dict[str, Tensor]:

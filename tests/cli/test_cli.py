@@ -16,6 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ntbench.cli import app
+from ntbench.cli.app import console
 from ntbench.engine.store import Store
 from ntbench.registry import Registry
 
@@ -26,6 +27,8 @@ HEAVY = ["torch", "timm", "pandas", "matplotlib", "seaborn", "sklearn", "scipy",
 COMMANDS = [
     [],
     ["run"],
+    ["attack"],
+    ["export"],
     ["list"],
     ["check"],
     ["calibrate"],
@@ -70,6 +73,31 @@ def test_no_command_shows_the_help(ntbench: Cli) -> None:
     assert "Usage" in done.stdout + done.stderr and "run" in done.stdout + done.stderr
 
 
+LEFT_AT_ONCE = """
+import atexit, threading, time
+from ntbench.cli import main
+atexit.register(lambda: print("the interpreter was taken down"))
+threading.Thread(target=time.sleep, args=(60,)).start()
+main()
+"""
+
+
+@pytest.mark.parametrize(("words", "code", "said"), [(["--version"], 0, "ntbench "), (["run", "smok"], 2, "error: ")])
+def test_the_command_leaves_at_once_with_its_code_and_all_that_it_said(words: list[str], code: int, said: str) -> None:
+    """Neither a thread that goes on nor what stands in line at the end keeps it."""
+    done = subprocess.run([sys.executable, "-c", LEFT_AT_ONCE, *words], capture_output=True, text=True, timeout=50)
+    assert done.returncode == code
+    assert (done.stdout + done.stderr).startswith(said) and "taken down" not in done.stdout
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_output_that_cannot_be_written_is_no_success() -> None:
+    program = "import sys; from ntbench.cli import main; main()"
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([sys.executable, "-c", program, "list"], stdout=full, stderr=subprocess.DEVNULL)
+    assert done.returncode != 0
+
+
 def test_version(ntbench: Cli) -> None:
     assert ntbench("--version").stdout == f"ntbench {importlib.metadata.version('ntbench')}\n"
 
@@ -77,7 +105,8 @@ def test_version(ntbench: Cli) -> None:
 @pytest.fixture
 def inside(own_registry: Registry, monkeypatch: pytest.MonkeyPatch) -> Inside:
     """Run the command line in this process, which costs no imports."""
-    monkeypatch.setenv("COLUMNS", "400")
+    # The console took its width from the environment when it was imported, which pytest-xdist sets to 80 columns.
+    monkeypatch.setattr(console, "width", 400)
     monkeypatch.setenv("NO_COLOR", "1")
     return lambda *words: CliRunner().invoke(app, list(map(str, words)))
 
@@ -121,6 +150,9 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "jobs": (["run", "smoke", "--jobs", "0"], "Invalid value for '--jobs'"),
     "report": (["report", "{tmp}/empty"], "holds no run; start one with `ntbench run SUITE --out FOLDER`"),
     "publish": (["publish", "{tmp}/empty"], "holds no run; start one"),
+    "nothing to tune": (["tune", "none", "--suite", "smoke", "--trials", "2"], "none: nothing to tune in smoke-2"),
+    "tune what nobody knows": (["tune", "ntll", "--suite", "smoke", "--trials", "2"], "unknown defense 'ntll'"),
+    "trials": (["tune", "ntl", "--suite", "smoke", "--trials", "0"], "Invalid value for '--trials'"),
     "damaged manifest": (["report", "{tmp}/damaged"], "manifest.json' is damaged"),
     "out is a file": (["run", "smoke", "--out", "{tmp}/empty.py"], "cannot be written"),
 }
@@ -198,7 +230,9 @@ def started(folder: Path) -> subprocess.Popen[str]:
     suite.write_text(smoke + '\n[[attacks]]\nname = "waiting"\n')
     plugin.write_text(WAITING)
     # A test run in the background may have been told to ignore the signal, and would hand that on.
-    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from ntbench.cli import app; app()"
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from ntbench.cli import main; main()"
+    )
     command = [sys.executable, "-u", "-c", code, "run", str(suite)]
     return subprocess.Popen(
         [*command, "--plugin", str(plugin), "--jobs", "2", "--out", str(folder / "run")],

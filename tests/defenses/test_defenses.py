@@ -167,7 +167,7 @@ LOST: list[tuple[str, dict[str, Any]]] = [
     ("magnitude", CHEAP["magnitude"] | {"iterations": 1, "tune_steps": 1, "sparsity": 0.99}),
     ("random_mask", CHEAP["magnitude"] | {"iterations": 1, "tune_steps": 1, "sparsity": 0.99}),
     ("ntp", CHEAP["ntp"] | {"iterations": 1, "tune_steps": 1, "sparsity": 0.99}),
-    ("ntl", {"steps": 10, "lr": 1.0}),
+    ("ntl", {"steps": 10, "lr": 1.0, "checks": 1, "repair_steps": 0}),
 ]
 
 

@@ -178,7 +178,7 @@ def test_it_needs_nothing_of_the_target_and_makes_its_own() -> None:
     assert ctx.source_val is not None
     start = accuracy(model, ctx.source_val)
     settings = {
-        "gan_steps": 150,
+        "gan_steps": 400,
         "gan_lr": 5e-3,
         "rounds": 2,
         "augment_steps": 4,

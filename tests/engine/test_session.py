@@ -155,6 +155,45 @@ def test_more_samples_than_the_attackers_pool_holds_are_refused_before_anything_
     assert RAN == []
 
 
+def test_a_suite_tunes_before_it_protects_and_goes_on_where_it_was(
+    suite_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = suite_file.read_text().replace("version = 2", "version = 2\ntuned = 2", 1)
+    before, block, after = text.partition('[[defenses]]\nname = "magnitude"')
+    suite_file.write_text(before + after[after.index("[[defenses]]") :])
+    assert block
+    folder, real = tmp_path / "run", Store.add
+
+    def killed(store: Store, result: Result) -> None:
+        real(store, result)
+        if len(store.statuses()) == 8:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Store, "add", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(suite_file, folder)
+    assert {stage for stage, _ in RAN} == {"protect", "attack"} and read_manifest(folder) is None
+    monkeypatch.setattr(Store, "add", real)
+    computed, session = run(suite_file, folder)
+    # None, scratch and each of two trials face three attacks at two counts; the board has three rows.
+    assert computed == 24 - 8 + 18
+    assert len(Store(folder / "tuning").statuses()) == 24
+    tuning = {result.cell.defense.label: result.cell.defense.tuning for result in session.results()}
+    assert tuning["none"] is tuning["scratch"] is None
+    found = tuning["ntl"]
+    assert found is not None and found.trials == 2 and found.steps > 0
+    assert run(suite_file, folder)[0] == 0
+    trials = Session(folder, Console(quiet=True)).tune(Request(suite=str(suite_file), defenses=("ntl",)), 2, Workers())
+    assert {place: spec.tuning for place, spec in trials.items()} == {("digits-digits_m", "ntl"): tuning["ntl"]}
+    assert RAN == [], "the command takes what the run has found"
+
+
+def test_what_has_nothing_to_tune_is_refused(suite_file: Path, tmp_path: Path) -> None:
+    session = Session(tmp_path / "run", Console(quiet=True))
+    with pytest.raises(UserError, match="none: nothing to tune in smoke-2; name a defense with fields that the suite"):
+        session.tune(Request(suite=str(suite_file), defenses=("none",)), 2, Workers())
+
+
 def test_failed_cells_are_named_with_their_reasons(cell: Cell) -> None:
     fine = Result(cell=cell, status="ok")
     assert (

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ntbench.engine.store import Store
@@ -247,3 +248,87 @@ def test_a_forgotten_artifact_is_made_again(tmp_path: Path) -> None:
     assert store.artifact("abc", text("second")).read_text() == "first"
     store.forget_artifact("abc")
     assert store.artifact("abc", text("second")).read_text() == "second"
+
+
+@pytest.mark.parametrize("where", ["body", "status", "key"])
+def test_a_flipped_bit_of_a_stored_result_is_told(tmp_path: Path, cell: Cell, where: str) -> None:
+    """Bits are flipped below the database: what it returns is sound SQL, and sound JSON where a digit turns."""
+    store = Store(tmp_path)
+    store.add(result(cell))
+    [row] = read_rows(store, "SELECT key, status, body FROM results")
+    changed = dict(zip(("key", "status", "body"), row, strict=True))
+    flips = {"key": (row[0][-1], chr(ord(row[0][-1]) ^ 1)), "status": ("ok", "oj"), "body": ("0.5", "0.4")}
+    changed[where] = changed[where].replace(*flips[where], 1)
+    with sqlite3.connect(store.database) as connection:
+        connection.execute("UPDATE results SET key = ?, status = ?, body = ?", tuple(changed.values()))
+        connection.execute("UPDATE sums SET key = ?", (changed["key"],))
+    connection.close()
+    with pytest.raises(UserError, match=r"results.sqlite': the result \w+ was damaged; restore"):
+        store.results()
+
+
+def test_flipping_any_bit_of_the_file_is_told_or_changes_nothing(tmp_path: Path, cell: Cell) -> None:
+    store = Store(tmp_path)
+    for seed in range(3):
+        store.add(small(cell, seed))
+    whole, sound = store.results(), store.database.read_bytes()
+    random = np.random.default_rng(0)
+    told = 0
+    for place in random.integers(0, len(sound), 60):
+        damaged = bytearray(sound)
+        damaged[place] ^= 1 << int(random.integers(8))
+        store.database.write_bytes(bytes(damaged))
+        try:
+            # What is gone is computed again; what is there is as it was.
+            assert all(item in whole for item in store.results())
+        except UserError:
+            told += 1
+        for left in tmp_path.glob("results.sqlite-*"):
+            left.unlink()
+    assert told > 5
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
+def test_a_truncated_database_is_told(tmp_path: Path, cell: Cell, share: float) -> None:
+    store = Store(tmp_path)
+    for seed in range(3):
+        store.add(result(cell, seed))
+    content = store.database.read_bytes()
+    store.database.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(UserError, match=r"results.sqlite' cannot be used: .*restore it from a copy"):
+        store.results()
+
+
+def test_a_folder_from_before_there_were_checksums_is_read_and_continued(tmp_path: Path, cell: Cell) -> None:
+    store = Store(tmp_path)
+    first, second = result(cell, 0), result(cell, 1)
+    with sqlite3.connect(store.database) as connection:
+        connection.execute("CREATE TABLE results (key TEXT PRIMARY KEY, status TEXT NOT NULL, body TEXT NOT NULL)")
+        row = (first.cell.key, first.status, first.model_dump_json())
+        connection.execute("INSERT INTO results VALUES (?, ?, ?)", row)
+    connection.close()
+    store.add(second)
+    assert store.results() == sorted([first, second], key=lambda item: item.cell.key)
+
+
+def test_equal_parts_of_results_are_held_once(tmp_path: Path, cell: Cell) -> None:
+    store = Store(tmp_path)
+    for seed in range(2):
+        store.add(small(cell, seed))
+    one, other = store.results()
+    assert one.cell.task is other.cell.task and one.cell.attack is other.cell.attack and one != other
+    assert one.cell.key == Result.model_validate_json(one.model_dump_json()).cell.key
+
+
+def small(cell: Cell, seed: int) -> Result:
+    columns = {name: (1,) for name in ("step", "samples", "flops", "seconds")}
+    run = Trajectory(**columns, val=(0.5,), test=(0.25,), correct=("gMA=",), own=(None,))
+    return Result(cell=cell.model_copy(update={"seed": seed}), status="ok", trajectory=run)
+
+
+def read_rows(store: Store, query: str) -> list[tuple[str, ...]]:
+    connection = sqlite3.connect(store.database)
+    try:
+        return connection.execute(query).fetchall()
+    finally:
+        connection.close()

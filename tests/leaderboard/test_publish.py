@@ -18,7 +18,14 @@ from small_board import COUNTS, IMAGES, SEEDS, loaded, small_results, small_suit
 
 from ntbench.errors import UserError
 from ntbench.measure.board import leaderboard_table
-from ntbench.types import ObjectiveSpec, Result
+from ntbench.types import Cell, ObjectiveSpec, Result, Training, Tuning
+
+
+def test_files_of_weights_are_no_rows_that_anybody_could_recompute(tmp_path: Path) -> None:
+    files = small_suite(pretrain=Training(), defenses=[{"name": "scratch"}, {"release": "mine.safetensors"}])
+    with pytest.raises(UserError, match="attacks files of weights, which nobody else can make"):
+        publish(small_results(), files, tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_published_board_has_no_problems(published: Path) -> None:
@@ -61,6 +68,24 @@ def test_files_hold_counts_of_images_and_no_folder_of_a_machine(published: Path)
     assert "/home" not in "".join(path.read_text() for path in published.rglob("*.json"))
     assert "scratch releases no zeros" in loaded(published, "scratch")["texts"]
     assert [(row["track"], row["mask"]) for row in file["rows"]] == [("target", "dense"), ("target", "keep")]
+
+
+def test_a_tuned_row_says_so_and_others_are_as_they_were(published: Path, tmp_path: Path) -> None:
+    tuning = Tuning(trials=8, names=("lr",), steps=1234, flops=10**9, leak=0.1, drop=0.01, kept={"lr": 0.1})
+    results = []
+    for r in small_results():
+        content = r.cell.model_dump()
+        if r.cell.defense.name == "ntp":
+            content["defense"]["tuning"] = tuning
+        results.append(r.model_copy(update={"cell": Cell.model_validate(content)}))
+    publish(results, small_suite(), tmp_path)
+    assert validate(tmp_path) == []
+    file = read(tmp_path / "tiny/ntp/a-b.json", Published)
+    assert file.defense.tuning == tuning
+    assert {(row["trials"], row["tuning_steps"], row["tuning_flops"]) for row in file.rows} == {(8, 1234, 10**9)}
+    assert {row["trials"] for row in Board.read(tmp_path / "tiny").table.to_dict("records") if row["trials"] > 0} == {8}
+    other = "tiny/sophon/a-b.json"
+    assert (tmp_path / other).read_bytes() == (published / other).read_bytes()
 
 
 def changed(results: list[Result], **fields: Any) -> list[Result]:

@@ -8,7 +8,7 @@ from fabricated import COUNTS, ENDS, SEEDS, additive, grid, outcome, recipe, row
 from ntbench.measure.board import COLUMNS, leaderboard_table
 from ntbench.measure.standing import Study
 from ntbench.measure.tables import trajectories_table
-from ntbench.types import unpack_bits
+from ntbench.types import Protection, Trajectory, Tuning, unpack_bits
 
 WEIGHTS = np.array([0.25, 0.5, 0.25])
 """Of three counts a factor of ten apart: half of each step belongs to either end."""
@@ -92,6 +92,32 @@ def test_a_release_that_lost_its_source_has_no_place() -> None:
     assert table.defense.tolist()[-1] == "sophon"
     assert table["rank"].isna().tolist()[-1]
     assert row(table, "ntp")["rank"] == 1
+
+
+def test_a_defense_that_could_release_nothing_says_why_and_stands_last() -> None:
+    results = []
+    for r in grid(additive):
+        if r.cell.defense.label == "sophon":
+            lost = Protection(status="unusable", error="source accuracy was 0.90 at best", source_before=0.99)
+            r = r.model_copy(update={"status": "unusable", "protection": lost, "trajectory": Trajectory()})
+        results.append(r)
+    table = leaderboard_table(results, suite())
+    found = row(table, "sophon")
+    assert (found.verdict, table.defense.tolist()[-1]) == ("none", "sophon")
+    assert found.reason.startswith("unusable: source accuracy was 0.90 at best; tune the defense")
+
+
+def test_a_row_tells_how_its_defense_was_tuned() -> None:
+    tuning = Tuning(trials=8, names=("lr",), steps=1234, flops=10**9)
+    results = []
+    for r in grid(additive):
+        if r.cell.defense.label == "ntp":
+            spec = r.cell.defense.model_copy(update={"tuning": tuning})
+            r = r.model_copy(update={"cell": r.cell.model_copy(update={"defense": spec})})
+        results.append(r)
+    table = leaderboard_table(results, suite())
+    assert row(table, "ntp")[["trials", "tuning_steps", "tuning_flops"]].tolist() == [8, 1234, 10**9]
+    assert table.set_index("defense").loc["sophon", ["trials", "tuning_steps", "tuning_flops"]].isna().all()
 
 
 def test_the_unlabelled_track_has_no_speed_up_and_no_verdict() -> None:

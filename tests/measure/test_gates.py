@@ -2,8 +2,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pytest
-from fabricated import COUNTS, SEEDS, additive, grid, outcome, recipe, refused, suite, trajectory
+from fabricated import COUNTS, SEEDS, additive, grid, outcome, recipe, refused, row, suite, trajectory
 
+from ntbench.measure.board import leaderboard_table
 from ntbench.measure.standing import Field, Study
 from ntbench.suite import Suite
 from ntbench.types import Result
@@ -54,6 +55,35 @@ def test_a_release_that_adds_nothing_does_not_transfer() -> None:
     assert "there is nothing to protect" in found[0]
     alone = [r for r in grid(additive) if r.cell.defense.label != "none"]
     assert "run `none` and `scratch`" in reasons(alone, "transfers")[0]
+
+
+def as_file(found: Result, sha256: str = "f" * 64) -> Result:
+    """Return a result of a release that came as a file."""
+    defense = found.cell.defense.model_copy(update={"name": "file", "params": {"sha256": sha256}})
+    return found.model_copy(update={"cell": found.cell.model_copy(update={"defense": defense})})
+
+
+def test_files_without_undefended_weights_are_told_as_such() -> None:
+    alone = [r for r in grid(additive) if r.cell.defense.label != "none"]
+    given = [as_file(r) if r.cell.defense.label == "sophon" else r for r in alone]
+    missing = "no undefended weights are given, so that there is neither leak nor verdict; name them as `undefended`"
+    assert reasons(given, "transfers") == [missing]
+    assert (
+        "nothing to protect" not in missing
+        and reasons([*given, *grid(additive, [("none", "dense")])], "transfers") == []
+    )
+
+
+@pytest.mark.parametrize(
+    ("files", "said"), [(1, "95% over attack seeds alone"), (len(SEEDS), "95%")], ids=["one file", "one a seed"]
+)
+def test_seeds_of_one_file_are_those_of_attacks_alone(files: int, said: str) -> None:
+    results = [
+        as_file(r, f"{r.cell.seed % files:064d}") if r.cell.defense.label == "sophon" else r for r in grid(additive)
+    ]
+    board = leaderboard_table(results, suite())
+    assert row(board, "sophon")["interval"] == said
+    assert {row(board, other)["interval"] for other in ("none", "scratch", "ntp")} == {"95%"}
 
 
 def rates(best: float, values: Sequence[float] = (0.001, 0.01, 0.1)) -> tuple[list[Result], Suite]:

@@ -3,7 +3,7 @@ import pytest
 
 from ntbench.measure.gates import Failure
 from ntbench.measure.intervals import UNKNOWN, Interval
-from ntbench.measure.verdicts import Numbers, verdict
+from ntbench.measure.verdicts import Lost, Numbers, verdict
 
 SURE = Numbers(Interval(0.02, -0.01, 0.05), Interval(1.0, 0.9, 1.1), Interval(0.005, 0.0, 0.01), 5)
 
@@ -29,6 +29,20 @@ def test_verdicts(changes: dict[str, object], expected: str, said: str) -> None:
     found, reason = verdict(SURE._replace(**changes), [], 0.02)  # type: ignore[arg-type]
     assert found == expected
     assert reason.startswith(said)
+
+
+def test_an_unusable_row_tells_what_it_reached_and_what_keeps_the_source() -> None:
+    lost, drop = Lost(best=0.912), Interval(0.05, 0.03, 0.07)
+    told = "unusable: source accuracy drops by 5.0 points (3.0 to 7.0), above 2, to 91.2% at best; "
+    found = SURE._replace(drop=drop, lost=lost)
+    assert verdict(found, [], 0.02) == ("none", f"{told}tune the defense on its own validation data")
+    kept = lost._replace(kept={"sparsity": 0.9, "lr": 0.001})
+    said = "a trial kept it with sparsity = 0.9, lr = 0.001"
+    assert verdict(found._replace(lost=kept), [], 0.02) == ("none", f"{told}{said}")
+    refused = kept._replace(said="source accuracy on validation data was 0.90 at best")
+    failures = [Failure("complete", "6 failed; run them again")]
+    expected = f"unusable: source accuracy on validation data was 0.90 at best; {said}"
+    assert verdict(SURE._replace(drop=UNKNOWN, lost=refused), failures, 0.02) == ("none", expected)
 
 
 def test_a_gate_that_fails_leaves_none() -> None:

@@ -4,7 +4,8 @@ import boards
 import pandas as pd
 import pytest
 
-from ntbench.report.sentences import brackets, failures, gate_line, ranking, sentence
+from ntbench.report.sentences import brackets, failures, gate_line, ranking, sentence, tuned
+from ntbench.report.views import headline
 
 TASK = boards.tasks(1)[0]
 
@@ -43,6 +44,17 @@ def test_under_five_seeds_it_is_a_range() -> None:
     assert brackets(ranking(table(), TASK)) == "Brackets: 95% intervals."
 
 
+def test_a_board_says_which_rows_were_tuned_and_with_how_many_trials() -> None:
+    assert tuned(ranking(table(), TASK)) == ""
+    some = change(change(table(), "best", trials=8), "magnitude", trials=8)
+    said = tuned(ranking(some, TASK))
+    assert said == "Tuned for the task: best and magnitude in 8 trials; second and third not."
+    every = table().assign(trials=8.0)
+    every.loc[every["defense"].isin(["none", "scratch"]), "trials"] = float("nan")
+    assert tuned(ranking(every, TASK)) == "Tuned for the task: best, second, third and magnitude in 8 trials."
+    assert headline(some, TASK).note.endswith(f" {said}")
+
+
 def test_a_control_that_leaks_less_is_named() -> None:
     said = sentence(change(table(), "magnitude", leak=-0.2), TASK)
     assert said.endswith("The control magnitude leaks less, -0.20.")
@@ -50,6 +62,37 @@ def test_a_control_that_leaks_less_is_named() -> None:
 
 def test_without_transfer_there_is_nothing_to_protect() -> None:
     assert "nothing to protect" in sentence(table().assign(gate_transfers=False, leak=float("nan")), TASK)
+
+
+def test_without_undefended_weights_what_is_added_is_told_and_what_is_missing() -> None:
+    missing = "no undefended weights are given, so that there is neither leak nor verdict"
+    numbers: dict[str, Any] = {
+        "uplift": 0.042,
+        "uplift_low": 0.03,
+        "uplift_high": 0.05,
+        "speedup": 1.5,
+        "speedup_bound": False,
+    }
+    told: dict[str, Any] = {
+        "gates": f"transfers: {missing}; name them as `undefended`",
+        "gate_transfers": False,
+        "leak": float("nan"),
+    }
+    found = table(3).assign(**numbers, **told, interval="range over attack seeds alone", verdict="none")
+    found = found[found["defense"].isin(["best", "scratch"])]
+    assert sentence(found, TASK) == (
+        "photo to sketch: best adds +4.2 [+3.0, +5.0] points for an attacker over starting without it (range of 3 "
+        f"seeds over attack seeds alone), speed-up 1.50. N{missing[1:]}."
+    )
+    assert brackets(ranking(found, TASK)) == (
+        "Brackets: range of 3 seeds, no interval; of best over attack seeds alone, on one file each."
+    )
+    assert "transfers: no undefended weights are given" in gate_line(ranking(found, TASK))
+
+
+def test_one_file_is_told_with_its_leak() -> None:
+    said = sentence(change(table(), "best", interval="95% over attack seeds alone", verdict="holds"), TASK)
+    assert "(95% interval over attack seeds alone): it holds." in said
 
 
 def test_a_run_that_has_just_begun_claims_nothing() -> None:

@@ -17,8 +17,8 @@ from PIL import Image
 from safetensors.torch import load, load_file
 
 import ntbench.tasks.data
-from ntbench.domains import Family, Raw, find
-from ntbench.tasks.data import Split, describe_domains, divided, joined, load_domain, nested_subset
+from ntbench.domains import Family, Raw, describe_domains, find
+from ntbench.tasks.data import Split, divided, joined, load_domain, nested_subset
 
 EMBEDDED = ["digits", "digits_m", "syn"]
 HEAVY = ["sklearn", "matplotlib", "PIL", "torchvision"]
@@ -27,7 +27,8 @@ PROBE = """
 import json, random, sys
 from pathlib import Path
 import numpy, torch
-from ntbench.tasks.data import describe_domains, load_domain
+from ntbench.domains import describe_domains
+from ntbench.tasks.data import load_domain
 seed, cache = int(sys.argv[1]), Path(sys.argv[2])
 random.seed(seed); numpy.random.seed(seed); torch.manual_seed(seed)
 describe_domains()
