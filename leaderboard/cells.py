@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from ntbench.errors import UserError
 from ntbench.suite import Suite
-from ntbench.types import Protection, Result, digest
+from ntbench.types import CLASSIFICATION, Protection, Result, digest
 
 from .needed import Run
 from .packing import packed, packed_bits, shares_of
@@ -26,6 +26,10 @@ def published(results: Sequence[Result], suite: Suite, needed: Collection[Run]) 
     Raises UserError where results of different recipes stand together.
     """
     results = sorted(results, key=lambda r: r.cell.key)
+    if suite.objective != CLASSIFICATION:
+        raise UserError(
+            f"{suite.name}: boards of {suite.objective.name} cannot be published yet; share the run's folder"
+        )
     cells = [r.cell for r in results]
     attacks = _attacks(results, suite)
     scored = [r for r in results if r.trajectory.step]

@@ -20,7 +20,10 @@ from ntbench.learn.optim import create_optimizer, create_schedule
 from ntbench.learn.scoring import accuracy, correct
 from ntbench.registry import registry
 from ntbench.sources import code_digest, file_digest
+from ntbench.tasks.classification import CLASSIFYING
 from ntbench.tasks.data import Split
+from ntbench.tasks.denoising import Denoising
+from ntbench.tasks.objective import Objective
 from ntbench.types import Kind, Mask, MethodSpec, Training, digest
 
 __all__ = [
@@ -29,9 +32,11 @@ __all__ = [
     "Context",
     "Dataset",
     "Defense",
+    "Denoising",
     "Field",
     "Fit",
     "Mask",
+    "Objective",
     "Optimizer",
     "Raw",
     "Schedule",
@@ -90,6 +95,8 @@ class Context:
     device: torch.device
     fresh: Callable[[int], nn.Module]
     """Build a randomly initialised model of the declared architecture with a number of classes."""
+    objective: Objective = CLASSIFYING
+    """What a batch, the loss and a score are; the splits have it too, so that `fit` and `correct` go by it."""
 
     def generator(self, *names: str) -> torch.Generator:
         """Return a CPU generator that depends on the recipe and the names alone."""
@@ -105,6 +112,8 @@ class Method(BaseModel):
     name: ClassVar[str]
     version: ClassVar[int] = 1
     paper: ClassVar[str] = ""
+    objectives: ClassVar[tuple[str, ...]] = ("classification",)
+    """The objectives that a method is written for; an objective may take others in that need nothing of it."""
     expected_failures: ClassVar[dict[str, str]] = {}
     quick: ClassVar[dict[str, Any]] = {}
     """Cheaper hyper-parameters with which `ntbench check` examines this method."""

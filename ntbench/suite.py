@@ -7,12 +7,24 @@ from collections.abc import Sequence
 from importlib import resources
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from ntbench.errors import UserError, unknown
-from ntbench.types import BASELINES, FILE, Arch, Grown, Mask, Precision, Recipe, Task, Training
+from ntbench.types import (
+    BASELINES,
+    CLASSIFICATION,
+    FILE,
+    Arch,
+    Grown,
+    Mask,
+    ObjectiveSpec,
+    Precision,
+    Recipe,
+    Task,
+    Training,
+)
 
 
 class PaperSetting(Recipe):
@@ -128,10 +140,11 @@ class Suite(Grown):
     attackers of the track `source` own a share of `source_share` of the source's training images. With `own` every
     attack is run once more as an attacker who chooses by a fifth of its samples; `default` is what it takes where that
     leaves under two a class. A row whose loss of source accuracy is above `max_drop` is unusable. With `tuned` every
-    defense has so many trials, on data of its own, to find its hyper-parameters for a task before it protects.
+    defense has so many trials, on data of its own, to find its hyper-parameters for a task before it protects. Leak,
+    ranks, gates and verdicts rest on uplift over the `axis`: sample counts, or compute.
     """
 
-    later = frozenset({"tuned"})
+    later = frozenset({"tuned", "objective", "axis"})
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     version: int = Field(ge=1)
@@ -144,6 +157,7 @@ class Suite(Grown):
     own: bool = False
     default: str = ""
     tuned: int = Field(default=0, ge=0)
+    objective: ObjectiveSpec = CLASSIFICATION
     arch: Arch
     pretrain: Training = Training()
     paper: PaperSetting
@@ -151,6 +165,7 @@ class Suite(Grown):
     defenses: tuple[DefenseEntry, ...] = Field(min_length=1)
     attacks: tuple[AttackEntry, ...] = Field(min_length=1)
     precision: Precision = "float32"
+    axis: Literal["samples", "compute"] = "samples"
     limits: Limits = Limits()
 
     @property

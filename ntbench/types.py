@@ -170,6 +170,21 @@ class Arch(Grown):
         return self
 
 
+class ObjectiveSpec(Recipe):
+    """What a task learns, and how it is scored: the name of an objective, and the parameters that it is built with."""
+
+    name: str = "classification"
+    params: dict[str, Any] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+
+CLASSIFICATION = ObjectiveSpec()
+
+
 class Training(Grown):
     """What decides a plain supervised training, apart from its data and its seed.
 
@@ -247,8 +262,10 @@ class MethodSpec(Grown):
         return self.model_dump(mode="json", exclude={"label"})
 
 
-class Cell(Recipe):
+class Cell(Grown):
     """One number's full recipe."""
+
+    later = frozenset({"objective"})
 
     protocol: str
     task: Task
@@ -262,6 +279,7 @@ class Cell(Recipe):
     source_share: float = Field(default=0.1, gt=0, le=1)
     knowledge: Knowledge = "others"
     precision: Precision = "float32"
+    objective: ObjectiveSpec = CLASSIFICATION
 
     @property
     def mask(self) -> Mask:
@@ -294,6 +312,7 @@ class Cell(Recipe):
                 "precision": self.precision,
                 "seed": self.seed,
                 **rehearsed,
+                **self.model_dump(mode="json", include={"objective"}),
             }
         )
 
@@ -321,8 +340,9 @@ class Cell(Recipe):
 class Trajectory(Recipe):
     """What single runs of rising budgets took and reached, as columns of equal length; seconds exclude scoring.
 
-    `step` is the budget. `val` and `test` are scores; `correct` says of every test image whether it was right, packed
-    by `pack_bits`; `own` is the score on the samples that an attacker put aside, where it chooses by them.
+    `step` is the budget. `val` and `test` are scores; `correct` says of every test image what it adds to the score, for
+    classification whether it was right, packed by `pack_scores`; `own` is the score on the samples that an attacker put
+    aside, where it chooses by them.
     """
 
     step: tuple[int, ...] = ()
@@ -352,10 +372,27 @@ def unpack_bits(text: str, count: int) -> NDArray[np.bool_]:
     return np.unpackbits(held, count=count).astype(bool)
 
 
+def pack_scores(each: NDArray[Any]) -> str:
+    """Return what each of n images adds to a score: booleans as `pack_bits`, others as base64 of two bytes each.
+
+    A colon, which base64 does not have, tells the second from the first.
+    """
+    if each.dtype == np.bool_:
+        return pack_bits(each)
+    return ":" + base64.b64encode(each.astype("<f2").tobytes()).decode()
+
+
+def unpack_scores(text: str, count: int) -> NDArray[np.float64]:
+    """Return the first `count` of the numbers that `pack_scores` packed."""
+    if not text.startswith(":"):
+        return unpack_bits(text, count).astype(np.float64)
+    return np.frombuffer(base64.b64decode(text[1:]), dtype="<f2", count=count).astype(np.float64)
+
+
 class Protection(Recipe):
     """What pretraining and protecting cost and did; accuracies are on test data, seconds are wall time.
 
-    `clean` and `kept` say of every source test image whether it was right before and after, packed by `pack_bits`.
+    `clean` and `kept` say of every source test image what it adds to the score before and after, as `pack_scores` does.
     """
 
     status: Status = "ok"

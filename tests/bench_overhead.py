@@ -23,7 +23,7 @@ from torch.nn.functional import cross_entropy
 from ntbench.engine.bench import Bench
 from ntbench.learn.models import build
 from ntbench.learn.optim import create_optimizer
-from ntbench.learn.scoring import SCORING_BATCH
+from ntbench.tasks.objective import SCORING_BATCH
 from ntbench.types import Cell
 
 ROUNDS = 15

@@ -13,7 +13,10 @@ import pytest
 import torch
 from filelock import FileLock
 from hypothesis import settings
+from typer.testing import CliRunner
 
+from ntbench.cli import app
+from ntbench.cli.app import console
 from ntbench.engine.plan import plan
 from ntbench.engine.runner import Runner
 from ntbench.engine.store import Store
@@ -31,6 +34,7 @@ settings.register_profile("repeatable", derandomize=True, deadline=None, databas
 settings.load_profile("repeatable")
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
+Inside = Callable[..., Any]
 LEVELS = ({"samples": 12, "t90": 0.5, "plateau": 0.3}, {"samples": 48, "t90": 0.5, "plateau": 0.4})
 """Budgets of 1, 2 and 4 steps."""
 
@@ -122,6 +126,15 @@ def own_registry(monkeypatch: pytest.MonkeyPatch) -> Registry:
     registry.discover()
     monkeypatch.setattr(registry, "_classes", dict(registry._classes))
     return registry
+
+
+@pytest.fixture
+def inside(own_registry: Registry, monkeypatch: pytest.MonkeyPatch) -> Inside:
+    """Run the command line in this process, which costs no imports, on a terminal of 400 columns."""
+    # Where the environment says COLUMNS when the console is made, as pytest-xdist has it, that width stays.
+    monkeypatch.setattr(console, "_width", 400)
+    monkeypatch.setenv("NO_COLOR", "1")
+    return lambda *words: CliRunner().invoke(app, list(map(str, words)))
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ntbench.checks.laboratory import Trial, logits, observe, run, world
+from ntbench.checks.laboratory import Trial, logits, observe, run, shown, world
 from ntbench.checks.reading import fields_read, recorder
 from ntbench.learn.models import pack
 from ntbench.method import Method
@@ -79,7 +79,7 @@ def check_finite(method: Method) -> None:
 
 def check_predicts_one_by_one(method: Method) -> None:
     """In eval mode a prediction does not depend on the batch that the image is in."""
-    model, images = observe(method).model, world().target_test.x
+    model, images = observe(method).model, shown(world(method).target_test)
     whole = logits(model, images)[:FEW]
     if not torch.allclose(whole, logits(model, images[:FEW]), rtol=1e-3, atol=1e-4, equal_nan=True):
         raise AssertionError("predictions change with the batch in eval mode; batch statistics are no part of a model")

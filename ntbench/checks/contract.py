@@ -13,6 +13,7 @@ from rich.console import Console
 
 from ntbench.checks import adaptation, conduct, declaration, protection
 from ntbench.checks.images import check_domain
+from ntbench.checks.laboratory import labelled
 from ntbench.domains import Dataset
 from ntbench.engine.limits import guarded
 from ntbench.errors import unknown
@@ -83,7 +84,8 @@ def _defense_checks(method: Defense) -> Iterator[Check]:
     if not method.needs_target:
         yield conduct.check_uses_no_target
     else:
-        yield protection.check_takes_other_class_counts
+        if labelled(method):
+            yield protection.check_takes_other_class_counts
         if not method.needs_target_labels:
             yield conduct.check_uses_no_target_labels
 
@@ -98,7 +100,7 @@ def _attack_checks(method: Attack) -> Iterator[Check]:
         yield conduct.check_uses_no_target
     elif method.access.target == "unlabelled":
         yield conduct.check_uses_no_target_labels
-    else:
+    elif labelled(method):
         yield adaptation.check_takes_other_class_counts
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -17,14 +17,14 @@ from ntbench.engine.subject import Grant, attacked, global_seeds, released_head
 from ntbench.learn.fit import fit
 from ntbench.learn.models import build, encoded, features, head, pack, unpack
 from ntbench.method import Attack, Context, Defense, Method
-from ntbench.tasks.data import Split, load_domain, nested_subset
+from ntbench.tasks.data import Split, learnt, load_domain, nested_subset
+from ntbench.tasks.objective import objectives
 from ntbench.types import Arch, Training, digest
 
 SAMPLES = 400
 FEWER = 7
 DAMAGE = 0.5
 SPLITS = ("source", "target", "source_val", "target_val")
-ARCH = Arch(name="cnns_bn")
 PRETRAIN = Training(lr=2e-3, schedule="cosine", steps=100, batch_size=64)
 ENDS = (20, 40, 80)
 
@@ -58,8 +58,10 @@ class Observation:
 
 @dataclass(frozen=True, eq=False)
 class World:
-    """The data of the laboratory: what methods train and validate on, and target images to score them."""
+    """The laboratory of one objective: its network, and what methods train, validate and are scored on."""
 
+    arch: Arch
+    outputs: int
     source: Split
     source_val: Split
     target: Split
@@ -67,17 +69,27 @@ class World:
     target_test: Split
 
 
+def world(method: Method) -> World:
+    """Return digits -> digits_m at 8 pixels, cut to a few hundred training samples, for what a method is written."""
+    return _world(method.objectives[0])
+
+
 @cache
-def world() -> World:
-    """Return digits -> digits_m at 8 pixels, cut to a few hundred training samples."""
-    source, target = load_domain("digits", 8), load_domain("digits_m", 8)
+def _world(name: str) -> World:
+    objective = objectives()[name]()
+    source, target = (learnt(load_domain(domain, 8), objective) for domain in ("digits", "digits_m"))
     cut = [nested_subset(d.train, SAMPLES, torch.Generator().manual_seed(0)) for d in (source, target)]
-    return World(cut[0], source.val, cut[1], target.val, target.test)
+    return World(objective.example, source.classes, cut[0], source.val, cut[1], target.val, target.test)
 
 
-def pretrained(pruned: bool = False, damaged: bool = False) -> nn.Module:
+def labelled(method: Method) -> bool:
+    """Return whether what a method is written for has labels, of classes that may differ in number."""
+    return world(method).source.objective.labelled
+
+
+def pretrained(method: Method, pruned: bool = False, damaged: bool = False) -> nn.Module:
     """Return a model that knows the source; pruned, half of its encoder is zero, damaged, all weights carry noise."""
-    model = unpack(_pretrained_weights(), fresh(10))
+    model = unpack(_pretrained_weights(method.objectives[0]), fresh(method))
     generator = torch.Generator().manual_seed(0)
     for weight in (p for p in model.parameters() if p.ndim > 1):
         if pruned and weight is not head(model).weight:
@@ -88,16 +100,16 @@ def pretrained(pruned: bool = False, damaged: bool = False) -> nn.Module:
 
 
 @cache
-def _pretrained_weights() -> dict[str, Tensor]:
-    model = build(ARCH, 10, seed=0)
-    for _ in fit(model, world().source, PRETRAIN, torch.Generator().manual_seed(0)):
+def _pretrained_weights(name: str) -> dict[str, Tensor]:
+    model = build(_world(name).arch, _world(name).outputs, seed=0)
+    for _ in fit(model, _world(name).source, PRETRAIN, torch.Generator().manual_seed(0)):
         pass
     return pack(model)
 
 
-def fresh(classes: int) -> nn.Module:
-    """Return a randomly initialised model of the laboratory's architecture."""
-    return build(ARCH, classes, seed=1)
+def fresh(method: Method) -> nn.Module:
+    """Return a randomly initialised model of the laboratory's architecture for the source."""
+    return build(world(method).arch, world(method).outputs, seed=1)
 
 
 _observed: dict[tuple[int, Trial], Observation] = {}
@@ -143,7 +155,7 @@ def run(method: Method, trial: Trial = Trial()) -> Observation:
 
     Raises AssertionError where it hands over something else than a model.
     """
-    released = pretrained(trial.pruned, trial.damaged)
+    released = pretrained(method, trial.pruned, trial.damaged)
     grant = _grant(method, released, trial)
     zeros = [p == 0 for p in released.parameters()]
     model, regrown = released, 0
@@ -168,38 +180,45 @@ def fingerprint(model: nn.Module) -> str:
     return state.hexdigest()
 
 
+def shown(data: Split) -> Tensor:
+    """Return all samples as a model is shown them, in one batch."""
+    return data.objective.batch(data.x, data.y, torch.Generator().manual_seed(0))[0]
+
+
 @torch.inference_mode()
 def logits(model: nn.Module, x: Tensor) -> Tensor:
-    """Return what a model says in eval mode, [n, classes]."""
+    """Return what a model says in eval mode, [n, classes] for one that classifies."""
     return model.eval()(x)  # type: ignore[no-any-return]
 
 
 def _grant(method: Method, released: nn.Module, trial: Trial) -> Watched:
-    target = _relabelled(world().target, trial) if trial.target else None
+    here = world(method)
+    target = _relabelled(here.target, trial) if trial.target else None
     weights, defender = pack(released), isinstance(method, Defense)
     if isinstance(method, Attack) and method.on_features and target:
         weights, target = released_head(released), Split(encoded(released, target.x), target.y)
     return Watched(
-        arch=ARCH,
-        classes=10,
+        arch=here.arch,
+        classes=here.outputs,
         weights=weights,
-        source=world().source if trial.source else None,
+        source=here.source if trial.source else None,
         target=target,
-        source_val=world().source_val if defender and trial.source else None,
-        target_val=_relabelled(world().target_val, trial) if defender and trial.target else None,
-        target_classes=trial.classes,
+        source_val=here.source_val if defender and trial.source else None,
+        target_val=_relabelled(here.target_val, trial) if defender and trial.target else None,
+        target_classes=trial.classes if here.source.objective.labelled else here.outputs,
         ends=ENDS,
         seed=0,
         fresh_seed=1,
         key=digest(trial.global_seed),
         precision="float32",
         device=torch.device("cpu"),
+        objective=here.source.objective,
         train_mode=trial.train_mode,
     )
 
 
 def _relabelled(data: Split, trial: Trial) -> Split:
-    return Split(data.x, data.y % trial.classes if trial.target_labels else torch.full_like(data.y, -1))
+    return replace(data, y=data.y % trial.classes if trial.target_labels else torch.full_like(data.y, -1))
 
 
 class _Whole(nn.Module):

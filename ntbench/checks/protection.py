@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ntbench.checks.laboratory import FEWER, Trial, fresh, logits, observe, pretrained, world
+from ntbench.checks.laboratory import FEWER, Trial, fresh, logits, observe, pretrained, shown, world
 from ntbench.learn.models import head, pack, unpack
 from ntbench.learn.scoring import accuracy
 from ntbench.method import Method
@@ -13,9 +13,9 @@ from ntbench.method import Method
 def check_survives_release(method: Method) -> None:
     """Its weights, loaded into a fresh model of the architecture, predict what its own model predicts."""
     model = observe(method).model
-    images = world().source_val.x
+    images = shown(world(method).source_val)
     try:
-        released = unpack(pack(model), fresh(10))
+        released = unpack(pack(model), fresh(method))
     except FloatingPointError:  # check_finite tells
         return
     except ValueError as error:
@@ -34,7 +34,9 @@ def check_returns_a_trainable_model(method: Method) -> None:
 def check_keeps_source_accuracy(method: Method) -> None:
     """At least half of the source accuracy is left."""
     try:
-        before, after = (accuracy(model, world().source_val) for model in (pretrained(), observe(method).model))
+        before, after = (
+            accuracy(model, world(method).source_val) for model in (pretrained(method), observe(method).model)
+        )
     except FloatingPointError:  # check_finite tells
         return
     if after < before / 2:

@@ -148,7 +148,10 @@ def calibrate(
 
     request = Request(suite=suite, plugins=tuple(plugin or ()), tasks=tuple(task or ()))
     session = Session(out or Path("runs") / f"{Path(suite).stem}-calibration", console)
-    for measured in session.measured(request, Workers(jobs, device)).tasks:
+    found = session.measured(request, Workers(jobs, device))
+    for domain, best in found.objective.params.get("reference", {}).items():
+        console.print(f"objective.params.reference.{domain} = {best:g}", markup=False, highlight=False)
+    for measured in found.tasks:
         console.print(f"# {measured.title}", markup=False, highlight=False)
         lines = ", ".join(
             f"{{ samples = {at.samples}, t90 = {at.t90}, plateau = {at.plateau} }}" for at in measured.levels

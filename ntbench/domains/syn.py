@@ -1,4 +1,4 @@
-"""Synthetic digits drawn with the fonts that come with matplotlib; nothing is downloaded."""
+"""Synthetic digits and letters drawn with the fonts that come with matplotlib; nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from PIL.ImageFont import FreeTypeFont
 
 _SEED = 2022
-_SIZES = {"train": 1200, "val": 400, "test": 1200}
+_SIZES = {"syn": (1200, 400, 1200), "letters": (2600, 520, 520)}
+_TEXTS = {"syn": "0123456789", "letters": "ABCDEFGHIJKLMNOPQRSTUVWXYZ"}
 _SIZE = 32
 _CANVAS = 96
 # Latin text faces with lining figures: no symbol fonts, no size variants, and not cmmi10, whose figures are old-style.
@@ -30,8 +31,8 @@ def _build(name: str, image_size: int) -> Raw:
     # RandomState, not default_rng: NumPy promises that its stream never changes between versions (NEP 19).
     random = np.random.RandomState(_SEED)
     fonts = _fonts()
-    train, val, test = (_draw(count, fonts, random) for count in _SIZES.values())
-    return Raw(classes=10, train=train, val=val, test=test)
+    train, val, test = (_draw(name, count, fonts, random) for count in _SIZES[name])
+    return Raw(classes=len(_TEXTS[name]), train=train, val=val, test=test)
 
 
 def _fonts() -> list[FreeTypeFont]:
@@ -44,21 +45,22 @@ def _fonts() -> list[FreeTypeFont]:
     return [ImageFont.truetype(f"{folder}/{face}.ttf", 72, layout_engine=layout) for face in _FACES]
 
 
-def _draw(count: int, fonts: list[FreeTypeFont], random: np.random.RandomState) -> Labelled:
-    labels = random.permutation(np.arange(count, dtype=np.int64) % 10)
-    images = [_colour(_shape(label, fonts[random.randint(len(fonts))], random), random) for label in labels]
+def _draw(name: str, count: int, fonts: list[FreeTypeFont], random: np.random.RandomState) -> Labelled:
+    texts, paint = _TEXTS[name], _colour if name == "syn" else _black_on_white
+    labels = random.permutation(np.arange(count, dtype=np.int64) % len(texts))
+    images = [paint(_shape(texts[label], fonts[random.randint(len(fonts))], random), random) for label in labels]
     return np.stack(images), labels
 
 
-def _shape(label: int, font: FreeTypeFont, random: np.random.RandomState) -> Image:
-    """Return one figure under a random affine map and blur, as a mask of 32x32 pixels."""
+def _shape(text: str, font: FreeTypeFont, random: np.random.RandomState) -> Image:
+    """Return one character under a random affine map and blur, as a mask of 32x32 pixels."""
     from PIL import Image, ImageDraw, ImageFilter
 
     canvas = Image.new("L", (_CANVAS, _CANVAS))
     centre = _CANVAS / 2
-    left, top, right, bottom = font.getbbox(str(label))
+    left, top, right, bottom = font.getbbox(text)
     corner = (centre - (left + right) / 2, centre - (top + bottom) / 2)
-    ImageDraw.Draw(canvas).text(corner, str(label), fill=255, font=font)
+    ImageDraw.Draw(canvas).text(corner, text, fill=255, font=font)
     angle, shear = radians(random.uniform(-15, 15)), random.uniform(-0.15, 0.15)
     zoom_x, zoom_y = random.uniform(1.1, 1.5), random.uniform(1.2, 1.5)
     shift_x, shift_y = random.uniform(-6, 6, size=2)
@@ -81,8 +83,15 @@ def _colour(mask: Image, random: np.random.RandomState) -> Images:
     return mixed
 
 
+def _black_on_white(mask: Image, random: np.random.RandomState) -> Images:
+    return 255 - np.asarray(mask)
+
+
 FAMILY = Family(
     version=2,
-    domains={"syn": "2,800 digits drawn with matplotlib's fonts, random affine maps, blur and colours (embedded)"},
+    domains={
+        "syn": "2,800 digits drawn with matplotlib's fonts, random affine maps, blur and colours (embedded)",
+        "letters": "3,640 capital letters drawn alike, black on white (embedded)",
+    },
     build=_build,
 )

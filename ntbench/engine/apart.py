@@ -22,6 +22,7 @@ from ntbench.errors import ForeignError, UnusableError, UserError
 from ntbench.learn.meter import Cost
 from ntbench.learn.models import Head, unpack
 from ntbench.registry import registry
+from ntbench.tasks.data import Split
 from ntbench.types import MethodSpec
 
 TALK_SECONDS = 60.0
@@ -173,12 +174,21 @@ def _facts(grant: Grant) -> dict[str, Any]:
     plain = {
         name: getattr(grant, name) for name in ("classes", "target_classes", "seed", "fresh_seed", "key", "precision")
     }
-    return plain | {"arch": grant.arch.model_dump(), "ends": grant.ends, "device": str(grant.device)}
+    told = {name: split.objective for name, split in _splits(grant).items() if split} | {"task": grant.objective}
+    return plain | {
+        "arch": grant.arch.model_dump(),
+        "ends": grant.ends,
+        "device": str(grant.device),
+        "objectives": {name: objective.spec.model_dump(mode="json") for name, objective in told.items()},
+    }
 
 
 def _tensors(grant: Grant) -> dict[str, Tensor]:
-    splits = {name: getattr(grant, name) for name in ("source", "target", "source_val", "target_val")}
-    return tensors_of(splits) | {f"weights.{name}": tensor for name, tensor in grant.weights.items()}
+    return tensors_of(_splits(grant)) | {f"weights.{name}": tensor for name, tensor in grant.weights.items()}
+
+
+def _splits(grant: Grant) -> dict[str, Split | None]:
+    return {name: getattr(grant, name) for name in ("source", "target", "source_val", "target_val")}
 
 
 def _size(grant: Grant) -> int:

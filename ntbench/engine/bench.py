@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache, cached_property
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from ntbench.method import Attack, Defense
 from ntbench.registry import registry
 from ntbench.suite import Limits
 from ntbench.tasks.data import Split
-from ntbench.types import FILE, Arch, Cell, Protection, Provenance, digest, pack_bits
+from ntbench.types import FILE, Arch, Cell, Protection, Provenance, digest, pack_scores
 
 LIMITS = Limits()
 Artifact = tuple[Weights, Protection]
@@ -60,8 +61,11 @@ class Bench:
         if self.defense.needs_target and not self.cell.task.guarded:
             return f"{self.defense.name} needs a target, and nobody is defended against"
         classes = self.shares.source.classes, self.shares.target.classes
+        objective = self.shares.objective
         return (
-            self.attack.refuses(self.defense, *classes)
+            objective.refuses(self.defense)
+            or objective.refuses(self.attack)
+            or self.attack.refuses(self.defense, *classes)
             or self.attack.unfit(_blank(self.cell.arch.model_dump_json()))
             or self.shares.refusal
         )
@@ -78,7 +82,7 @@ class Bench:
         right = correct(model, source.test.to(self.device))
         facts = Protection(
             source_before=float(right.double().mean()),
-            clean=pack_bits(right.numpy()),
+            clean=pack_scores(right.numpy()),
             pretrain_seconds=cost and cost.seconds,
             pretrain_flops=cost and cost.flops,
         )
@@ -102,7 +106,7 @@ class Bench:
         update = {
             "needs": self.defense.needs(),
             "source_after": float(right.double().mean()),
-            "kept": pack_bits(right.numpy()),
+            "kept": pack_scores(right.numpy()),
             "zero_shot": accuracy(model, self.shares.target.test.to(self.device)) if comparable else None,
             "sparsity": _sparsity(model),
             "protect_seconds": known and known.seconds,
@@ -148,7 +152,7 @@ class Bench:
             val, right = accuracy(snapshot.model, view.val), correct(snapshot.model, view.test)
             own = accuracy(snapshot.model, view.held) if view.held else None
         samples, flops = cost.samples + view.samples, cost.flops + view.flops
-        bits = pack_bits(right.numpy())
+        bits = pack_scores(right.numpy())
         return (snapshot.step, samples, flops, cost.seconds, val, float(right.double().mean()), bits, own)
 
     def provenance(self) -> Provenance:
@@ -197,6 +201,7 @@ class Bench:
             key=cell.protect_key if role == "defense" else cell.key,
             precision=cell.precision,
             device=self.device,
+            objective=self.shares.objective,
         )
 
     def _fresh(self, classes: int) -> nn.Module:
@@ -221,4 +226,4 @@ def _sparsity(model: nn.Module) -> float:
 
 
 def _unlabelled(data: Split | None) -> Split | None:
-    return data and Split(data.x, torch.full_like(data.y, -1))
+    return data and replace(data, y=torch.full_like(data.y, -1))

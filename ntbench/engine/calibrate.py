@@ -41,7 +41,7 @@ def _calibrated(suite: Suite, task: Task, compute: Compute, tell: Callable[[str]
     found = {level.samples: level for level in task.levels if level.t90 is not None}
     while waiting:
         tell(f"{task.title}: measuring T90 of the baseline at {', '.join(map(str, waiting))} samples")
-        results = compute(_cells(suite, task, waiting))
+        results = compute(baseline_cells(suite, task, waiting))
         for samples, guess in list(waiting.items()):
             at = calibration([result for result in results if result.cell.samples == samples])
             if at.settled or guess >= LONGEST:
@@ -60,7 +60,8 @@ def _line(samples: int, at: Calibration) -> str:
     )
 
 
-def _cells(suite: Suite, task: Task, guesses: dict[int, float]) -> list[Cell]:
+def baseline_cells(suite: Suite, task: Task, guesses: dict[int, float]) -> list[Cell]:
+    """Return the baseline's runs of a task up to 8 times what T90 is taken for, at the sample counts that have one."""
     levels = tuple(_at(level, guesses.get(level.samples, GUESS)) for level in task.levels)
     rows = tuple(entry for entry in suite.defenses if entry.name in BASELINES)
     grid = suite.model_copy(

@@ -20,7 +20,8 @@ from ntbench.errors import UnusableError, UserError
 from ntbench.learn.models import pack
 from ntbench.method import Attack, Defense, Method
 from ntbench.registry import registry
-from ntbench.types import Arch
+from ntbench.tasks.objective import objective_of
+from ntbench.types import Arch, ObjectiveSpec
 
 MOST = 2**34
 """Bytes of tensors that the trusted side may send."""
@@ -121,8 +122,12 @@ def _grant(request: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Grant:
     facts, device = request["grant"], torch.device(request["grant"]["device"])
     prefix = "weights."
     weights = {n.removeprefix(prefix): t.to(device) for n, t in tensors.items() if n.startswith(prefix)}
-    splits: Any = {name: split_of(tensors, name, device) for name in ("source", "target", "source_val", "target_val")}
+    told = facts.pop("objectives")
+    names = ("source", "target", "source_val", "target_val")
+    splits: Any = {name: split_of(tensors, name, device, told) for name in names}
+    objective = objective_of(ObjectiveSpec(**told["task"]))
     fields: Any = facts | {"arch": Arch(**facts["arch"]), "ends": tuple(facts["ends"]), "device": device}
+    fields["objective"] = objective
     return Grant(**fields, **splits, weights=weights)
 
 

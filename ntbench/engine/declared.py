@@ -21,6 +21,7 @@ def described(cls: type[Method] | type[Dataset]) -> dict[str, Any]:
     facts = {"kind": cls.kind, "name": cls.name, "version": cls.version, "paper": cls.paper}
     text = inspect.getdoc(inspect.getmodule(cls)) or inspect.getdoc(cls) or ""
     facts |= {"text": text[:2000], "file": source_file(cls), "module": cls.__module__, "fields": list(cls.model_fields)}
+    facts["objectives"] = list(cls.objectives)
     if issubclass(cls, Defense):
         axes = {name: axis.model_dump(mode="json") for name, axis in space_of(cls).items()}
         return facts | {name: bool(getattr(cls, name)) for name in DEFENSE} | {"axes": axes}

@@ -12,7 +12,8 @@ from ntbench.learn.models import build
 from ntbench.learn.scoring import accuracy
 from ntbench.registry import registry
 from ntbench.tasks.data import Split
-from ntbench.types import Arch, Cell, Training
+from ntbench.tasks.objective import objective_of
+from ntbench.types import Arch, Cell, ObjectiveSpec, Training
 
 _STEPS = 10
 
@@ -21,7 +22,8 @@ def seconds_per_cell(cell: Cell, device: str) -> float:
     """Return about how many seconds the training and scoring of a cell take in one thread, its protection aside."""
     attack = registry.create(cell.attack)
     batch = min(int(getattr(attack, "batch_size", 32)), cell.samples)
-    step, score = _measured(cell.arch.model_dump_json(), cell.task.image_size, batch, device)
+    recipe = cell.arch.model_dump_json(), cell.objective.model_dump_json()
+    step, score = _measured(*recipe, cell.task.image_size, batch, device)
     ends = cell.budget.ends
     if attack.at_horizon_alone or getattr(attack, "schedule", "cooldown") not in ("cooldown", "constant"):
         return ends[-1] * step + score
@@ -31,11 +33,13 @@ def seconds_per_cell(cell: Cell, device: str) -> float:
 
 
 @cache
-def _measured(arch: str, image_size: int, batch: int, device: str) -> tuple[float, float]:
+def _measured(arch: str, objective: str, image_size: int, batch: int, device: str) -> tuple[float, float]:
     """Return the seconds of one training step and of scoring 600 images."""
     torch.set_num_threads(1)
-    model = build(Arch.model_validate_json(arch), 10, seed=0).to(device)
-    data = Split(torch.zeros(600, 3, image_size, image_size), torch.zeros(600, dtype=torch.long)).to(device)
+    learnt = objective_of(ObjectiveSpec.model_validate_json(objective))
+    model = build(Arch.model_validate_json(arch), learnt.outputs(10), seed=0).to(device)
+    x, y = learnt.seen(torch.zeros(600, 3, image_size, image_size), torch.zeros(600, dtype=torch.long))
+    data = Split(x, y, objective=learnt).to(device)
     steps = fit(model, data, Training(steps=_STEPS, batch_size=batch), torch.Generator().manual_seed(0))
     next(steps)
     start = time.perf_counter()

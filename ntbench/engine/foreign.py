@@ -23,6 +23,7 @@ class Foreign:
     kind: ClassVar[Kind]
     name: ClassVar[str]
     origin_file: ClassVar[str]
+    objectives: ClassVar[tuple[str, ...]]
     model_fields: ClassVar[dict[str, None]]
 
     def __init__(self, **params: Any) -> None:
@@ -104,7 +105,7 @@ class Door:
         facts |= {"origin_file": described["file"], "__doc__": described["text"], "__module__": described["module"]}
         if described["kind"] == "domain":
             return type("ForeignDataset", (ForeignDataset,), facts)
-        facts["paper"] = described["paper"]
+        facts |= {"paper": described["paper"], "objectives": tuple(described["objectives"])}
         facts["model_fields"] = dict.fromkeys(described["fields"])
         if described["kind"] == "defense":
             declared = {name: described[name] for name in (*DEFENSE, "axes")}

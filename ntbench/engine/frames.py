@@ -14,6 +14,8 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from ntbench.tasks.data import Split
+from ntbench.tasks.objective import objective_of
+from ntbench.types import ObjectiveSpec
 
 _HEADER = struct.Struct("!QQ")
 LONGEST_TEXT = 2**20
@@ -79,9 +81,10 @@ def tensors_of(splits: dict[str, Split | None]) -> dict[str, Tensor]:
     return {f"{name}.{column}": getattr(split, column) for name, split in there.items() for column in "xy"}
 
 
-def split_of(tensors: dict[str, Tensor], name: str, device: torch.device) -> Split | None:
-    """Return one split of `tensors_of`, its images as they lay in memory."""
+def split_of(tensors: dict[str, Tensor], name: str, device: torch.device, told: dict[str, Any]) -> Split | None:
+    """Return one split of `tensors_of`, its images as they lay in memory, with the objective that is told by name."""
     if f"{name}.x" not in tensors:
         return None
     x, y = (tensors[f"{name}.{column}"].to(device) for column in "xy")
-    return Split(x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x, y)
+    x = x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
+    return Split(x, y, objective=objective_of(ObjectiveSpec(**told[name])))

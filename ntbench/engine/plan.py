@@ -14,11 +14,13 @@ from pydantic import ValidationError
 from ntbench.domains import find
 from ntbench.engine.manifest import Manifest, fingerprints
 from ntbench.errors import UserError, unknown
+from ntbench.learn.models import build
 from ntbench.learn.optim import check_optimizer, check_schedule
 from ntbench.learn.sizes import settled
 from ntbench.registry import registry
 from ntbench.sources import file_digest, source_files
 from ntbench.suite import AttackEntry, DefenseEntry, Suite
+from ntbench.tasks.objective import objective_of
 from ntbench.types import CONTROLS, Budget, Cell, Kind, Level, MethodSpec, Task, Training
 
 T = TypeVar("T")
@@ -98,6 +100,7 @@ def cells_of(suite: Suite, tuned: Mapping[tuple[str, str], MethodSpec] = Mapping
             source_share=suite.source_share,
             knowledge=knowledge,
             precision=suite.precision,
+            objective=suite.objective,
         )
         for seed in suite.seeds
         for start, defenses in [(_start(suite, seed), _defenses(suite, seed))]
@@ -139,7 +142,12 @@ def _t90(task: Task, level: Level) -> float:
 
 def applies(cell: Cell) -> bool:
     """Return whether the attack takes on the defense, the classes of the two domains aside."""
-    return not registry.create(cell.attack).refuses(registry.create(cell.defense), 1, 1)
+    attack, defense, objective = (
+        registry.create(cell.attack),
+        registry.create(cell.defense),
+        objective_of(cell.objective),
+    )
+    return not (objective.refuses(defense) or objective.refuses(attack) or attack.refuses(defense, 1, 1))
 
 
 def manifest(suite: Suite, request: str, cells: list[Cell]) -> Manifest:
@@ -163,14 +171,22 @@ def manifest(suite: Suite, request: str, cells: list[Cell]) -> Manifest:
 def examined(suite: Suite) -> Suite:
     """Return the suite with its architecture as it is built.
 
-    Raises UserError where nothing stands for the network, the training or a domain that it names.
+    Raises UserError where nothing stands for the objective, the network, the training or a domain that it names.
     """
+    _named("objective", lambda: objective_of(suite.objective))
     suite = with_arch(suite)
+    _named("arch", lambda: _check_arch(suite))
     _named("pretrain.optimizer", lambda: check_optimizer(suite.pretrain.optimizer))
     _named("pretrain.schedule", lambda: check_schedule(suite.pretrain.schedule))
     for domain in _domains(suite):
         _named("tasks", partial(find, domain))
     return suite
+
+
+def _check_arch(suite: Suite) -> None:
+    model = build(suite.arch, classes=2, seed=0)
+    if reason := objective_of(suite.objective).unfit(model):
+        raise UserError(f"{reason}; name another architecture, or another objective")
 
 
 def _domains(suite: Suite) -> list[str]:

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 
 from ntbench.errors import UserError
-from ntbench.tasks.data import Domain, Split, divided, joined, load_domain, nested_subset
+from ntbench.tasks.data import Domain, Split, divided, joined, learnt, load_domain, nested_subset
+from ntbench.tasks.objective import Objective, objective_of
 from ntbench.types import Cell, digest
 
 HELD_OUT = 0.2
@@ -23,6 +24,11 @@ class Shares:
     def __init__(self, cell: Cell, cache: Path | None) -> None:
         """Take a recipe; data is loaded when it is first asked for."""
         self._cell, self._cache = cell, cache
+
+    @cached_property
+    def objective(self) -> Objective:
+        """Return what is learnt."""
+        return objective_of(self._cell.objective)
 
     @cached_property
     def source(self) -> Domain:
@@ -122,7 +128,8 @@ class Shares:
 
     def _domain(self, name: str) -> Domain:
         task = self._cell.task
-        return load_domain(name, task.image_size, self._cache, task.train_samples, task.scored_samples)
+        domain = load_domain(name, task.image_size, self._cache, task.train_samples, task.scored_samples)
+        return learnt(domain, self.objective)
 
     def _generator(self, purpose: str) -> torch.Generator:
         return torch.Generator().manual_seed(self.seed(purpose))

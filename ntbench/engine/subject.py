@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from ntbench.learn.meter import Cost, Meter
 from ntbench.learn.models import BlackBox, Head, build, head, pack, unpack
 from ntbench.method import Attack, Context, Defense
+from ntbench.tasks.classification import CLASSIFYING
 from ntbench.tasks.data import Split
+from ntbench.tasks.objective import Objective
 from ntbench.types import Arch, Precision
 
 Weights = dict[str, Tensor]
@@ -43,6 +45,7 @@ class Grant:
     key: str
     precision: Precision
     device: torch.device
+    objective: Objective = field(default=CLASSIFYING, kw_only=True)
 
     def model(self) -> nn.Module:
         """Return the model that the weights belong to."""
@@ -64,12 +67,13 @@ class Grant:
             seed=self.seed,
             device=self.device,
             fresh=self.fresh,
+            objective=self.objective,
         )
 
     def meter(self) -> Meter:
         """Return a meter that counts images of the granted data."""
         data = self.target or self.source
-        return Meter(tuple(data.x.shape[1:]) if data else ())
+        return Meter(data.shown if data else ())
 
     @contextmanager
     def numerics(self) -> Iterator[None]:
@@ -188,4 +192,4 @@ def global_seeds(key: str) -> Iterator[None]:
 
 
 def _copied(data: Split | None) -> Split | None:
-    return data and Split(data.x.clone(), data.y.clone())
+    return data and replace(data, x=data.x.clone(), y=data.y.clone())

@@ -64,7 +64,7 @@ def view_of(attack: Attack, model: nn.Module, splits: Sequence[Split | None], ke
     encoder = _encoders.setdefault(key, Encoder(model))
     while len(_encoders) > KEPT:
         _encoders.popitem(last=False)
-    with Meter(tuple(subset.x.shape[1:])) as meter:
+    with Meter(subset.shown) as meter:
         features = Split(encoded(model, subset.x), subset.y)
     aside = held and Split(encoded(model, held.x), held.y)
     seen = encoder("val", val), encoder("test", test)

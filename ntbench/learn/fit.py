@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.optim.optimizer import Optimizer
 
 from ntbench.learn.meter import Meter
@@ -18,6 +17,7 @@ from ntbench.tasks.data import Split
 from ntbench.types import Training
 
 Batches = Iterator[tuple[Tensor, Tensor]]
+Loss = Callable[[Tensor, Tensor], Tensor]
 EXPLODED = 1e4
 """A loss in nats from which no training returns."""
 COOLDOWN = 0.2
@@ -36,7 +36,8 @@ class Fit:
     training: Training
     generator: torch.Generator
     parameters: Parameters | None = None
-    loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy
+    loss: Loss | None = None
+    """Takes outputs and targets; None for the loss of the objective that the data have."""
     after_step: Callable[[], None] = lambda: None
     outcome: Callable[[], nn.Module] | None = None
     """Gives what is handed over at the end of a budget, where that is not the model that trains."""
@@ -125,7 +126,8 @@ class Fit:
 
     def _advance(self, optimizer: Optimizer, batches: Batches, step: int) -> None:
         x, y = next(batches)
-        descend(optimizer, self.loss(self.model(x), y), step, highest=EXPLODED)
+        loss = self.loss or self.data.objective.loss
+        descend(optimizer, loss(self.model(x), y), step, highest=EXPLODED)
         self.after_step()
 
 
@@ -135,7 +137,7 @@ def fit(
     training: Training,
     generator: torch.Generator,
     parameters: Parameters | None = None,
-    loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
+    loss: Loss | None = None,
     after_step: Callable[[], None] = lambda: None,
 ) -> Iterator[int]:
     """Run a `Fit`: train in train mode and yield the number of optimizer steps after each of them.

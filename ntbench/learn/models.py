@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ntbench.errors import UserError
 from ntbench.learn.checkpoints import in_words, misfits, read_state
 from ntbench.learn.networks import maker
+from ntbench.learn.output_layer import OutputLayer
 from ntbench.learn.preprocessing import preprocessing
 from ntbench.types import Arch
 
@@ -96,8 +97,10 @@ def check_device(name: str) -> None:
 
 
 def head(model: nn.Module) -> nn.Linear:
-    """Return the linear classifier of a timm model."""
+    """Return the linear classifier of a timm model; the last layer of a denoiser has what is asked of one."""
     layer = model.get_classifier()  # type: ignore[operator]
+    if isinstance(layer, OutputLayer):
+        return cast(nn.Linear, layer)
     if not isinstance(layer, nn.Linear):
         raise UserError(f"{type(model).__name__} ends in {type(layer).__name__}; only linear classifiers are supported")
     return layer

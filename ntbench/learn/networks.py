@@ -12,7 +12,8 @@ from typing import Any
 import timm
 from torch import Tensor, nn
 
-import ntbench.learn.small  # noqa: F401  (makes our networks known to timm)
+import ntbench.learn.small
+import ntbench.learn.unets  # noqa: F401  (both make our networks known to timm)
 from ntbench.errors import UserError, unknown
 from ntbench.registry import import_file
 from ntbench.sources import files_digest, files_from

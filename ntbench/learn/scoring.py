@@ -1,18 +1,26 @@
-"""How a model is scored: which of the images it gets right, in eval mode."""
+"""How a model is scored: what each of some images adds to its score by the task's objective, in eval mode."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
+from ntbench.tasks.classification import classified
 from ntbench.tasks.data import Split
 
-SCORING_BATCH = 200
 
-
+@torch.inference_mode()
 def correct(model: nn.Module, data: Split) -> Tensor:
-    """Return which images a model classifies rightly, bool [n] on the CPU; raises ValueError as `predicted` does."""
-    return predicted(model, data) == data.y.cpu()
+    """Return what each image adds to a model's score, [n] on the CPU: for classification whether it is right, as bool.
+
+    Every module's mode is put back. Raises ValueError where what the model answers is no plain tensor of finite
+    outputs.
+    """
+    with _evaluated(model):
+        return data.objective.each(model, data.x, data.y)
 
 
 @torch.inference_mode()
@@ -21,24 +29,19 @@ def predicted(model: nn.Module, data: Split) -> Tensor:
 
     Raises ValueError where what the model answers is no plain tensor of finite logits [b, classes].
     """
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    classes = torch.cat([_logits(model, x).argmax(1).cpu() for x in data.x.split(SCORING_BATCH)])
-    for module, mode in modes:
-        module.training = mode
-    return classes
+    with _evaluated(model):
+        return classified(model, data.x)
 
 
 def accuracy(model: nn.Module, data: Split) -> float:
-    """Return the share of correct predictions in eval mode; raises ValueError as `correct` does."""
+    """Return the score in eval mode, the share of correct predictions; raises ValueError as `correct` does."""
     return float(correct(model, data).double().mean())
 
 
-def _logits(model: nn.Module, x: Tensor) -> Tensor:
-    logits = model(x)
-    if type(logits) is not Tensor or logits.ndim != 2 or len(logits) != len(x):
-        shape = tuple(getattr(logits, "shape", ()))
-        raise ValueError(f"the model answers {len(x)} images with {type(logits).__name__} {shape}, not [n, classes]")
-    if not torch.isfinite(logits).all():
-        raise FloatingPointError("the model's logits are not finite")
-    return logits
+@contextmanager
+def _evaluated(model: nn.Module) -> Iterator[None]:
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    yield
+    for module, mode in modes:
+        module.training = mode

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ntbench.measure.areas import Array
-from ntbench.types import BASELINES, Mask, Protection, Status, Task, Track, Tuning, unpack_bits
+from ntbench.types import BASELINES, Mask, Protection, Status, Task, Track, Tuning, unpack_scores
 
 COSTS = ("steps", "samples", "flops", "seconds")
 STATES: tuple[Status, ...] = get_args(Status)
@@ -129,6 +129,6 @@ class Curves:
 @lru_cache(maxsize=20_000)
 def _by_original(bits: str, images: int, originals: int) -> Array:
     # Image i shows original i modulo originals, and views of one image are no independent images.
-    right = unpack_bits(bits, images).astype(np.float64)
+    right = unpack_scores(bits, images)
     each = np.bincount(np.arange(images) % originals, weights=right, minlength=originals)
     return np.asarray(each * (originals / images), dtype=np.float64)

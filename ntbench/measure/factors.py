@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ntbench.measure.areas import mean_weights
+from ntbench.measure.budgets import restricted_over_compute
 from ntbench.measure.choice import choose
 from ntbench.measure.compute import restricted_uplift
 from ntbench.measure.curves import Attacker
@@ -19,6 +20,8 @@ from ntbench.suite import Suite
 FACTORS = {"optimizer": "optimizer", "rate": "lr", "schedule": "schedule", "batch size": "batch_size"}
 """Factors as papers name them, by the parameter that holds them."""
 METHOD = "method"
+RESTRICTED = {"samples": restricted_uplift, "compute": restricted_over_compute}
+"""The uplift on a suite's axis of an attacker who has some of a row's runs."""
 
 
 def factors_table(results: Results, suite: Suite) -> pd.DataFrame:
@@ -40,12 +43,13 @@ def factors_table(results: Results, suite: Suite) -> pd.DataFrame:
 
 def _rows(standing: Standing) -> Iterator[tuple[Any, ...]]:
     curves, unprotected = standing.curves, standing.field.unprotected(standing.row)
-    below = _added(unprotected.attacker, mean_weights(curves.counts)) if unprotected and unprotected.known else np.nan
+    below = _added(unprotected.attacker, unprotected.weights) if unprotected and unprotected.known else np.nan
+    restricted = RESTRICTED[standing.field.suite.axis]
     for (factor, value), runs in _groups(standing).items():
         score = choose(curves, runs).score
         whole = np.isfinite(score).all(axis=0)
         accuracy = float((mean_weights(curves.counts) @ score[:, whole]).mean()) if whole.any() else np.nan
-        left = restricted_uplift(curves, runs, standing.pool) / below if below > 0 else np.nan
+        left = restricted(curves, runs, standing.pool) / below if below > 0 else np.nan
         place = (curves.task.name, standing.field.track, factor, value, standing.release.label, standing.row.mask)
         yield (*place, accuracy, left)
 

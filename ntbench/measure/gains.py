@@ -23,8 +23,10 @@ MOST_SUBSETS = 8
 class Gain:
     """Gains [count, seed, image] over the baseline: of the attacker, who may take its runs, and of the release alone.
 
-    `seeds` are those at which attacker, release and baseline all have a score at every count; only these are held.
-    `taken` says at which counts the attacker took the baseline's own run at any of them.
+    On the axis of compute there is a place for each count and budget in place of each count, and `over` holds the
+    weights of these places in the uplift. `seeds` are those at which attacker, release and baseline all have a score at
+    every count; only these are held. `taken` says at which counts the attacker took the baseline's own run at any of
+    them.
     """
 
     counts: tuple[int, ...]
@@ -35,11 +37,17 @@ class Gain:
     choice: Choice
     baseline: Choice
     own: Choice
+    over: Array | None = None
 
     @property
     def known(self) -> bool:
-        """Return whether an area can be formed: two counts or more, at one seed or more."""
-        return len(self.counts) > 1 and bool(self.seeds)
+        """Return whether an area can be formed: two counts or budgets or more, at one seed or more."""
+        return (len(self.counts) > 1 if self.over is None else bool(self.over.size)) and bool(self.seeds)
+
+    @property
+    def weights(self) -> Array:
+        """Return the weights of the places in the uplift, which sum to 1."""
+        return mean_weights(self.counts) if self.over is None else self.over
 
     def at(self, seeds: Sequence[int]) -> tuple[Array, Array]:
         """Return both gains at some of the seeds."""
@@ -80,7 +88,7 @@ def uplift(found: Gain) -> Interval:
     """Return mean accuracy that a release adds over the log range of samples; its upper end is a cautious one."""
     if not found.known:
         return UNKNOWN
-    w = mean_weights(found.counts)
+    w = found.weights
     held = moments(np.concatenate([found.attacker, found.alone]))
     plain = held.interval(np.append(w, 0 * w))
     return _widened(plain, [held.interval(v) for v in _cautious(w, found)])
@@ -94,11 +102,11 @@ def leak(found: Gain, unprotected: Gain) -> Interval:
     seeds = [s for s in found.seeds if s in unprotected.seeds]
     if not (found.known and seeds):
         return UNKNOWN
-    w = mean_weights(found.counts)
-    none = np.append(np.zeros(2 * len(w)), w)
+    w, base = found.weights, unprotected.weights
+    none = np.append(np.zeros(2 * len(w)), base)
     held = moments(np.concatenate([*found.at(seeds), unprotected.at(seeds)[0]]))
-    plain = held.ratio(np.append(w, np.zeros(2 * len(w))), none)
-    return _widened(plain, [held.ratio(np.append(v, 0 * w), none) for v in _cautious(w, found)])
+    plain = held.ratio(np.append(w, np.zeros(len(w) + len(base))), none)
+    return _widened(plain, [held.ratio(np.append(v, 0 * base), none) for v in _cautious(w, found)])
 
 
 def area_alone(found: Gain) -> Interval:
@@ -128,41 +136,3 @@ def _cautious(w: Array, found: Gain) -> list[Array]:
 
 def _widened(plain: Interval, others: Sequence[Interval]) -> Interval:
     return plain._replace(high=max([plain.high, *(o.high for o in others if np.isfinite(o.high))]))
-
-
-ComputeGains = list[tuple[Array, Array]]
-"""Per sample count, budgets in steps and gains [budget, seed, image] at them."""
-
-
-def compute_uplift(found: ComputeGains | None) -> Interval:
-    """Return the uplift over the log range of budgets, averaged over sample counts, at the budgets that all have."""
-    if found is None:
-        return UNKNOWN
-    per_count = [np.tensordot(mean_weights(steps), gains, axes=1) for steps, gains in found]
-    return mean_interval(np.mean(per_count, axis=0))
-
-
-def compute_gains(curves: Curves, pool: Pool) -> ComputeGains | None:
-    """Return per sample count the budgets and the attacker's gains at them.
-
-    Budgets begin where attacker and baseline have a score at every seed that has any; None with fewer than two.
-    """
-    ends = range(curves.grid.val.shape[-1])
-    pairs = [(choose(curves, pool.all, last=e), choose(curves, pool.baseline, last=e)) for e in ends]
-    whole = np.asarray(np.isfinite([[c.score for c in pair] for pair in pairs]).all(axis=1))
-    seeds = [int(s) for s in np.flatnonzero(whole[-1].all(axis=0))]
-    if not seeds:
-        return None
-    parts = [_differences(curves, pair, seeds) for pair in pairs]
-    found: ComputeGains = []
-    for n in range(len(curves.counts)):
-        able = whole[:, n][:, seeds].all(axis=1) & np.isfinite(curves.end_steps[n])
-        if able.sum() < 2:
-            return None
-        found.append((curves.end_steps[n, able], np.stack([parts[e][n] for e in np.flatnonzero(able)])))
-    return found
-
-
-def _differences(curves: Curves, pair: tuple[Choice, Choice], seeds: Sequence[int]) -> Array:
-    ours, theirs = (contributions(curves, choice, curves.grid, seeds) for choice in pair)
-    return ours - theirs

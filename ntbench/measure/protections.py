@@ -10,7 +10,7 @@ import numpy as np
 from ntbench.measure.areas import Array
 from ntbench.measure.curves import Curves
 from ntbench.measure.intervals import UNKNOWN, Interval, mean_interval
-from ntbench.types import Protection, unpack_bits
+from ntbench.types import Protection, unpack_scores
 
 MEANS = ("source_before", "source_after", "zero_shot", "sparsity", "protect_steps", "protect_seconds", "protect_flops")
 
@@ -58,8 +58,8 @@ def source_drop(found: Sequence[Protection], images: int) -> Interval:
 
 
 def _lost(found: Protection, images: int) -> Array:
-    before, after = (unpack_bits(bits, images).astype(np.float64) for bits in (found.clean, found.kept))
-    return np.asarray(before - after)
+    before, after = (unpack_scores(text, images) for text in (found.clean, found.kept))
+    return before - after
 
 
 def _values(found: Sequence[Protection], name: str) -> Array:

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ntbench.measure.areas import mean_weights
 from ntbench.measure.choice import TOLERANCE
 from ntbench.measure.gains import Gain, weighted
 from ntbench.measure.intervals import SEEDS_FOR_AN_INTERVAL
@@ -33,7 +32,7 @@ def ranks(standings: Sequence[Standing]) -> dict[Standing, Rank]:
     found: dict[Standing, Rank] = {}
     for standing in able:
         place = 1 + int((leaks < standing.leak.point - TOLERANCE).sum())
-        signs = [_sign(other.gain, standing.gain) for other in able]
+        signs = [_sign(other.judging, standing.judging) for other in able]
         if None in signs:
             found[standing] = Rank(place)
             continue
@@ -46,5 +45,5 @@ def _sign(ours: Gain, theirs: Gain) -> int | None:
     seeds = [s for s in ours.seeds if s in theirs.seeds]
     if len(seeds) < SEEDS_FOR_AN_INTERVAL:
         return None
-    found = weighted(ours.at(seeds)[0] - theirs.at(seeds)[0], mean_weights(ours.counts))
+    found = weighted(ours.at(seeds)[0] - theirs.at(seeds)[0], ours.weights)
     return -1 if found.high < 0 else 1 if found.low > 0 else 0

@@ -8,16 +8,21 @@ from functools import cached_property
 import numpy as np
 
 from ntbench.measure import gates, verdicts
+from ntbench.measure.budgets import ComputeGains, compute_gains, compute_uplift, gain_over_compute
+from ntbench.measure.choice import By
 from ntbench.measure.collect import collect
 from ntbench.measure.costs import Crossings, Ratio, compare
 from ntbench.measure.curves import Curves, Release
-from ntbench.measure.gains import ComputeGains, Gain, compute_gains, compute_uplift, gain, leak, uplift
+from ntbench.measure.gains import Gain, gain, leak, uplift
 from ntbench.measure.gates import Failure
 from ntbench.measure.intervals import UNKNOWN, Interval
 from ntbench.measure.protections import Effect, effect
 from ntbench.measure.tracks import Pool, Row, granted_to, pool, rows_of, tracks_of, twin_pool
 from ntbench.suite import Suite
 from ntbench.types import NONE, Result, Track
+
+GAINS = {"samples": gain, "compute": gain_over_compute}
+"""What a suite's axis integrates over; leak, ranks, gates and verdicts rest on it."""
 
 
 class Field:
@@ -48,7 +53,7 @@ class Field:
         if runs is None:
             return None
         if runs not in self._unprotected:
-            self._unprotected[runs] = gain(self.curves, runs)
+            self._unprotected[runs] = GAINS[self.suite.axis](self.curves, runs)
         return self._unprotected[runs]
 
     @cached_property
@@ -94,6 +99,11 @@ class Standing:
         return gain(self.curves, self.pool)
 
     @cached_property
+    def judging(self) -> Gain:
+        """Return what the row adds on the suite's axis."""
+        return self.gain if self.field.suite.axis == "samples" else gain_over_compute(self.curves, self.pool)
+
+    @cached_property
     def uplift(self) -> Interval:
         """Return the uplift of the row."""
         return uplift(self.gain)
@@ -102,7 +112,7 @@ class Standing:
     def leak(self) -> Interval:
         """Return the leak of the row, 0 for a baseline."""
         unprotected = self.field.unprotected(self.row)
-        return UNKNOWN if unprotected is None else leak(self.gain, unprotected)
+        return UNKNOWN if unprotected is None else leak(self.judging, unprotected)
 
     @cached_property
     def compute(self) -> Interval:
@@ -154,7 +164,7 @@ class Standing:
             return "", ""
         found, tuning = self.effect, self.release.tuning
         lost = verdicts.Lost(found.lost, found.best, tuning.kept if tuning else {})
-        numbers = verdicts.Numbers(self.leak, self.speedup().interval, found.drop, len(self.gain.seeds), lost)
+        numbers = verdicts.Numbers(self.leak, self.speedup().interval, found.drop, len(self.judging.seeds), lost)
         return verdicts.verdict(numbers, self.failures, self.field.suite.max_drop)
 
     @property
@@ -168,11 +178,13 @@ class Standing:
             return np.nan, np.nan
         runs = self.field.none_pool(self.row)
         default = self.field.suite.default
-        ours = gain(self.curves, self.pool, "own" if rule == "own" else "oracle", default)
+        gained: By = "own" if rule == "own" else "oracle"
+        measured = GAINS[self.field.suite.axis]
+        ours = measured(self.curves, self.pool, gained, default)
         added = uplift(ours)
         if runs is None:
             return np.nan, added.point
-        return leak(ours, gain(self.curves, runs, "own" if rule == "own" else "oracle", default)).point, added.point
+        return leak(ours, measured(self.curves, runs, gained, default)).point, added.point
 
     @cached_property
     def over_scratch(self) -> Interval:

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import trim_mean
 
-from ntbench.measure.areas import Array, mean_weights
+from ntbench.measure.areas import Array
 from ntbench.measure.gains import Gain
 from ntbench.measure.intervals import LEVEL, SEEDS_FOR_AN_INTERVAL, Interval, Sum, kind_of, moments
 from ntbench.measure.standing import Results, Standing, studied
@@ -117,7 +117,7 @@ def _pairs(results: Results, suite: Suite) -> dict[Key, list[Pair]]:
 
 
 def _pair(standing: Standing) -> Pair | None:
-    ours, none = standing.gain, standing.field.unprotected(standing.row)
+    ours, none = standing.judging, standing.field.unprotected(standing.row)
     if none is None or not (ours.known and none.known):
         return None
     seeds = [s for s in ours.seeds if s in none.seeds]
@@ -125,4 +125,4 @@ def _pair(standing: Standing) -> Pair | None:
 
 
 def _uplifts(found: Gain, seeds: Sequence[int]) -> Array:
-    return np.asarray(np.tensordot(mean_weights(found.counts), found.at(seeds)[0], axes=1))
+    return np.asarray(np.tensordot(found.weights, found.at(seeds)[0], axes=1))

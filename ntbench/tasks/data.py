@@ -7,7 +7,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cache as memoised
 from pathlib import Path
 
@@ -22,6 +22,8 @@ from torch.nn.functional import interpolate
 
 from ntbench.domains import PARTS, Family, Images, Labelled, find
 from ntbench.domains._partition import stratified_order
+from ntbench.tasks.classification import CLASSIFYING
+from ntbench.tasks.objective import Objective
 from ntbench.types import digest, domain_label
 
 _VERSION = 4
@@ -31,10 +33,19 @@ _TOLD = 20
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Labelled images: x float32 [n, 3, s, s] in [-1, 1], channels_last; y int64 [n]. Features [n, d] fit as well."""
+    """Labelled images: x float32 [n, 3, s, s] in [-1, 1], channels_last; y int64 [n]. Features [n, d] fit as well.
+
+    The objective says what batches hold, and what a model that is trained or scored on them is to do.
+    """
 
     x: Tensor
     y: Tensor
+    objective: Objective = field(default=CLASSIFYING, kw_only=True)
+
+    @property
+    def shown(self) -> tuple[int, ...]:
+        """Return the shape of what a model is shown of one sample."""
+        return self.objective.shown(tuple(self.x.shape[1:]))
 
     def __len__(self) -> int:
         """Return the number of samples."""
@@ -42,21 +53,21 @@ class Split:
 
     def subset(self, indices: Tensor) -> Split:
         """Return a copy of the samples at int64 indices [m], in their order."""
-        return Split(_rows(self.x, indices), self.y.index_select(0, indices))
+        return replace(self, x=_rows(self.x, indices), y=self.y.index_select(0, indices))
 
     def to(self, device: torch.device | str) -> Split:
         """Return the split on a device."""
-        return Split(self.x.to(device), self.y.to(device))
+        return replace(self, x=self.x.to(device), y=self.y.to(device))
 
     def batches(self, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (x, y) without end, always of min(batch_size, n) samples, from one stream of fresh permutations.
+        """Yield (inputs, targets) without end, always of min(batch_size, n) samples, from one stream of permutations.
 
         A batch may cross the border of two epochs. ValueError where the split is empty or the size is below 1.
         """
         if batch_size < 1 or not len(self):
             raise ValueError(f"no batches of {batch_size} from {len(self)} samples: both must be at least 1")
         for indices in _indices(len(self), batch_size, generator, self.x.device):
-            yield _rows(self.x, indices), self.y.index_select(0, indices)
+            yield self.objective.batch(_rows(self.x, indices), self.y.index_select(0, indices), generator)
 
 
 def _rows(x: Tensor, indices: Tensor) -> Tensor:
@@ -125,6 +136,19 @@ def load_domain(
     return Domain(name, int(stored["classes"]), originals, **splits, digests=digests, **told)
 
 
+def learnt(domain: Domain, objective: Objective) -> Domain:
+    """Return a domain as an objective sees it; `classes` is then the number of a model's outputs."""
+
+    here = objective.at(domain.name)
+
+    def seen(split: Split) -> Split:
+        x, y = here.seen(split.x, split.y)
+        return Split(x, y, objective=here)
+
+    train, val, test = seen(domain.train), seen(domain.val), seen(domain.test)
+    return replace(domain, classes=here.outputs(domain.classes), train=train, val=val, test=test)
+
+
 def nested_subset(split: Split, count: int, generator: torch.Generator) -> Split:
     """Return so many samples with the class proportions of the split.
 
@@ -147,7 +171,7 @@ def divided(split: Split, count: int, generator: torch.Generator) -> tuple[Split
 def joined(splits: Sequence[Split]) -> Split:
     """Return the samples of several splits as one."""
     x = torch.cat([split.x for split in splits]).contiguous(memory_format=torch.channels_last)
-    return Split(x, torch.cat([split.y for split in splits]))
+    return replace(splits[0], x=x, y=torch.cat([split.y for split in splits]))
 
 
 def _order(y: Tensor, generator: torch.Generator) -> NDArray[np.intp]:

@@ -146,6 +146,16 @@ def test_syn_is_balanced_coloured_and_never_repeats() -> None:
     assert (spread.max(axis=1) - spread.min(axis=1) > 60).mean() > 0.99
 
 
+def test_letters_are_balanced_black_on_white_and_never_repeat() -> None:
+    raw = build("letters")
+    images = np.concatenate([getattr(raw, part)[0] for part in PARTS])
+    assert raw.classes == 26 and images.shape == (3640, 32, 32) and len(rows(images)) == 3640
+    for part, count in zip(PARTS, (100, 20, 20), strict=True):
+        assert np.bincount(getattr(raw, part)[1]).tolist() == [count] * 26
+    corners = images[:, [0, 0, -1, -1], [0, -1, 0, -1]]
+    assert (corners > 200).mean() > 0.95 and (images.reshape(3640, -1).min(axis=1) < 100).mean() > 0.99
+
+
 CIFAR = ["airplane", "car", "bird", "cat", "deer", "dog", "monkey for frog", "horse", "ship", "truck"]
 STL = ["airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey for frog", "ship", "truck"]
 

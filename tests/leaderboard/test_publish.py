@@ -18,7 +18,7 @@ from small_board import COUNTS, IMAGES, SEEDS, loaded, small_results, small_suit
 
 from ntbench.errors import UserError
 from ntbench.measure.board import leaderboard_table
-from ntbench.types import Cell, Result, Training, Tuning
+from ntbench.types import Cell, ObjectiveSpec, Result, Training, Tuning
 
 
 def test_files_of_weights_are_no_rows_that_anybody_could_recompute(tmp_path: Path) -> None:
@@ -138,6 +138,12 @@ def test_another_suite_does_not_join_a_board(copy: Path) -> None:
     with pytest.raises(UserError, match=r"task a-b is not as published, with T90 and plateau"):
         publish(small_results(), small_suite(tasks=[pair]), copy)
     assert validate(copy) == []
+
+
+def test_a_board_of_another_objective_is_not_published_yet(tmp_path: Path) -> None:
+    suite = small_suite().model_copy(update={"objective": ObjectiveSpec(name="denoising")})
+    with pytest.raises(UserError, match="boards of denoising cannot be published yet"):
+        publish(small_results(), suite, tmp_path)
 
 
 def test_a_run_that_is_not_finished_is_not_published(tmp_path: Path) -> None:

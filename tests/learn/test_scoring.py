@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from ntbench.learn.fit import fit
 from ntbench.learn.models import build, pack
-from ntbench.learn.scoring import SCORING_BATCH, accuracy, correct
+from ntbench.learn.scoring import accuracy, correct
+from ntbench.tasks.objective import SCORING_BATCH
 from ntbench.types import Training
 
 

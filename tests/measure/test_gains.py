@@ -7,13 +7,12 @@ import pytest
 from fabricated import COUNTS, SEEDS, additive, grid, outcome, recipe, suite, trajectory, with_bits
 
 from ntbench.measure.areas import Array, log_range, mean_weights
+from ntbench.measure.budgets import compute_gains, compute_uplift, gain_over_compute
 from ntbench.measure.choice import Choice, choose, others_mean
 from ntbench.measure.collect import collect
 from ntbench.measure.gains import (
     Gain,
     area_alone,
-    compute_gains,
-    compute_uplift,
     contributions,
     gain,
     leak,
@@ -95,6 +94,9 @@ def test_uplift_over_compute_is_the_trapezoid_over_the_log_of_budgets() -> None:
     assert found[0][1][1:].mean(axis=(1, 2)) == pytest.approx(gaps)
     area = np.trapezoid(np.array(path(0.7)) - path(0.35), np.log(ends)) / log_range(ends)
     assert compute_uplift(found).point == pytest.approx(area)
+    judged = gain_over_compute(curves, pool(curves, Row(0), "target"))
+    assert uplift(judged).point == pytest.approx(area) and judged.weights.sum() == pytest.approx(1)
+    assert leak(judged, judged).point == pytest.approx(1)
 
 
 def attackers(effect: Array, spread: float, common: float, seed: int, runs: int) -> Iterator[tuple[Gain, Gain]]:

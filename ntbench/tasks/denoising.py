@@ -1,0 +1,157 @@
+"""Denoising diffusion: the noise in an image, learnt by squared error at random time steps (Ho et al. 2020, eq. 14).
+
+A model is shown noisy images with their time step as one more plane, [n, c + 1, s, s], and answers with the noise,
+[n, c, s, s]; `channels` is c, where one holds the mean of an image's three. There are no labels: all are 0. The score
+is ln(error) / ln(best), clipped to [0, 1]: 0 is predicting nothing, 1 the error `best`. The error is the mean over
+images, a grid of ten time steps and pixels, with noise that is the same for every model. What an image adds to the
+score is the first-order change of the score with its share of the error, so that the mean over images is the score and
+their spread gives its standard error (the delta method).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from functools import cache
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Generator, Tensor, nn
+
+from ntbench.errors import UserError
+from ntbench.tasks.objective import SCORING_BATCH, Objective
+from ntbench.types import Arch
+
+STEPS = 1000
+GRID = 10
+UNMEASURED = 1e-3
+"""An error that no small network reaches: with it scores are -ln(error) on a scale of their own."""
+CARRIED = frozenset({"none", "scratch", "magnitude", "random_mask", "finetune", "perturb", "redraw", "flatten"})
+"""Methods whose idea asks nothing of a task but its batches, its loss and its score."""
+
+Error = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Denoising(Objective):
+    """Predict the noise at time steps from the first of `times` to below the second.
+
+    `reference` has by domain the error that scores 1, measured on other seeds than those it judges.
+    """
+
+    name: ClassVar[str] = "denoising"
+    labelled: ClassVar[bool] = False
+    example: ClassVar[Arch] = Arch(name="unet2d", params={"block_out_channels": (8, 16)})
+
+    channels: Literal[1, 3] = 3
+    times: tuple[int, int] = (0, STEPS)
+    reference: dict[str, Error] = {}
+    best: Error = UNMEASURED
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        first, end = self.times
+        if not 0 <= first < end <= STEPS:
+            raise ValueError(f"times={list(self.times)} must rise, from 0 or more to {STEPS} or less")
+        return self
+
+    def at(self, domain: str) -> Denoising:
+        """Return the objective with the error that scores 1 on a domain."""
+        return self.model_copy(update={"best": self.reference.get(domain, self.best)})
+
+    def unanchored(self, domains: Iterable[str]) -> list[str]:
+        """Return the domains without a reference."""
+        return [domain for domain in domains if domain not in self.reference]
+
+    def anchored(self, plateaus: Mapping[str, float]) -> Denoising:
+        """Return the objective whose reference is the error behind a score, to four digits."""
+        found = {domain: float(f"{self.at(domain).best ** score:.4g}") for domain, score in plateaus.items()}
+        return self.model_copy(update={"reference": self.reference | found})
+
+    def within(self, first: int, end: int) -> Denoising:
+        """Return the objective at time steps first <= t < end alone."""
+        return self.model_copy(update={"times": (first, end)})
+
+    def seen(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Return images of the declared channels, and labels that say nothing."""
+        shown = x if self.channels == x.shape[1] else x.mean(dim=1, keepdim=True)
+        return shown.contiguous(memory_format=torch.channels_last), torch.zeros_like(y)
+
+    def outputs(self, classes: int) -> int:
+        """Return the channels of the noise."""
+        return self.channels
+
+    def shown(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the shape of an image with the plane of its time step."""
+        return (shape[0] + 1, *shape[1:])
+
+    def batch(self, x: Tensor, y: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+        """Return noisy images at uniform time steps, and their noise."""
+        t = torch.randint(*self.times, (len(x),), generator=generator, device=generator.device)
+        noise = torch.randn(x.shape, generator=generator, device=generator.device)
+        return noisy(x, noise.to(x), t.to(x.device)), noise.to(x)
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the mean squared error."""
+        return nn.functional.mse_loss(outputs, targets)
+
+    def each(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        """Return what each image adds to the score, float64 [n] on the CPU.
+
+        Raises ValueError where the model answers with no plain tensor like the noise, FloatingPointError where it is
+        not finite.
+        """
+        with torch.no_grad():
+            error = self.errors(model, x)
+        scale, mean = math.log(self.best), float(error.mean())
+        score = math.log(mean) / scale
+        if not 0 < score < 1:
+            return torch.full_like(error, min(max(score, 0.0), 1.0))
+        return score + (error / mean - 1) / scale
+
+    def errors(self, model: nn.Module, x: Tensor) -> Tensor:
+        """Return the squared error of a model in eval mode on each image, a mean over pixels and ten time steps."""
+        first, end = self.times
+        generator, found = Generator().manual_seed(0), torch.zeros(len(x), dtype=torch.float64)
+        for k in range(GRID):
+            t = first + int((k + 0.5) * (end - first) / GRID)
+            noise = torch.randn(x.shape, generator=generator).to(x)
+            parts = zip(x.split(SCORING_BATCH), noise.split(SCORING_BATCH), strict=True)
+            found += torch.cat([_error(model, images, part, t) for images, part in parts]) / GRID
+        return found
+
+    def refuses(self, method: Any) -> str:
+        """Return why a defense or an attack has no meaning here, or an empty string where it has."""
+        if self.name in method.objectives or method.name not in CARRIED:
+            return super().refuses(method)
+        if getattr(method, "on_features", False) or getattr(method, "init", "") == "whole":
+            return "a denoiser has no classifier behind features that could be trained or drawn anew by itself"
+        if getattr(method, "augment", "none") != "none":
+            return "views of images keep their classes, and a denoiser learns none; leave `augment` out"
+        return ""
+
+
+def noisy(x: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+    """Return images [n, c, s, s] with noise at time steps t int64 [n], and t as one more plane."""
+    plane = t.to(x)[:, None, None, None].expand(-1, 1, *x.shape[2:])
+    return torch.cat([_scheduler().add_noise(x, noise, t), plane], dim=1)
+
+
+def _error(model: nn.Module, x: Tensor, noise: Tensor, t: int) -> Tensor:
+    answer = model(noisy(x, noise, torch.full((len(x),), t, device=x.device)))
+    if type(answer) is not Tensor or answer.shape != noise.shape:
+        shape = tuple(getattr(answer, "shape", ()))
+        raise ValueError(f"the model answers {len(x)} noisy images with {type(answer).__name__} {shape}, not the noise")
+    if not torch.isfinite(answer).all():
+        raise FloatingPointError("the model's noise is not finite")
+    return (answer.double() - noise.double()).square().mean(dim=(1, 2, 3)).cpu()
+
+
+@cache
+def _scheduler() -> Any:
+    """Return the linear schedule of Ho et al. 2020."""
+    try:
+        from diffusers import DDPMScheduler
+    except ImportError:
+        raise UserError("denoising needs diffusers; pip install 'ntbench[generation]'") from None
+    return DDPMScheduler(num_train_timesteps=STEPS)
