@@ -144,8 +144,8 @@ def build(name: str, image_size: int, bounds: Bounds = Bounds(BUILD_SECONDS)) ->
     with _explained(f"domain {name!r}"), child(bounds) as line:
         line.ask({"ask": "build", "name": name, "image_size": image_size})
         facts, tensors = line.answer(most=bounds.memory_mb * 2**20)
-        parts = {part: (tensors[f"{part}.x"].numpy(), tensors[f"{part}.y"].numpy()) for part in PARTS}
-        told = {key: tuple(map(str, facts[key])) for key in ("class_names", "remarks")}
+        parts: dict[str, Any] = {part: (tensors[f"{part}.x"].numpy(), tensors[f"{part}.y"].numpy()) for part in PARTS}
+        told: dict[str, Any] = {key: tuple(map(str, facts[key])) for key in ("class_names", "remarks")}
         return Raw(classes=_whole(facts["classes"]), views=_whole(facts["views"]), **parts, **told)
 
 

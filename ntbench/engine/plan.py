@@ -152,7 +152,7 @@ def applies(cell: Cell) -> bool:
 
 def manifest(suite: Suite, request: str, cells: list[Cell]) -> Manifest:
     """Return what the run's folder is to hold."""
-    methods = {(cell.defense.kind, cell.defense.name) for cell in cells} | {
+    methods: set[tuple[str, str]] = {(cell.defense.kind, cell.defense.name) for cell in cells} | {
         (cell.attack.kind, cell.attack.name) for cell in cells
     }
     methods |= {("domain", name) for name in {*_domains(suite)} & {*registry.names("domain")}}

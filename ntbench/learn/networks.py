@@ -114,7 +114,7 @@ class _Headed(nn.Module):
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Classify features unless `pre_logits`."""
-        return x if pre_logits else self.get_classifier()(x)  # type: ignore[no-any-return]
+        return x if pre_logits else self.get_classifier()(x)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits, by way of the features, as timm's networks do."""

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache as memoised
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -131,9 +132,9 @@ def load_domain(
     if scored is not None and scored < len(stored["test.y"]):
         stored |= {f"test.{column}": stored[f"test.{column}"][:originals] for column in "xy"}
         originals = min(originals, scored)
-    splits = {part: _split(stored[f"{part}.x"], stored[f"{part}.y"], most[part]) for part in PARTS}
-    told = {key: tuple(words) for key, words in json.loads(_told(stored)).items()}
-    return Domain(name, int(stored["classes"]), originals, **splits, digests=digests, **told)
+    splits: dict[str, Any] = {part: _split(stored[f"{part}.x"], stored[f"{part}.y"], most[part]) for part in PARTS}
+    told: dict[str, Any] = {key: tuple(words) for key, words in json.loads(_told(stored)).items()}
+    return Domain(name, int(stored["classes"]), originals, **splits, **told, digests=digests)
 
 
 def learnt(domain: Domain, objective: Objective) -> Domain:
