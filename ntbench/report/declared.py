@@ -82,10 +82,9 @@ def _inherited(base: str, module: ast.Module, file: Path) -> dict[str, Any]:
 
 def _assigned(cls: ast.ClassDef) -> Iterator[tuple[str, ast.expr]]:
     for node in cls.body:
-        targets = (
-            node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
-        )
-        yield from ((t.id, node.value) for t in targets if isinstance(t, ast.Name) and node.value)
+        if isinstance(node, ast.Assign | ast.AnnAssign) and node.value:
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            yield from ((target.id, node.value) for target in targets if isinstance(target, ast.Name))
 
 
 def _value(node: ast.expr) -> Any:
