@@ -29,8 +29,8 @@ format: $(READY)  ## Put the sources into shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(READY)  ## Measure speed, as ratios in one run
-	$(BIN)/pytest tests/bench_*.py --benchmark-only --benchmark-disable-gc -s
+bench: $(READY)  ## Measure speed, and show today's figures beside the goals
+	PYTHONPATH=tests $(BIN)/pytest tests/bench_*.py -p bench_table --benchmark-only --benchmark-disable-gc -s
 
 docs: $(READY)  ## Build the pages of docs/ as a site
 	$(BIN)/mkdocs build --strict

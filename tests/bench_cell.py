@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import mean
 
 import pytest
+from bench_table import figure
 from pytest_benchmark.fixture import BenchmarkFixture
 from research_code import adam_cells, fastest, measured, runner, seconds, threads
 
@@ -37,5 +38,6 @@ def test_a_cell_against_research_code(benchmark: BenchmarkFixture, tmp_path: Pat
         f"cell: ours {mine:.2f} s, research code {min(theirs):.2f} s ({rival}): {ratio:.1f} times faster; "
         f"test accuracy {result.trajectory.test[-1]:.3f} against {mean(accuracies):.3f}; load {os.getloadavg()[0]:.1f}"
     )
+    figure(benchmark, "full cell against research code", f"{ratio:.1f} times faster", f"{GOAL} times")
     assert abs(result.trajectory.test[-1] - mean(accuracies)) < 0.04, "both sides must train equally well"
     assert ratio >= GOAL

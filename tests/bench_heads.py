@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from bench_table import figure
 from pytest_benchmark.fixture import BenchmarkFixture
 from research_code import adam_cells, measured, runner, seconds, threads
 
@@ -55,5 +56,6 @@ def test_head_only_cells_against_full_cells(benchmark: BenchmarkFixture, tmp_pat
         f"\nheads: {arch}: a full cell {min(full) / len(fulls):.3f} s, a head-only cell {head:.4f} s "
         f"({first:.3f} s with the encoding): {ratio:.1f} times cheaper; load {os.getloadavg()[0]:.1f}"
     )
+    figure(benchmark, f"head-only cell, first / later ({arch})", f"{first:.2f} / {head:.3f} s", "2 / 0.1 s")
     if arch == "cnn_bn":
         assert ratio >= GOAL

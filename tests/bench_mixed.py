@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import mean
 
 import pytest
+from bench_table import figure
 from pytest_benchmark.fixture import BenchmarkFixture
 from research_code import STRATEGIES, adam_cells, fastest, measured, runner, seconds
 
@@ -44,6 +45,7 @@ def test_the_mixed_grid_against_research_code(benchmark: BenchmarkFixture, tmp_p
         f"mixed grid: ours {warm:.2f} s on {CORES} cores ({cold:.2f} s with the start of workers), research code "
         f"{spent:.2f} s ({rival}): {ratio:.1f} times faster; load {os.getloadavg()[0]:.1f}"
     )
+    figure(benchmark, f"4 strategies x 4 rates, {CORES} cores", f"{ratio:.1f} times faster", f"{GOAL} times")
     assert {result.status for result in rounds[-1]} == {"ok"}
     found = {result.cell.attack.label: result.trajectory.test[-1] for result in rounds[-1]}
     for name in STRATEGIES:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 from functools import partial
 from pathlib import Path
 
 import pytest
+from bench_table import figure
 from pytest_benchmark.fixture import BenchmarkFixture
 from research_code import measured
 
@@ -28,11 +30,19 @@ def run(*command: str) -> str:
     return done.stdout
 
 
+def seconds_of(*command: str) -> float:
+    """Return the processor seconds that a command takes, which other processes disturb less than the clock."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    run(*command)
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before
+
+
 def again(benchmark: BenchmarkFixture, suite: str, folder: str) -> None:
     arguments = ("run", suite, "--out", folder)
     assert "nothing to do" in run(COMMAND, *arguments)
     report(f"{suite} again", benchmark, COMMAND, *arguments)
     run(sys.executable, "-c", PROBE, *arguments)
+    figure(benchmark, f"finished {suite} again", f"{seconds_of(COMMAND, *arguments):.2f} s of processor", "0.5 s")
 
 
 def report(what: str, benchmark: BenchmarkFixture, *command: str) -> None:
@@ -52,6 +62,13 @@ def test_quick_again(benchmark: BenchmarkFixture) -> None:
     left = run(COMMAND, "run", "quick", "--out", folder, "--dry-run")
     assert left.startswith("0 of "), f"finish this run first, with the methods as they are now: {left}"
     again(benchmark, "quick", folder)
+
+
+def test_list(benchmark: BenchmarkFixture) -> None:
+    assert "finetune" in run(COMMAND, "list")
+    report("ntbench list", benchmark, COMMAND, "list")
+    run(sys.executable, "-c", PROBE, "list")
+    figure(benchmark, "ntbench list", f"{seconds_of(COMMAND, 'list'):.2f} s of processor", "2 s")
 
 
 def test_help(benchmark: BenchmarkFixture) -> None:

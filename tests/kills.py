@@ -1,8 +1,10 @@
 """Kill a run again and again, at random moments, and count what is lost; run it as `python tests/kills.py 100`.
 
-Each round starts `ntbench run smoke` in one folder, kills the main process, a worker or the whole group after a random
-while, and compares: no stored result may vanish, change or stand twice, and ten seconds later no process may be left.
-At the end the run is finished and must equal one that nobody disturbed.
+A run of `smoke` that nobody disturbs says how long one takes and what must come out. Then each round starts the same
+command, kills the main process, a worker or the whole group after a random share of that time, and counts results that
+vanished, changed or stand twice, and processes that still run ten seconds later. A folder whose run is over is compared
+with the undisturbed one and the next round starts anew, so that kills meet imports, protections, attacks, writing and
+the report alike.
 """
 
 from __future__ import annotations
@@ -15,27 +17,28 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
 from ntbench.types import Result
 
 COMMAND = [sys.executable, "-c", "from ntbench.cli import main; main()", "run", "smoke", "--jobs", "2", "--out"]
-LONGEST = 12.0
+PATIENCE = 10.0
 
 
-def stored(folder: Path) -> dict[str, tuple[object, ...]]:
-    """Return what a folder holds: by key the scores, which must never change."""
+def stored(folder: Path) -> list[tuple[str, tuple[object, ...]]]:
+    """Return what a folder holds: keys, and the scores, which must never change."""
     file = folder / "results.sqlite"
     if not file.exists():
-        return {}
+        return []
     with sqlite3.connect(file) as connection:
         try:
             bodies = [body for (body,) in connection.execute("SELECT body FROM results")]
         except sqlite3.OperationalError:
-            return {}
+            return []
     found = [Result.model_validate_json(body) for body in bodies]
-    return {r.cell.key: (r.status, r.trajectory.val, r.trajectory.test, r.trajectory.correct) for r in found}
+    return [(r.cell.key, (r.status, r.trajectory.val, r.trajectory.test, r.trajectory.correct)) for r in found]
 
 
 def family(process: int) -> list[int]:
@@ -65,29 +68,53 @@ def alive(processes: list[int]) -> list[int]:
     ]
 
 
-def main(rounds: int, seed: int = 0) -> int:
-    """Kill so many times and return how often something was lost, changed or left running."""
-    random.seed(seed)
-    wrong, folder = 0, Path(tempfile.mkdtemp()) / "run"
-    for count in range(1, rounds + 1):
-        before = stored(folder)
-        process = subprocess.Popen([*COMMAND, str(folder)], stdout=subprocess.DEVNULL, start_new_session=True)
-        time.sleep(random.uniform(0, LONGEST))
-        whom = random.choice(["main", "worker", "group"])
-        everybody = kill(process, whom)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=None if whom == "worker" else 10)
-        time.sleep(10 if whom != "worker" else 0)
-        after, left = stored(folder), [p for p in alive(everybody) if whom != "worker"]
-        lost = [key for key, value in before.items() if after.get(key) != value]
-        wrong += bool(lost or left)
-        print(f"{count}: killed {whom}, {len(after)} results, {len(lost)} lost or changed, {len(left)} left running")
+def run(folder: Path) -> float:
+    """Run to the end and return the seconds that it took."""
+    start = time.monotonic()
     subprocess.run([*COMMAND, str(folder)], check=True, stdout=subprocess.DEVNULL)
-    calm = folder.parent / "calm"
-    subprocess.run([*COMMAND, str(calm)], check=True, stdout=subprocess.DEVNULL)
-    wrong += stored(folder) != stored(calm)
-    print(f"{rounds} kills, {wrong} of them lost or left something")
-    return wrong
+    return time.monotonic() - start
+
+
+def disturbed(folder: Path, whom: str, after: float) -> Counter[str]:
+    """Start a run, kill after some seconds, and count what went wrong."""
+    before = dict(stored(folder))
+    process = subprocess.Popen([*COMMAND, str(folder)], stdout=subprocess.DEVNULL, start_new_session=True)
+    time.sleep(after)
+    everybody = kill(process, whom)
+    # A run that lost a worker goes on to its end.
+    process.wait()
+    time.sleep(PATIENCE)
+    held = stored(folder)
+    return Counter(
+        results=len(held),
+        lost=len(before.keys() - dict(held).keys()),
+        different=sum(dict(held).get(key, value) != value for key, value in before.items()),
+        doubled=len(held) - len(dict(held)),
+        orphans=len(alive(everybody)),
+    )
+
+
+def main(rounds: int, seed: int = 0) -> int:
+    """Kill so many times and return how many results were lost, doubled or different, and how many processes stayed."""
+    random.seed(seed)
+    base, wrong = Path(tempfile.mkdtemp()), Counter[str]()
+    length = run(base / "calm")
+    wanted = dict(stored(base / "calm"))
+    folder = base / "run0"
+    print(f"an undisturbed run takes {length:.1f} s and gives {len(wanted)} results", flush=True)
+    for count in range(1, rounds + 1):
+        whom, after = random.choice(["main", "worker", "group"]), random.uniform(0, length)
+        found = disturbed(folder, whom, after)
+        over = found.pop("results") == len(wanted)
+        wrong += found
+        print(f"{count}: killed {whom} after {after:.1f} s{', run over' * over}: {dict(found)}", flush=True)
+        if over and random.random() < 0.5:
+            wrong["different"] += dict(stored(folder)) != wanted
+            folder = base / f"run{count}"
+    run(folder)
+    wrong["different"] += dict(stored(folder)) != wanted
+    print(f"{rounds} kills: {dict(wrong)}")
+    return sum(wrong.values())
 
 
 if __name__ == "__main__":

@@ -32,6 +32,13 @@ Horizon = Annotated[
     ),
 ]
 Dask = Annotated[str, typer.Option(metavar="ADDRESS", help="Run on the Dask cluster of this scheduler.")]
+Sandbox = Annotated[
+    bool,
+    typer.Option(
+        "--sandbox",
+        help="Hide the file system and the network from plug-ins and other packages, with bubblewrap.",
+    ),
+]
 Retry = Annotated[bool, typer.Option("--retry-failed", help="Run failed cells again.")]
 Wide = Annotated[bool, typer.Option("--wide", help="Show every column, the other tracks and the papers' claims too.")]
 Dry = Annotated[bool, typer.Option("--dry-run", help="Count cells and estimate the time only.")]

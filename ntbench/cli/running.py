@@ -22,6 +22,7 @@ from ntbench.cli.options import (
     Plugins,
     Retry,
     Run,
+    Sandbox,
     Seed,
     Seeds,
     Tasks,
@@ -57,6 +58,7 @@ def run(
     task: Tasks = None,
     horizon: Horizon = 0,
     dask: Dask = "",
+    sandbox: Sandbox = False,
     retry_failed: Retry = False,
     dry_run: Dry = False,
     wide: Wide = False,
@@ -80,7 +82,7 @@ def run(
         horizon=horizon,
     )
     name = Path(suite).stem + (f"-horizon{horizon:g}" if horizon else "")
-    compute(request, out or Path("runs") / name, Workers(jobs, device, dask), retry_failed, dry_run, wide)
+    compute(request, out or Path("runs") / name, Workers(jobs, device, dask, sandbox), retry_failed, dry_run, wide)
 
 
 def compute(request: Request, out: Path, workers: Workers, retry_failed: bool, dry_run: bool, wide: bool) -> None:
@@ -88,6 +90,10 @@ def compute(request: Request, out: Path, workers: Workers, retry_failed: bool, d
     from ntbench.engine.session import Session
 
     session = Session(out, console)
+    if workers.sandbox:
+        from ntbench.engine.sandbox import confine
+
+        confine()
     if dry_run:
         session.estimate(request, workers)
         return

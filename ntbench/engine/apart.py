@@ -15,6 +15,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ntbench.domains import PARTS, Raw
+from ntbench.engine import sandbox
 from ntbench.engine.frames import BrokenLineError, Message, receive, send, tensors_of
 from ntbench.engine.nursery import end, nursery
 from ntbench.engine.subject import Grant, Snapshot, Weights
@@ -48,10 +49,11 @@ class Bounds:
 class Line:
     """One child, its line, and how long it may live."""
 
-    def __init__(self, bounds: Bounds) -> None:
-        """Fork a child."""
+    def __init__(self, bounds: Bounds, file: str = "") -> None:
+        """Fork a child, which may be asked of a file that is no plug-in yet."""
         self.bounds = bounds
-        self.child, self.line = nursery(os.getpid()).fork(bounds.memory_mb)
+        self.nursery = nursery(os.getpid(), _files(file))
+        self.child, self.line = self.nursery.fork(bounds.memory_mb)
         # The first fork waits for the nursery's imports, which are no fault of the method's.
         self._deadline = time.monotonic() + bounds.seconds
 
@@ -73,14 +75,14 @@ class Line:
     def _watch(self) -> None:
         if time.monotonic() > self._deadline:
             raise TimeoutError(f"took longer than {self.bounds.seconds:g} seconds")
-        if _resident_mb(self.child) > self.bounds.memory_mb + _shared_mb():
+        if _resident_mb(self.child) > self.bounds.memory_mb + _resident_mb(self.nursery.pid):
             raise MemoryError(f"out of memory: more than {self.bounds.memory_mb} MB")
 
 
 @contextmanager
-def child(bounds: Bounds) -> Iterator[Line]:
+def child(bounds: Bounds, file: str = "") -> Iterator[Line]:
     """Give a child for the length of a block; it and what it started are killed afterwards."""
-    line = Line(bounds)
+    line = Line(bounds, file)
     try:
         yield line
     finally:
@@ -126,7 +128,7 @@ def refuses(spec: MethodSpec, grant: dict[str, Any], bounds: Bounds = Bounds()) 
 
 def describe(file: str) -> list[dict[str, Any]]:
     """Return what the methods of a plug-in file say of themselves; an empty name stands for all installed ones."""
-    with _explained(f"plug-in {file!r}"), child(Bounds()) as line:
+    with _explained(f"plug-in {file!r}"), child(Bounds(), file) as line:
         line.ask({"ask": "describe", "file": file})
         return list(line.answer()[0]["methods"])
 
@@ -227,6 +229,8 @@ def _resident_mb(process: int) -> float:
     return 0.0
 
 
-def _shared_mb() -> float:
-    """Return what the imports alone take, which a child shares with its nursery."""
-    return _resident_mb(nursery(os.getpid()).process.pid)
+def _files(file: str) -> tuple[str, ...]:
+    """Return the files that a child must see: all plug-ins, and one that may become one."""
+    if not sandbox.confined():
+        return ()
+    return tuple(sorted({*registry.plugins, *([file] if file else [])}))

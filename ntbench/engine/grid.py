@@ -20,6 +20,7 @@ import torch
 from ntbench.engine.foreign import open_door
 from ntbench.engine.limits import limit_memory
 from ntbench.engine.runner import Runner
+from ntbench.engine.sandbox import confine
 from ntbench.engine.store import Store
 from ntbench.errors import UserError
 from ntbench.registry import registry
@@ -48,6 +49,7 @@ class Settings:
     device: str = "cpu"
     dask: str = ""
     plugins: tuple[str, ...] = ()
+    sandbox: bool = False
 
 
 class Job(NamedTuple):
@@ -175,6 +177,8 @@ def _work(job: Job, settings: Settings) -> tuple[str, Result | None]:
     if not settings.dask:
         _leave_with(os.getppid())
     open_door()
+    if settings.sandbox:
+        confine()
     for plugin in settings.plugins:
         registry.load_plugin(plugin)
     if settings.device == "cpu":

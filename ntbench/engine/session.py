@@ -77,6 +77,7 @@ class Workers:
     jobs: int = 1
     device: str = "cpu"
     dask: str = ""
+    sandbox: bool = False
 
 
 class Session:
@@ -293,6 +294,7 @@ class Session:
             device=workers.device,
             dask=workers.dask,
             plugins=registry.plugins,
+            sandbox=workers.sandbox,
         )
         with self.console.status("preparing the data"):
             remarks = prepared(missing, settings.cache, store.results())

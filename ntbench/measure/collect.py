@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -194,7 +195,7 @@ def _grid(task: str, placed: Placed, ends: Sequence[tuple[int, ...]], shape: Sha
 
 
 def _column(placed: Placed, name: str) -> Array:
-    return np.array([value for _, r in placed for value in getattr(r.trajectory, name)], dtype=np.float64)
+    return np.array(list(chain.from_iterable(getattr(r.trajectory, name) for _, r in placed)), dtype=np.float64)
 
 
 def _positions(task: str, steps: Array, counts: Array, ends: Sequence[tuple[int, ...]]) -> NDArray[np.intp]:

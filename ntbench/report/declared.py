@@ -64,7 +64,7 @@ def _facts(cls: ast.ClassDef, module: ast.Module, file: Path) -> dict[str, Any]:
     facts: dict[str, Any] = {}
     for base in reversed(cls.bases):
         facts |= _inherited(ast.unparse(base), module, file)
-    known = {"name"}.union(*ROOTS.values())
+    known = {"name", "needs"}.union(*ROOTS.values())
     return facts | {name: _value(value) for name, value in _assigned(cls) if name in known}
 
 
@@ -85,6 +85,11 @@ def _assigned(cls: ast.ClassDef) -> Iterator[tuple[str, ast.expr]]:
         if isinstance(node, ast.Assign | ast.AnnAssign) and node.value:
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             yield from ((target.id, node.value) for target in targets if isinstance(target, ast.Name))
+        if isinstance(node, ast.FunctionDef):
+            # A method that says in words of its own what it needs.
+            yield from (
+                (node.name, last.value) for last in node.body[-1:] if isinstance(last, ast.Return) and last.value
+            )
 
 
 def _value(node: ast.expr) -> Any:
@@ -97,6 +102,8 @@ def _value(node: ast.expr) -> Any:
 
 
 def _needs(facts: dict[str, Any]) -> str:
+    if "needs" in facts:
+        return str(facts["needs"])
     if facts["kind"] == "attack":
         return str(facts["access"].needs())
     return defense_needs(facts["needs_source"], facts["needs_target"], facts["needs_target_labels"])

@@ -1,0 +1,102 @@
+"""What a board of many results takes: reading them, working out its rows, and the whole report, in processor seconds.
+
+Results are fabricated; NTBENCH_BENCH_ROWS says how many, 20,000 unless told; the table names the number
+beside the goals, which are for more.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bench_table import figure
+from fabricated import COUNTS, SEEDS, outcome, recipe, suite, trajectory
+from pytest_benchmark.fixture import BenchmarkFixture
+from research_code import measured
+
+from ntbench.engine.manifest import Manifest
+from ntbench.engine.reading import checksum
+from ntbench.engine.store import Store
+from ntbench.suite import Suite
+from ntbench.types import Result
+
+ROWS = int(os.environ.get("NTBENCH_BENCH_ROWS", "20000"))
+DEFENSES = ("none", "scratch", *(f"ntp-{k}" for k in range(12)))
+IMAGES = 200
+SHARES = np.array([0.2, 0.3, 0.5, 0.7, 0.9, 1, 1])
+PROGRAM = """
+import resource, sys
+from pathlib import Path
+from rich.console import Console
+from ntbench.engine.session import open_run
+session = open_run(Path(sys.argv[1]), Console(quiet=True))
+results, suite = session.results(), session.suite
+if sys.argv[2] == "board":
+    from ntbench.measure.board import leaderboard_table
+    assert len(leaderboard_table(results, suite))
+else:
+    from ntbench.report.page import write_report
+    write_report(session.folder, results, suite)
+used = resource.getrusage(resource.RUSAGE_SELF)
+print(used.ru_utime, used.ru_maxrss / 2**20)
+"""
+
+
+def board() -> Suite:
+    attacks = max(1, ROWS // (len(DEFENSES) * len(COUNTS) * len(SEEDS)))
+    rows = [{"name": name.split("-")[0], "label": name} for name in DEFENSES]
+    labels = [{"name": "finetune", "label": f"a{k}"} for k in range(attacks)]
+    return suite(defenses=rows, attacks=labels, paper={"attack": "a0"}, default="a0")
+
+
+def results(plan: Suite) -> Iterator[Result]:
+    random = np.random.default_rng(0)
+    for row in DEFENSES:
+        gain = {"none": 0.2, "scratch": 0.0}.get(row, 0.1)
+        for attack in (entry.label for entry in plan.attacks):
+            for samples in COUNTS:
+                for seed in plan.seeds:
+                    cell = recipe(row, attack, samples, seed, params={"row": row})
+                    chance = SHARES * (0.3 + gain + 0.05 * np.log10(samples / 10))
+                    right = list(random.random((len(SHARES), IMAGES)) < chance[:, None])
+                    run = trajectory([float(r.mean()) for r in right], right=right)
+                    yield outcome(cell, run, images=IMAGES, originals=IMAGES)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder, plan, cells = tmp_path_factory.mktemp("board"), board(), {}
+    rows = []
+    for result in results(plan):
+        row = (result.cell.key, result.status, result.model_dump_json())
+        rows.append((*row, checksum(*row)))
+        cells[json.dumps(result.cell.coordinates)] = row[0]
+    store = Store(folder)
+    store.forget([])  # creates the tables
+    # In one transaction: adding one at a time, as a run does, would take minutes.
+    with sqlite3.connect(store.database) as connection:
+        connection.executemany("INSERT INTO results VALUES (?, ?, ?)", [row[:3] for row in rows])
+        connection.executemany("INSERT INTO sums VALUES (?, ?)", [(row[0], row[3]) for row in rows])
+    connection.close()
+    Manifest(suite=plan, request="", sources={}, cells=cells, asked=tuple(cells.values())).write(folder)
+    return folder
+
+
+@pytest.mark.parametrize(("what", "goal"), [("board", "10 s, 2 GB for a million"), ("report", "30 s for 200,000")])
+def test_many_results(benchmark: BenchmarkFixture, folder: Path, what: str, goal: str) -> None:
+    said: list[str] = []
+
+    def work() -> None:
+        said.append(subprocess.check_output([sys.executable, "-c", PROGRAM, str(folder), what], text=True))
+
+    measured(benchmark, work, rounds=1)
+    seconds, gigabytes = map(float, said[-1].split())
+    rows = len(Store(folder).statuses())
+    figure(benchmark, f"{rows:,} rows to a {what}", f"{seconds:.1f} s of processor, {gigabytes:.2f} GB", goal)
