@@ -130,7 +130,7 @@ def test_a_network_of_ones_own_gets_timms_interface_and_keeps_its_names(own: str
     reset_head(twin, 5, torch.Generator().manual_seed(0))
     assert twin(images()).shape == (4, 5) and model(images()).shape == (4, 3)
     assert torch.equal(features(twin, images()), features(model, images()))
-    twin.body[0].weight.data.zero_()
+    twin.get_parameter("body.0.weight").data.zero_()
     assert not torch.equal(features(twin, images()), features(model, images())), "a copy speaks for itself"
     assert build(Arch(name=f"{own}net", params={"width": 4}), 3, 0).out.in_features == 4  # type: ignore[union-attr]
 
