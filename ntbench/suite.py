@@ -12,14 +12,37 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from ntbench.errors import UserError, unknown
-from ntbench.types import BASELINES, Arch, Mask, Precision, Recipe, Task, Training
+from ntbench.types import BASELINES, Arch, Mask, Precision, Recipe, Selection, Task, Training
+
+
+def _added(default: Any, **bounds: Any) -> Any:
+    """Return a field that suites did not have at first: where it holds its default, their content stays as it was."""
+    return Field(default=default, exclude_if=lambda value: value == default, **bounds)
 
 
 class PaperSetting(Recipe):
-    """The attack that a defense's own paper evaluates with, by its label in the suite."""
+    """The attack that a defense's own paper evaluates with, by its label in the suite.
+
+    `scratch` is what the paper trains from scratch by, the same attack where it is empty.
+    """
 
     attack: str
     mask: Mask = "dense"
+    scratch: str = _added("")
+
+
+class Protocol(Recipe):
+    """How a paper runs its attack: for so many passes, until `patience` passes bring nothing, and what it reports."""
+
+    epochs: int = Field(ge=1)
+    select: Selection = "last"
+    patience: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _watches(self) -> Protocol:
+        if self.patience and self.select == "last":
+            raise ValueError("patience needs a score to wait for; add select = 'best val' or 'best test'")
+        return self
 
 
 class Entry(Recipe):
@@ -63,10 +86,12 @@ class DefenseEntry(Entry):
 class AttackEntry(Entry):
     """Attacks; they face the defenses that `against` lists by row or by registered name, and all where it lists none.
 
-    The baselines `scratch` and `public` always count among those that are faced.
+    The baselines `scratch` and `public` always count among those that are faced. Attacks with a `protocol` repeat a
+    paper's: they have its budget in place of the suite's, stand beside what it published and enter no worst case.
     """
 
     against: tuple[str, ...] = ()
+    protocol: Protocol | None = _added(None)
 
     def faces(self, row: str, name: str) -> bool:
         """Return whether these attacks are run on a row, given with its defense's registered name."""
@@ -153,7 +178,8 @@ class Suite(Recipe):
         for name in (name for entry in self.attacks for name in entry.against if name not in names):
             raise ValueError(f"attacks: against: {unknown('row', name, names)}")
         labels = {label for label, _ in places}
-        chosen = [("paper.attack", s.attack) for s in [self.paper, *(d.paper for d in self.defenses if d.paper)]]
+        settings = [self.paper, *(d.paper for d in self.defenses if d.paper)]
+        chosen = [(f"paper.{key}", getattr(s, key) or s.attack) for s in settings for key in ("attack", "scratch")]
         for key, label in [*chosen, *([("default", self.default)] if self.own else [])]:
             if label not in labels:
                 raise ValueError(f"{key}: {unknown('attack label', label, labels)}")

@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 from functools import cached_property
-from math import floor, log
+from math import ceil, floor, log
 from pathlib import PurePath
 from typing import Any, Literal
 
@@ -32,6 +32,8 @@ Precision = Literal["float32", "bfloat16"]
 Mask = Literal["dense", "keep"]
 Knowledge = Literal["others", "own"]
 """How an attacker chooses: by what others saw, or by a fifth of its own samples that it does not train on."""
+Selection = Literal["last", "best val", "best test"]
+"""Which pass of a run a paper reports; `best test` chooses on the data that it then reports on."""
 
 
 def digest(value: Any) -> str:
@@ -154,6 +156,46 @@ class Budget(Recipe):
         return tuple(sorted({max(1, round(self.horizon * self.t90 / self.ratio**k)) for k in range(count + 1)}))
 
 
+class Epochs(Recipe):
+    """What a run of a paper's protocol may take: `epochs` passes over the attacker's samples, of `each` steps a pass.
+
+    With `patience` a run ends after so many passes in which the score that `select` goes by has not risen.
+    """
+
+    epochs: int = Field(ge=1)
+    each: int = Field(ge=1)
+    select: Selection = "last"
+    patience: int = Field(default=0, ge=0)
+
+    @classmethod
+    def of(cls, samples: int, batch_size: int, **rules: Any) -> Epochs:
+        """Return the passes over so many samples; the last batch of a pass counts as a whole one."""
+        return cls(each=ceil(samples / batch_size), **rules)
+
+    @property
+    def steps(self) -> int:
+        """Return the largest budget in steps."""
+        return self.epochs * self.each
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """Return the steps at which a run is scored, rising: every pass where one is chosen, else the last."""
+        first = self.epochs if self.select == "last" else 1
+        return tuple(self.each * k for k in range(first, self.epochs + 1))
+
+    def chosen(self, run: Trajectory) -> int | None:
+        """Return the place in a trajectory of what is reported, the first of equals; None where it has no scores."""
+        if not run.step:
+            return None
+        scores = {"last": run.step, "best val": run.val, "best test": run.test}[self.select]
+        return scores.index(max(scores))
+
+    def over(self, run: Trajectory) -> bool:
+        """Return whether a run that has come so far has been patient for long enough."""
+        best = self.chosen(run)
+        return bool(self.patience) and best is not None and len(run.step) - 1 - best >= self.patience
+
+
 class MethodSpec(Recipe):
     """A defense or attack with every hyper-parameter resolved; the label names it in tables and is not hashed."""
 
@@ -178,7 +220,7 @@ class Cell(Recipe):
     pretrain: Training
     defense: MethodSpec
     attack: MethodSpec
-    budget: Budget
+    budget: Budget | Epochs
     samples: int = Field(ge=1)
     seed: int = Field(ge=0)
     source_share: float = Field(default=0.1, gt=0, le=1)

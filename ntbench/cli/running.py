@@ -27,6 +27,7 @@ from ntbench.cli.options import (
     Wide,
 )
 from ntbench.errors import UserError
+from ntbench.types import Budget
 
 if TYPE_CHECKING:
     from ntbench.engine.session import Session
@@ -145,10 +146,19 @@ def publish(
     folder: Run,
     to: Annotated[Path, typer.Option(help="The leaderboard folder.")] = Path("leaderboard"),
 ) -> None:
-    """Write a run's rows into a leaderboard folder, one JSON file per defense and task."""
+    """Write a run's rows into a leaderboard folder, one JSON file per defense and task.
+
+    Runs by the papers' own protocols are no rows; they go into one file a suite, whether or not all of them have run.
+    """
     from ntbench.engine.session import open_run
     from ntbench.leaderboard.publish import publish as write_rows
+    from ntbench.leaderboard.reproductions import publish as write_reproductions
 
     session = open_run(folder, console)
-    for path in write_rows(session.results(), session.suite, to / "results"):
+    results, suite = session.results(), session.suite
+    paths = write_reproductions(results, suite, to / "reproduced")
+    if not paths or any(entry.protocol is None for entry in suite.attacks):
+        plain = [result for result in results if isinstance(result.cell.budget, Budget)]
+        paths += write_rows(plain, suite, to / "results")
+    for path in paths:
         console.print(str(path), highlight=False)

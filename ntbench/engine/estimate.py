@@ -9,6 +9,7 @@ import torch
 
 from ntbench.learn.fit import COOLDOWN, fit
 from ntbench.learn.models import build
+from ntbench.learn.optim import ends_anywhere
 from ntbench.learn.scoring import accuracy
 from ntbench.registry import registry
 from ntbench.tasks.data import Split
@@ -23,7 +24,10 @@ def seconds_per_cell(cell: Cell, device: str) -> float:
     batch = min(int(getattr(attack, "batch_size", 32)), cell.samples)
     step, score = _measured(cell.arch.model_dump_json(), cell.task.image_size, batch, device)
     ends = cell.budget.ends
-    if attack.at_horizon_alone or getattr(attack, "schedule", "cooldown") not in ("cooldown", "constant"):
+    schedule = getattr(attack, "schedule", "cooldown")
+    if attack.is_one_fit and ends_anywhere(schedule):
+        return ends[-1] * step + len(ends) * score
+    if attack.at_horizon_alone or schedule != "cooldown":
         return ends[-1] * step + score
     if not attack.is_one_fit:
         return sum(ends) * step + len(ends) * score

@@ -16,8 +16,8 @@ from ntbench.learn.models import build, head
 from ntbench.learn.optim import check_optimizer, check_schedule
 from ntbench.registry import registry
 from ntbench.sources import source_files
-from ntbench.suite import DefenseEntry, Suite
-from ntbench.types import CONTROLS, Budget, Cell, Kind, Level, MethodSpec, Task
+from ntbench.suite import AttackEntry, DefenseEntry, Suite
+from ntbench.types import CONTROLS, Budget, Cell, Epochs, Kind, Level, MethodSpec, Task
 
 
 def with_rows(suite: Suite, chosen: Iterable[str], added: Iterable[str] = ()) -> Suite:
@@ -40,6 +40,7 @@ def plan(suite: Suite) -> list[Cell]:
     _examine(suite)
     defenses = [_build("defense", e.name, params, label) for e in suite.defenses for label, params in e.variants()]
     attacks = [(e, _build("attack", e.name, params, label)) for e in suite.attacks for label, params in e.variants()]
+    known = ("others", "own") if suite.own else ("others",)
     return [
         Cell(
             protocol=suite.protocol,
@@ -48,7 +49,7 @@ def plan(suite: Suite) -> list[Cell]:
             pretrain=suite.pretrain,
             defense=defense,
             attack=attack,
-            budget=Budget(t90=_t90(task, level), horizon=suite.horizon, ratio=suite.scored),
+            budget=_budget(suite, task, level, entry, attack),
             samples=level.samples,
             seed=seed,
             source_share=suite.source_share,
@@ -60,9 +61,19 @@ def plan(suite: Suite) -> list[Cell]:
         for defense in defenses
         for entry, attack in attacks
         for level in task.levels
-        for knowledge in (("others", "own") if suite.own else ("others",))
+        for knowledge in (known[:1] if entry.protocol else known)
         if entry.faces(defense.label, defense.name)
     ]
+
+
+def _budget(suite: Suite, task: Task, level: Level, entry: AttackEntry, attack: MethodSpec) -> Budget | Epochs:
+    if entry.protocol is None:
+        return Budget(t90=_t90(task, level), horizon=suite.horizon, ratio=suite.scored)
+    if "batch_size" not in attack.params:
+        raise UserError(
+            f"attack {attack.label!r}: protocol: {attack.name} has no batches to count passes by; remove it"
+        )
+    return Epochs.of(level.samples, attack.params["batch_size"], **entry.protocol.model_dump())
 
 
 def _t90(task: Task, level: Level) -> float:

@@ -14,6 +14,7 @@ TIMING = ("seconds", "cell_seconds", "pretrain_seconds", "protect_seconds", "pea
 """All that may differ between two runs of one cell, in seconds and MiB."""
 COUNTS = ("steps", "budget", "shown", "flops", "paid", "pretrain_flops", "protect_flops", "protect_steps")
 IMAGES = ("images", "originals", "source_images")
+UNITS = ("t90", "horizon")
 FRACTIONS = ("test", "val", "own", "source_before", "source_after", "zero_shot", "sparsity")
 COLUMNS = (
     *PLACE,
@@ -35,9 +36,9 @@ def results_table(results: Iterable[Result]) -> pd.DataFrame:
     `test`, `val`, `own` and the costs are those of the largest budget in `steps` that the cell has a number for.
     """
     table = pd.DataFrame([_cell(result) for result in results], columns=list(COLUMNS))
-    table = table.astype(dict.fromkeys(COUNTS + IMAGES, "Int64") | dict.fromkeys(FRACTIONS + TIMING, "float64")).round(
-        DECIMALS
-    )
+    table = table.astype(
+        dict.fromkeys(COUNTS + IMAGES, "Int64") | dict.fromkeys(FRACTIONS + TIMING + UNITS, "float64")
+    ).round(DECIMALS)
     return table.sort_values([*PLACE, "key"], ignore_index=True)
 
 
@@ -103,8 +104,9 @@ def _cell(result: Result) -> dict[str, Any]:
         **_last(result.trajectory),
         "status": result.status,
         "error": _first_line(result.error),
-        "t90": cell.budget.t90,
-        "horizon": cell.budget.horizon,
+        # Papers' protocols count passes.
+        "t90": getattr(cell.budget, "t90", None),
+        "horizon": getattr(cell.budget, "horizon", None),
         "budget": cell.budget.steps,
         "attack_name": cell.attack.name,
         "defense_name": cell.defense.name,

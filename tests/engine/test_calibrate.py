@@ -113,3 +113,13 @@ def test_a_baseline_that_fails_on_a_seed_is_told(bare: Suite) -> None:
 
 def test_a_guess_stands_where_nobody_has_measured(bare: Suite) -> None:
     assert [level.t90 for level in guessed(bare).tasks[0].levels] == [GUESS, GUESS]
+
+
+def test_papers_protocols_measure_nothing_and_alone_need_no_measure(bare: Suite) -> None:
+    paper = AttackEntry.model_validate({"name": "finetune", "label": "paper", "protocol": {"epochs": 5}})
+    laboratory = Laboratory(n12=saturating(0.6, 10.0), n48=saturating(0.9, 40.0))
+    mixed = calibrated(bare.model_copy(update={"attacks": (*bare.attacks, paper)}), laboratory, lambda line: None)
+    assert all(level.t90 for level in mixed.tasks[0].levels)
+    assert {cell.attack.label for asked in laboratory.asked for cell in asked} == {"finetune"}
+    alone = bare.model_copy(update={"attacks": (paper,)})
+    assert calibrated(alone, Laboratory(), lambda line: None) == alone

@@ -9,7 +9,7 @@ from ntbench.engine.calibrate import GUESS, guessed
 from ntbench.engine.plan import manifest, plan, with_rows
 from ntbench.errors import UserError
 from ntbench.suite import AttackEntry, DefenseEntry, Suite, load_suite
-from ntbench.types import Budget, Cell
+from ntbench.types import Budget, Cell, Epochs
 
 
 def changed(suite: Suite, key: str, value: Any) -> Suite:
@@ -137,3 +137,34 @@ def test_a_plan_says_the_same_twice(tiny: Suite) -> None:
     first: list[Cell] = plan(tiny)
     assert [cell.key for cell in first] == [cell.key for cell in plan(tiny)]
     assert plan(changed(tiny, "limits.cell_seconds", 5)) == first, "limits decide no number"
+
+
+def protocols(tiny: Suite, **more: Any) -> Suite:
+    """The suite with a second attack, that of a paper: 5 passes in batches of 16."""
+    ours = {"name": "finetune", "label": "as the paper", "params": {"batch_size": 16}, "protocol": {"epochs": 5}}
+    task = tiny.tasks[0].model_dump() | more
+    return Suite.model_validate(tiny.model_dump() | {"own": True, "default": "finetune", "tasks": [task]}).model_copy(
+        update={"attacks": (*tiny.attacks, AttackEntry.model_validate(ours))}
+    )
+
+
+def test_the_budget_of_a_protocol_follows_the_samples_and_the_batch(tiny: Suite) -> None:
+    cells = [cell for cell in plan(protocols(tiny)) if cell.attack.label == "as the paper"]
+    # Nobody chooses by samples of its own in a paper's protocol.
+    assert [(c.samples, c.knowledge, c.budget) for c in cells] == [
+        (12, "others", Epochs(epochs=5, each=1)),
+        (48, "others", Epochs(epochs=5, each=3)),
+    ]
+
+
+def test_protocols_alone_need_no_t90(tiny: Suite) -> None:
+    suite = protocols(tiny, levels=[{"samples": 12}, {"samples": 48}])
+    with pytest.raises(UserError, match="nobody has measured T90"):
+        plan(suite)
+    assert len(plan(suite.model_copy(update={"attacks": suite.attacks[1:]}))) == 2
+
+
+def test_a_protocol_of_an_attack_without_batches_is_a_mistake(tiny: Suite) -> None:
+    entry = AttackEntry.model_validate({"name": "auto", "protocol": {"epochs": 5}})
+    with pytest.raises(UserError, match="attack 'auto': protocol: auto has no batches to count passes by; remove it"):
+        plan(tiny.model_copy(update={"attacks": (entry,)}))
