@@ -134,8 +134,8 @@ def _number(claim: Claim, value: float, span: float) -> str:
 
 
 def _with_ends(claim: Claim, value: Interval, reproduction: Reproduction) -> str:
-    show = (lambda v: number(v, signed=True)) if claim.quantity == "slc" else percent
-    ends = f" [{show(value.low)}, {show(value.high)}]" if value.low < value.high else ""
+    low, high = (number(end, signed=True) if claim.quantity == "slc" else percent(end) for end in value[1:])
+    ends = f" [{low}, {high}]" if value.low < value.high else ""
     return f"{_number(claim, value.point, _span(claim, reproduction))}{ends}"
 
 

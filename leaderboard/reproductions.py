@@ -39,7 +39,7 @@ class Reproduced(Checked):
         lines = {
             name: [json.dumps(item, sort_keys=True) for item in content.pop(name)] for name in ("runs", "releases")
         }
-        head = json.dumps(content | dict.fromkeys(lines, []), indent=1, sort_keys=True, allow_nan=False)
+        head = json.dumps(content | {key: [] for key in lines}, indent=1, sort_keys=True, allow_nan=False)
         for name, items in lines.items():
             listed = ",\n".join(f"  {item}" for item in items)
             head = head.replace(f'\n "{name}": []', f'\n "{name}": [\n{listed}\n ]', 1)

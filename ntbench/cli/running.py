@@ -88,16 +88,20 @@ def run(
 def _show(session: Session, wide: bool, anew: bool = False) -> None:
     """Print the board and where the page lies, which is written anew where it is stale; exit with 1 on failed cells."""
     from ntbench.measure.board import leaderboard_table
+    from ntbench.measure.reproduced import Reproduction
     from ntbench.report.page import write_report
     from ntbench.report.sentences import sentence
-    from ntbench.report.terminal import details, headlines
+    from ntbench.report.terminal import details, headlines, repeated
 
     results, suite = session.results(), session.suite
     board = leaderboard_table(results, suite)
     for shown in [*headlines(board, suite), *(details(board, suite) if wide else [])]:
         console.print(shown)
-    for task in suite.tasks:
-        console.print(sentence(board, task), style="bold", markup=False, highlight=False)
+    for shown in repeated(Reproduction.of(results, suite), suite):
+        console.print(shown)
+    if any(entry.protocol is None for entry in suite.attacks):
+        for task in suite.tasks:
+            console.print(sentence(board, task), style="bold", markup=False, highlight=False)
     if anew or not session.page_is_current():
         with console.status("writing the report"):
             write_report(session.folder, results, suite)

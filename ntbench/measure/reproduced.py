@@ -112,12 +112,12 @@ class Reproduction:
     def number(self, task: str, row: str, quantity: Quantity) -> Interval:
         """Return a quantity of a row on a task under its paper's setting, unknown where no seed has it."""
         if quantity == "slc":
-            return self._mean(self._areas(task, row).values())
+            return self.mean(self._areas(task, row).values())
         if quantity == "accuracy":
             curves, last = self.curves(task, row), self.counts(task)[-1]
-            return self._mean(curve[last] for curve in curves.values() if last in curve)
+            return self.mean(curve[last] for curve in curves.values() if last in curve)
         values = (getattr(r, quantity) for r in self.releases if (r.task, r.row) == (task, row))
-        return self._mean(value for value in values if value is not None)
+        return self.mean(value for value in values if value is not None)
 
     def seeds(self, task: str, row: str) -> int:
         """Return how many seeds a row has a run of its paper's attack at."""
@@ -129,10 +129,12 @@ class Reproduction:
 
     def curves(self, task: str, row: str) -> dict[int, dict[int, float]]:
         """Return by seed and sample count what a row's attacker reaches; for `scratch` that of the suite's setting."""
+        return self._curves(task, row, *self.attack(row))
+
+    def attack(self, row: str) -> tuple[str, Mask]:
+        """Return the attack, and what it does with released zeros, that a row's paper reports it under."""
         setting = self.suite.paper_setting(row)
-        if row == self.scratch:
-            return self._curves(task, row, setting.scratch or setting.attack, "dense")
-        return self._curves(task, row, setting.attack, setting.mask)
+        return (self._of_scratch(row), "dense") if row == self.scratch else (setting.attack, setting.mask)
 
     @property
     def scratch(self) -> str:
@@ -140,14 +142,17 @@ class Reproduction:
         return next((row for entry in self.suite.defenses if entry.name == "scratch" for row in entry.rows), "")
 
     def _areas(self, task: str, row: str) -> dict[int, float]:
-        setting, counts = self.suite.paper_setting(row), self.counts(task)
-        base = self._curves(task, self.scratch, setting.scratch or setting.attack, "dense")
+        counts, base = self.counts(task), self._curves(task, self.scratch, self._of_scratch(row), "dense")
         both = {seed: (curve, base[seed]) for seed, curve in self.curves(task, row).items() if seed in base}
         return {
             seed: slc_auc(counts, *([curve[n] for n in counts] for curve in pair))
             for seed, pair in both.items()
             if len(counts) > 1 and all(curve.keys() == set(counts) for curve in pair)
         }
+
+    def _of_scratch(self, row: str) -> str:
+        setting = self.suite.paper_setting(row)
+        return setting.scratch or setting.attack
 
     def _curves(self, task: str, row: str, attack: str, mask: Mask) -> dict[int, dict[int, float]]:
         found: dict[int, dict[int, float]] = {}
@@ -157,6 +162,7 @@ class Reproduction:
         return found
 
     @staticmethod
-    def _mean(values: Iterable[float]) -> Interval:
+    def mean(values: Iterable[float]) -> Interval:
+        """Return the mean of a number a seed, unknown where there is none."""
         found = list(values)
         return t_interval(found) if found else UNKNOWN

@@ -11,6 +11,7 @@ import pandas as pd
 from ntbench.measure import board, lines, tasks
 from ntbench.measure import factors as by_factor
 from ntbench.measure import tables as cells
+from ntbench.measure.reproduced import Reproduction
 from ntbench.measure.standing import Study
 from ntbench.suite import Suite
 from ntbench.types import Result, domain_label
@@ -39,6 +40,8 @@ class Tables:
     map: pd.DataFrame
     detectable: float
     """The smallest leak that these results tell from 0."""
+    protocols: Reproduction
+    """What runs by the papers' own protocols give."""
 
     @classmethod
     def of(cls, results: Sequence[Result], suite: Suite) -> Tables:
@@ -58,6 +61,7 @@ class Tables:
             profiles=tasks.profiles_table(study, suite),
             map=_labelled(lines.map_table(study, suite)),
             detectable=lines.detectable(study, suite),
+            protocols=Reproduction.of(results, suite),
         )
 
     @property
@@ -68,7 +72,7 @@ class Tables:
     @property
     def files(self) -> dict[str, bytes]:
         """Return the tables as files by name."""
-        names = [field.name for field in fields(self) if field.name not in ("trajectories", "detectable")]
+        names = [field.name for field in fields(self) if field.name not in ("trajectories", "detectable", "protocols")]
         named = {f"{n}.csv": _csv(getattr(self, n)) for n in names if self.several or n not in SEVERAL}
         return named | {"trajectories.parquet": _parquet(self.trajectories)}
 

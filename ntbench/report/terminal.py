@@ -11,8 +11,10 @@ from rich.console import Group, JustifyMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ntbench.measure.reproduced import Reproduction
 from ntbench.report import views
 from ntbench.report.columns import dimmed
+from ntbench.report.protocols import protocols
 from ntbench.report.sentences import gate_line
 from ntbench.report.views import View
 from ntbench.suite import Suite
@@ -43,6 +45,12 @@ def details(board: pd.DataFrame, suite: Suite, width: int = WIDTH) -> list[Rende
         for task in suite.tasks
         for view in [*views.tracks(board, task), *views.claim(board, task), *views.details(board, task)]
     ]
+
+
+def repeated(found: Reproduction, suite: Suite, width: int = WIDTH) -> list[RenderableType]:
+    """Return what the papers' own protocols give, a table a task that has such runs."""
+    shown = [(task, view) for task in suite.tasks for view in protocols(found, task)]
+    return [Group(_table(view, f"{task.title}: {view.title}", width), "") for task, view in shown]
 
 
 def folded(said: str, width: int) -> str:

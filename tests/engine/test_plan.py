@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fabricated import in_t90
 
 from ntbench.engine.calibrate import GUESS, guessed
 from ntbench.engine.plan import manifest, plan, with_rows
@@ -67,14 +68,14 @@ def test_budgets_are_in_units_of_each_counts_t90(tiny: Suite) -> None:
     few, many = plan(suite)
     assert (few.budget, many.budget) == (Budget(t90=0.5, horizon=16), Budget(t90=6, horizon=16))
     assert many.budget.ends == (1, 2, 3, 6, 12, 24, 48, 96)
-    assert plan(changed(tiny, "scored", 1.5))[0].budget.ratio == 1.5
+    assert in_t90(plan(changed(tiny, "scored", 1.5))[0]).ratio == 1.5
 
 
 def test_a_count_that_nobody_measured_is_refused_with_the_remedy(tiny: Suite) -> None:
     bare = changed(tiny, "tasks.0.levels.1.t90", None)
     with pytest.raises(UserError, match="digits-digits_m: nobody has measured T90 at 48 samples; `ntbench calibrate`"):
         plan(bare)
-    assert [cell.budget.t90 for cell in plan(guessed(bare))] == [0.5, GUESS]
+    assert [in_t90(cell).t90 for cell in plan(guessed(bare))] == [0.5, GUESS]
 
 
 def test_attackers_who_choose_by_their_own_data_come_beside_the_others(tiny: Suite) -> None:
