@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from ntbench.errors import UserError
-from ntbench.measure.reproduced import Release, Reproduction, Run, releases_of, runs_of
+from ntbench.measure.reproduced import Release, Reproduction, Run
 from ntbench.report.files import write_whole
 from ntbench.suite import Suite
 from ntbench.types import MethodSpec, Result, digest
@@ -53,8 +53,8 @@ def publish(results: Iterable[Result], suite: Suite, folder: Path) -> list[Path]
     the same bytes.
     """
     found = list(results)
-    runs = runs_of(found)
-    if not runs:
+    whole = Reproduction.of(found, suite)
+    if not whole.runs:
         return []
     origins = [r.provenance for r in found if r.provenance]
     file = Reproduced(
@@ -62,8 +62,8 @@ def publish(results: Iterable[Result], suite: Suite, folder: Path) -> list[Path]
         methods=_methods(found),
         data={name: value for origin in origins for name, value in sorted(origin.data.items())},
         versions={name: value for origin in origins for name, value in sorted(origin.versions.items())},
-        runs=tuple(runs),
-        releases=tuple(releases_of(found)),
+        runs=tuple(whole.runs),
+        releases=tuple(whole.releases),
     )
     path = folder / f"{suite.name}.json"
     write_whole(path, file.text().encode())

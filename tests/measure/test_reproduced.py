@@ -92,3 +92,10 @@ def test_protocols_enter_no_worst_case_and_stand_among_the_results() -> None:
 def test_what_does_not_apply_is_no_run() -> None:
     refused = run("none", 10, 0).model_copy(update={"status": "inapplicable", "trajectory": Trajectory()})
     assert Reproduction.of([refused], paper_suite()).runs == []
+
+
+def test_counts_that_the_suite_has_no_more_are_left_out() -> None:
+    few = TASK.model_copy(update={"levels": TASK.levels[:2]})
+    found = Reproduction.of(runs(), paper_suite(tasks=[few]))
+    assert found.counts(TASK.name) == [10, 100]
+    assert found.number(TASK.name, "ntp", "slc").point == pytest.approx(-0.2 * math.log(10))
