@@ -31,10 +31,11 @@ SCRATCH = "scratch"
 
 
 class Cause(Recipe):
-    """A second row in which one thing is changed, in words."""
+    """What is changed, in words: another row in which one thing is, or the attack that scratch is trained by."""
 
-    row: str
     change: str
+    row: str = ""
+    scratch: str = ""
 
 
 class Claim(Recipe):
@@ -89,12 +90,12 @@ def kind(claim: Claim, reproduction: Reproduction) -> str:
     return "reproduced" if whole and suite.arch == Arch(name=claim.arch) else "transposed"
 
 
-def ours(claim: Claim, found: Mapping[str, Reproduction], row: str = "") -> Interval | None:
-    """Return our number for a claim, or for another row in its place; None where nothing has run."""
+def ours(claim: Claim, found: Mapping[str, Reproduction], row: str = "", scratch: str = "") -> Interval | None:
+    """Return our number for a claim, or for another row or scratch in its place; None where nothing has run."""
     reproduction = found.get(claim.suite)
     if reproduction is None:
         return None
-    value = reproduction.number(claim.task, row or claim.row, claim.quantity)
+    value = reproduction.number(claim.task, row or claim.row, claim.quantity, scratch)
     return None if value.point != value.point else value
 
 
@@ -161,13 +162,13 @@ def _ranked(values: Mapping[str, float]) -> list[str]:
 def _causes(claim: Claim, found: Mapping[str, Reproduction]) -> Iterator[dict[str, str]]:
     before = ours(claim, found)
     for cause in claim.causes:
-        after = ours(claim, found, cause.row)
+        after = ours(claim, found, cause.row, cause.scratch)
         if before is not None and after is not None:
             reproduction = found[claim.suite]
             yield {
                 "claim": f"{claim.paper}, {claim.task}, {claim.row}, {WORDS[claim.quantity]}",
                 "change": cause.change,
-                "row": cause.row,
+                "run": cause.row or f"{SCRATCH}, {cause.scratch}",
                 "before": percent(_distance(claim, before, reproduction), signed=True),
                 "after": percent(_distance(claim, after, reproduction), signed=True),
             }

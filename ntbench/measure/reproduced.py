@@ -110,10 +110,13 @@ class Reproduction:
         found = [result for result in results if result.cell.samples in counts.get(result.cell.task.name, ())]
         return cls(suite, runs_of(found), releases_of(found))
 
-    def number(self, task: str, row: str, quantity: Quantity) -> Interval:
-        """Return a quantity of a row on a task under its paper's setting, unknown where no seed has it."""
+    def number(self, task: str, row: str, quantity: Quantity, scratch: str = "") -> Interval:
+        """Return a quantity of a row on a task under its paper's setting, unknown where no seed has it.
+
+        `scratch` names an attack that areas are taken against in place of the paper's own.
+        """
         if quantity == "slc":
-            return self.mean(self._areas(task, row).values())
+            return self.mean(self._areas(task, row, scratch or self._of_scratch(row)).values())
         if quantity == "accuracy":
             curves, last = self.curves(task, row), self.counts(task)[-1]
             return self.mean(curve[last] for curve in curves.values() if last in curve)
@@ -142,8 +145,8 @@ class Reproduction:
         """Return the row that starts without the release, an empty string where the suite has none."""
         return next((row for entry in self.suite.defenses if entry.name == "scratch" for row in entry.rows), "")
 
-    def _areas(self, task: str, row: str) -> dict[int, float]:
-        counts, base = self.counts(task), self._curves(task, self.scratch, self._of_scratch(row), "dense")
+    def _areas(self, task: str, row: str, scratch: str) -> dict[int, float]:
+        counts, base = self.counts(task), self._curves(task, self.scratch, scratch, "dense")
         both = {seed: (curve, base[seed]) for seed, curve in self.curves(task, row).items() if seed in base}
         return {
             seed: slc_auc(counts, *([curve[n] for n in counts] for curve in pair))

@@ -112,6 +112,16 @@ def test_a_cause_is_a_second_row_and_says_what_is_left_of_the_distance() -> None
     assert "What makes the distance" not in page([claim(causes=[{"row": "x", "change": "y"}])], found())
 
 
+def test_a_cause_may_be_how_scratch_is_trained() -> None:
+    budget = Epochs(epochs=3, each=2)
+    cells = [recipe("scratch", "longer", n, seed, budget=budget) for n in (10, 100, 1000) for seed in (0, 1)]
+    stronger = [outcome(cell, trajectory([0.6], ends=budget.ends)) for cell in cells]
+    here = {"tiny": Reproduction.of([*results(), *stronger], tiny())}
+    cause = {"scratch": "longer", "change": "scratch trained for longer"}
+    (line,) = table(page([claim(causes=[cause])], here), "| Claim | Changed |")
+    assert line[1:] == ["scratch trained for longer", "scratch, longer", "0.0", "-10.0"]
+
+
 def test_published_runs_come_back_as_they_were(tmp_path: Path) -> None:
     (path,) = publish(results(), tiny(), tmp_path)
     text = path.read_text()
@@ -132,7 +142,9 @@ def test_the_claims_of_the_project_name_what_its_suites_have() -> None:
     for known in known_claims():
         named = suites[known.suite]
         rows = {row for entry in named.defenses for row in entry.rows}
-        assert {known.row, *(cause.row for cause in known.causes)} <= rows, known
+        labels = {label for entry in named.attacks for label, _ in entry.variants()}
+        assert {known.row, *(cause.row for cause in known.causes if cause.row)} <= rows, known
+        assert {cause.scratch for cause in known.causes if cause.scratch} <= labels, known
         assert known.task in {task.name for task in named.tasks}
         assert abs(known.published) <= (known.span if known.quantity == "slc" else 1.0)
 
