@@ -95,7 +95,7 @@ def planned(suite: Suite, task: Task) -> Iterator[tuple[Any, ...]]:
     known = ("others", "own") if suite.own else ("others",)
     counts = [level.samples for level in task.levels]
     for (row, name), (entry, label, mask) in product(rows, faced):
-        if entry.faces(row, name):
+        if entry.protocol is None and entry.faces(row, name):
             yield from ((task.name, row, label, mask, *rest) for rest in product(counts, suite.seeds, known))
 
 

@@ -22,16 +22,37 @@ from ntbench.types import (
     ObjectiveSpec,
     Precision,
     Recipe,
+    Selection,
     Task,
     Training,
 )
 
 
-class PaperSetting(Recipe):
-    """The attack that a defense's own paper evaluates with, by its label in the suite."""
+class PaperSetting(Grown):
+    """The attack that a defense's own paper evaluates with, by its label in the suite.
+
+    `scratch` is what the paper trains from scratch by, the same attack where it is empty.
+    """
+
+    later = frozenset({"scratch"})
 
     attack: str
     mask: Mask = "dense"
+    scratch: str = ""
+
+
+class Protocol(Recipe):
+    """How a paper runs its attack: for so many passes, until `patience` passes bring nothing, and what it reports."""
+
+    epochs: int = Field(ge=1)
+    select: Selection = "last"
+    patience: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _watches(self) -> Protocol:
+        if self.patience and self.select == "last":
+            raise ValueError("patience needs a score to wait for; add select = 'best val' or 'best test'")
+        return self
 
 
 class Entry(Recipe):
@@ -105,13 +126,17 @@ def _one(files: Sequence[str], seed: int) -> str:
     return files[seed % len(files)] if files else ""
 
 
-class AttackEntry(Entry):
+class AttackEntry(Entry, Grown):
     """Attacks; they face the defenses that `against` lists by row or by registered name, and all where it lists none.
 
-    The baselines `scratch` and `public` always count among those that are faced.
+    The baselines `scratch` and `public` always count among those that are faced. Attacks with a `protocol` repeat a
+    paper's: they have its budget in place of the suite's, stand beside what it published and enter no worst case.
     """
 
+    later = frozenset({"protocol"})
+
     against: tuple[str, ...] = ()
+    protocol: Protocol | None = None
 
     def faces(self, row: str, name: str) -> bool:
         """Return whether these attacks are run on a row, given with its defense's registered name."""
@@ -243,7 +268,8 @@ class Suite(Grown):
         """Return which rows and attack labels are named that the suite lacks; a part of a suite may lack some."""
         rows = {row for entry in self.defenses for row in entry.rows} | {entry.name for entry in self.defenses}
         labels = {label for entry in self.attacks for label, _ in entry.variants()}
-        chosen = [("paper.attack", s.attack) for s in [self.paper, *(d.paper for d in self.defenses if d.paper)]]
+        settings = [self.paper, *(d.paper for d in self.defenses if d.paper)]
+        chosen = [(f"paper.{key}", getattr(s, key) or s.attack) for s in settings for key in ("attack", "scratch")]
         chosen += [("default", self.default)] if self.own else []
         against = [name for entry in self.attacks for name in entry.against]
         return [f"attacks: against: {unknown('row', name, rows)}" for name in against if name not in rows] + [

@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 from functools import cached_property, lru_cache
-from math import floor, log
+from math import ceil, floor, log
 from pathlib import PurePath
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -43,6 +43,8 @@ Precision = Literal["float32", "bfloat16"]
 Mask = Literal["dense", "keep"]
 Knowledge = Literal["others", "own"]
 """How an attacker chooses: by what others saw, or by a fifth of its own samples that it does not train on."""
+Selection = Literal["last", "best val", "best test"]
+"""Which pass of a run a paper reports; `best test` chooses on the data that it then reports on."""
 
 Rehearsal = Literal["target", "source"]
 """What a defender plays a task on who tunes: its own share of the target, or domains made from the source."""
@@ -217,6 +219,16 @@ class Budget(Recipe):
     ratio: float = Field(default=2.0, gt=1, le=2)
 
     @property
+    def unit(self) -> float:
+        """Return T90, the steps that budgets are told in."""
+        return self.t90
+
+    @property
+    def said(self) -> str:
+        """Return the largest budget in words."""
+        return f"{self.horizon:g} T90 of {self.t90:g} steps"
+
+    @property
     def steps(self) -> int:
         """Return the largest budget in steps."""
         return max(1, round(self.horizon * self.t90))
@@ -226,6 +238,56 @@ class Budget(Recipe):
         """Return every budget in steps, rising."""
         count = floor(log(8 * self.horizon) / log(self.ratio) + 1e-9) if self.horizon > 1 / 8 else 0
         return tuple(sorted({max(1, round(self.horizon * self.t90 / self.ratio**k)) for k in range(count + 1)}))
+
+
+class Epochs(Recipe):
+    """What a run of a paper's protocol may take: `epochs` passes over the attacker's samples, of `each` steps a pass.
+
+    With `patience` a run ends after so many passes in which the score that `select` goes by has not risen.
+    """
+
+    epochs: int = Field(ge=1)
+    each: int = Field(ge=1)
+    select: Selection = "last"
+    patience: int = Field(default=0, ge=0)
+
+    @classmethod
+    def of(cls, samples: int, batch_size: int, **rules: Any) -> Epochs:
+        """Return the passes over so many samples; the last batch of a pass counts as a whole one."""
+        return cls(each=ceil(samples / batch_size), **rules)
+
+    @property
+    def unit(self) -> float:
+        """Return the steps of a pass, which budgets are told in."""
+        return float(self.each)
+
+    @property
+    def said(self) -> str:
+        """Return the largest budget in words."""
+        return f"{self.epochs} passes of {self.each} steps"
+
+    @property
+    def steps(self) -> int:
+        """Return the largest budget in steps."""
+        return self.epochs * self.each
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """Return the steps at which a run is scored, rising: every pass where one is chosen, else the last."""
+        first = self.epochs if self.select == "last" else 1
+        return tuple(self.each * k for k in range(first, self.epochs + 1))
+
+    def chosen(self, run: Trajectory) -> int | None:
+        """Return the place in a trajectory of what is reported, the first of equals; None where it has no scores."""
+        if not run.step:
+            return None
+        scores = {"last": run.step, "best val": run.val, "best test": run.test}[self.select]
+        return scores.index(max(scores))
+
+    def over(self, run: Trajectory) -> bool:
+        """Return whether a run that has come so far has been patient for long enough."""
+        best = self.chosen(run)
+        return bool(self.patience) and best is not None and len(run.step) - 1 - best >= self.patience
 
 
 class Tuning(Recipe):
@@ -273,7 +335,7 @@ class Cell(Grown):
     pretrain: Training
     defense: MethodSpec
     attack: MethodSpec
-    budget: Budget
+    budget: Budget | Epochs
     samples: int = Field(ge=1)
     seed: int = Field(ge=0)
     source_share: float = Field(default=0.1, gt=0, le=1)

@@ -13,6 +13,7 @@ from ntbench.types import (
     Arch,
     Budget,
     Cell,
+    Epochs,
     Level,
     MethodSpec,
     Protection,
@@ -76,7 +77,7 @@ def recipe(
     name: str = "",
     method: str = "",
     params: dict[str, Any] | None = None,
-    budget: Budget = BUDGET,
+    budget: Budget | Epochs = BUDGET,
     **fields: Any,
 ) -> Cell:
     """Return a cell of `suite`; a defense's name is its label up to a hyphen, an attack's is `finetune`, or `auto`."""
@@ -94,6 +95,12 @@ def recipe(
         seed=seed,
         **fields,
     )
+
+
+def in_t90(cell: Cell) -> Budget:
+    """Return the budget of a cell that follows no paper's protocol."""
+    assert isinstance(cell.budget, Budget)
+    return cell.budget
 
 
 def trajectory(

@@ -85,6 +85,22 @@ MISTAKES: dict[str, tuple[Edit, list[str]]] = {
         edit('attack = "momentum 0.01"', 'attack = "momentum 0.1"'),
         ["paper.attack", "unknown attack label 'momentum 0.1'", "did you mean 'momentum 0.01'?"],
     ),
+    "unknown attack of the paper's scratch": (
+        edit('{ attack = "momentum 0.01" }', '{ attack = "momentum 0.01", scratch = "momentum 1" }'),
+        ["paper.scratch", "unknown attack label 'momentum 1'", "did you mean 'momentum 0.01'?"],
+    ),
+    "a protocol without passes": (
+        edit("[[attacks]]\n", "[[attacks]]\nprotocol = { epochs = 0 }\n"),
+        ["attacks.0.protocol.epochs = 0", "greater than or equal to 1"],
+    ),
+    "a protocol of another choice": (
+        edit("[[attacks]]\n", '[[attacks]]\nprotocol = { epochs = 9, select = "best" }\n'),
+        ["attacks.0.protocol.select = 'best'", "'last', 'best val' or 'best test'"],
+    ),
+    "patience with the last pass": (
+        edit("[[attacks]]\n", "[[attacks]]\nprotocol = { epochs = 9, patience = 2 }\n"),
+        ["attacks.0.protocol", "patience needs a score to wait for; add select = 'best val' or 'best test'"],
+    ),
     "two rows of one label": (edit('name = "scratch"', 'name = "none"'), ["defenses", "['none', 'none',", "`label`"]),
     "two attacks of one label": (
         edit('label = "new head, {optimizer} {lr:g}"', 'label = "momentum 0.01"'),
@@ -229,3 +245,13 @@ def test_variants_are_every_point_of_the_grid_once(grid: dict[str, list[int]], p
     for name, values in grid.items():
         counts = [sum(point[name] == value for _, point in found) for value in set(values)]
         assert sum(counts) == len(found)
+
+
+def test_what_suites_did_not_have_at_first_leaves_their_content_as_it_was() -> None:
+    suite = load_suite("smoke")
+    assert suite.model_dump()["paper"] == {"attack": "momentum 0.01", "mask": "dense"}
+    assert all("protocol" not in entry for entry in suite.model_dump(mode="json")["attacks"])
+    text = SMOKE.replace("[[attacks]]\n", "[[attacks]]\nprotocol = { epochs = 9 }\n", 1)
+    told = parse_suite(text, "x.toml").model_dump(mode="json")
+    assert told["attacks"][0]["protocol"] == {"epochs": 9, "select": "last", "patience": 0}
+    assert Suite.model_validate(told) == parse_suite(text, "x.toml")

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from ntbench.types import (
     Budget,
     Cell,
+    Epochs,
     Level,
     MethodSpec,
     Protection,
@@ -296,3 +297,52 @@ def test_results_survive_json_bit_for_bit(cell: Cell) -> None:
 def test_a_result_of_another_schema_is_refused(cell: Cell) -> None:
     with pytest.raises(ValidationError, match="schema_version"):
         Result.model_validate({"cell": cell, "status": "ok", "schema_version": 1})
+
+
+@pytest.mark.parametrize(
+    ("samples", "batch_size", "epochs", "steps"),
+    [(128, 32, 5, 20), (129, 32, 5, 25), (7, 128, 30, 30), (1, 1, 1, 1), (6562, 128, 30, 1560)],
+)
+def test_a_budget_in_epochs_is_so_many_passes_of_whole_batches(
+    samples: int, batch_size: int, epochs: int, steps: int
+) -> None:
+    each = steps // epochs
+    last = Epochs.of(samples, batch_size, epochs=epochs)
+    assert (last.steps, last.ends) == (steps, (steps,))
+    best = Epochs.of(samples, batch_size, epochs=epochs, select="best val")
+    assert best.steps == steps and best.ends == tuple(each * k for k in range(1, epochs + 1))
+
+
+def scored(test: list[float], val: list[float] | None = None) -> Trajectory:
+    n = len(test)
+    whole, seconds = tuple(range(1, n + 1)), (0.0,) * n
+    columns = {"samples": whole, "flops": whole, "seconds": seconds, "correct": ("",) * n, "own": (None,) * n}
+    return Trajectory(step=whole, val=tuple(val or test), test=tuple(test), **columns)
+
+
+@pytest.mark.parametrize(("select", "place"), [("last", 3), ("best test", 1), ("best val", 2)])
+def test_a_protocol_reports_the_pass_that_it_names_and_the_first_of_equals(select: Any, place: int) -> None:
+    run = scored([0.1, 0.5, 0.5, 0.2], [0.1, 0.2, 0.6, 0.6])
+    rules = Epochs(epochs=9, each=2, select=select)
+    assert rules.chosen(run) == place and rules.chosen(Trajectory()) is None
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=30), st.integers(0, 6))
+def test_patience_ends_a_run_so_many_passes_after_its_best(scores: list[int], patience: int) -> None:
+    rules = Epochs(epochs=30, each=1, select="best test", patience=patience)
+    ends = [k for k in range(1, len(scores) + 1) if rules.over(scored([s / 10 for s in scores[:k]]))]
+    since, first = 0, None
+    for k, score in enumerate(scores, 1):
+        since = 0 if k == 1 or score > max(scores[: k - 1]) else since + 1
+        if patience and since == patience and first is None:
+            first = k
+    assert (ends[0] if ends else None) == first
+
+
+@pytest.mark.parametrize("rule", [{"epochs": 31}, {"each": 3}, {"select": "best val"}, {"patience": 2}])
+def test_a_budget_in_epochs_decides_the_key_of_the_run_and_not_of_the_release(cell: Cell, rule: dict[str, Any]) -> None:
+    rules = {"epochs": 30, "each": 2, "select": "best test", "patience": 0}
+    one, other = (cell.model_copy(update={"budget": Epochs.model_validate(r)}) for r in (rules, rules | rule))
+    assert len({cell.key, one.key, other.key}) == 3
+    assert cell.protect_key == one.protect_key == other.protect_key
+    assert Cell.model_validate_json(one.model_dump_json()) == one

@@ -54,3 +54,14 @@ def render(
 
     (folder / "README.md").write_text(markdown(folder / "results"), encoding="utf-8")
     console.print(f"wrote {folder / 'README.md'}")
+
+
+@board.command()
+def claims(
+    folder: Annotated[Path, typer.Argument(help="The leaderboard folder.")] = Path("leaderboard"),
+) -> None:
+    """Render what papers published beside what their own protocols give here, as the folder's claims.md."""
+    from ntbench.leaderboard.claims import render as markdown
+
+    (folder / "claims.md").write_text(markdown(folder / "reproduced"), encoding="utf-8")
+    console.print(f"wrote {folder / 'claims.md'}")

@@ -29,6 +29,7 @@ from ntbench.cli.options import (
     Wide,
 )
 from ntbench.errors import UserError
+from ntbench.types import Budget
 
 if TYPE_CHECKING:
     from ntbench.engine.session import Request, Session, Workers
@@ -120,14 +121,17 @@ def _show(session: Session, wide: bool, anew: bool = False) -> None:
 def _made(session: Session, wide: bool, anew: bool) -> tuple[str, str]:
     """Return the board as text in colours and the cells that failed, and see that the page is current."""
     from ntbench.measure.board import leaderboard_table
+    from ntbench.measure.reproduced import Reproduction
     from ntbench.report.page import write_report
     from ntbench.report.sentences import sentence
-    from ntbench.report.terminal import details, headlines, in_colours
+    from ntbench.report.terminal import details, headlines, in_colours, repeated
 
     results, suite = session.results(), session.suite
     board, failures = leaderboard_table(results, suite), session.failures(results)
-    sentences = [Text(sentence(board, task), style="bold") for task in suite.tasks]
-    shown = in_colours([*headlines(board, suite), *sentences])
+    told = suite.tasks if any(entry.protocol is None for entry in suite.attacks) else ()
+    sentences = [Text(sentence(board, task), style="bold") for task in told]
+    again = repeated(Reproduction.of(results, suite), suite)
+    shown = in_colours([*headlines(board, suite), *again, *sentences])
     if anew or not session.page_is_current():
         with console.status("writing the report"):
             write_report(session.folder, results, suite)
@@ -178,10 +182,19 @@ def publish(
     folder: Run,
     to: Annotated[Path, typer.Option(help="The leaderboard folder.")] = Path("leaderboard"),
 ) -> None:
-    """Write a run's rows into a leaderboard folder, one JSON file per defense and task."""
+    """Write a run's rows into a leaderboard folder, one JSON file per defense and task.
+
+    Runs by the papers' own protocols are no rows; they go into one file a suite, whether or not all of them have run.
+    """
     from ntbench.engine.session import open_run
     from ntbench.leaderboard.publish import publish as write_rows
+    from ntbench.leaderboard.reproductions import publish as write_reproductions
 
     session = open_run(folder, console)
-    for path in write_rows(session.results(), session.suite, to / "results"):
+    results, suite = session.results(), session.suite
+    paths = write_reproductions(results, suite, to / "reproduced")
+    if not paths or any(entry.protocol is None for entry in suite.attacks):
+        plain = [result for result in results if isinstance(result.cell.budget, Budget)]
+        paths += write_rows(plain, suite, to / "results")
+    for path in paths:
         console.print(str(path), highlight=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -26,7 +26,7 @@ from ntbench.method import Attack, Defense
 from ntbench.registry import registry
 from ntbench.suite import Limits
 from ntbench.tasks.data import Split
-from ntbench.types import FILE, Arch, Cell, Protection, Provenance, digest, pack_scores
+from ntbench.types import FILE, Arch, Cell, Epochs, Protection, Provenance, Trajectory, digest, pack_scores
 
 LIMITS = Limits()
 Artifact = tuple[Weights, Protection]
@@ -129,7 +129,8 @@ class Bench:
         return pack(model)
 
     def attacked(self, weights: Weights) -> Iterator[Row]:
-        """Attack released weights and yield a row of the trajectory at every budget."""
+        """Attack released weights and yield a row of the trajectory at every budget, until a protocol ends the run."""
+        rows: list[Row] = []
         model = unpack(weights, self._fresh(self.shares.source.classes))
         parts = [p.to(self.device) for p in (self.shares.subset, self.shares.target.val, self.shares.target.test)]
         held = self.shares.held_out and self.shares.held_out.to(self.device)
@@ -137,7 +138,10 @@ class Bench:
         with grant.numerics():
             view = view_of(self.attack, model, [*parts, held], (self.cell.protect_key, digest(self.cell.task.data)))
         for snapshot in self._snapshots(self._attackers(view, weights)):
-            yield self._scored(snapshot, view, grant)
+            rows.append(self._scored(snapshot, view, grant))
+            yield rows[-1]
+            if isinstance(self.cell.budget, Epochs) and self.cell.budget.over(trajectory(rows)):
+                return
 
     def _snapshots(self, grant: Grant) -> Iterator[Snapshot]:
         if not is_foreign(self.attack):
@@ -206,6 +210,11 @@ class Bench:
 
     def _fresh(self, classes: int) -> nn.Module:
         return build(self.cell.arch, classes, seed=0).to(self.device)
+
+
+def trajectory(rows: Sequence[Row]) -> Trajectory:
+    """Return rows as columns."""
+    return Trajectory.model_validate(dict(zip(Trajectory.model_fields, zip(*rows, strict=True), strict=False)))
 
 
 @cache

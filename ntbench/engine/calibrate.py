@@ -37,8 +37,8 @@ def guessed(suite: Suite) -> Suite:
 
 
 def _calibrated(suite: Suite, task: Task, compute: Compute, tell: Callable[[str], None]) -> Task:
-    waiting = {level.samples: GUESS for level in task.levels if level.t90 is None}
-    found = {level.samples: level for level in task.levels if level.t90 is not None}
+    waiting = {level.samples: GUESS for level in task.levels if level.t90 is None and not _only_protocols(suite)}
+    found = {level.samples: level for level in task.levels if level.samples not in waiting}
     while waiting:
         tell(f"{task.title}: measuring T90 of the baseline at {', '.join(map(str, waiting))} samples")
         results = compute(baseline_cells(suite, task, waiting))
@@ -51,6 +51,10 @@ def _calibrated(suite: Suite, task: Task, compute: Compute, tell: Callable[[str]
             else:
                 waiting[samples] = 2 * guess
     return task.model_copy(update={"levels": tuple(found[level.samples] for level in task.levels)})
+
+
+def _only_protocols(suite: Suite) -> bool:
+    return all(entry.protocol for entry in suite.attacks)
 
 
 def _line(samples: int, at: Calibration) -> str:
@@ -74,6 +78,7 @@ def baseline_cells(suite: Suite, task: Task, guesses: dict[int, float]) -> list[
             "pretrain": Training(trained=False) if suite.releases else suite.pretrain,
             "tasks": (task.model_copy(update={"levels": levels}),),
             "defenses": rows,
+            "attacks": tuple(entry for entry in suite.attacks if entry.protocol is None),
         }
     )
     return [cell for cell in cells_of(grid) if cell.samples in guesses and _counts(cell)]

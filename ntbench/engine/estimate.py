@@ -9,6 +9,7 @@ import torch
 
 from ntbench.learn.fit import COOLDOWN, fit
 from ntbench.learn.models import build
+from ntbench.learn.optim import ends_anywhere
 from ntbench.learn.scoring import accuracy
 from ntbench.registry import registry
 from ntbench.tasks.data import Split
@@ -16,6 +17,8 @@ from ntbench.tasks.objective import objective_of
 from ntbench.types import Arch, Cell, ObjectiveSpec, Training
 
 _STEPS = 10
+_ENOUGH = 2.0
+"""Seconds of steps from which on nobody measures more of them."""
 
 
 def seconds_per_cell(cell: Cell, device: str) -> float:
@@ -25,7 +28,10 @@ def seconds_per_cell(cell: Cell, device: str) -> float:
     recipe = cell.arch.model_dump_json(), cell.objective.model_dump_json()
     step, score = _measured(*recipe, cell.task.image_size, batch, device)
     ends = cell.budget.ends
-    if attack.at_horizon_alone or getattr(attack, "schedule", "cooldown") not in ("cooldown", "constant"):
+    schedule = getattr(attack, "schedule", "cooldown")
+    if attack.is_one_fit and ends_anywhere(schedule):
+        return ends[-1] * step + len(ends) * score
+    if attack.at_horizon_alone or schedule != "cooldown":
         return ends[-1] * step + score
     if not attack.is_one_fit:
         return sum(ends) * step + len(ends) * score
@@ -42,9 +48,9 @@ def _measured(arch: str, objective: str, image_size: int, batch: int, device: st
     data = Split(x, y, objective=learnt).to(device)
     steps = fit(model, data, Training(steps=_STEPS, batch_size=batch), torch.Generator().manual_seed(0))
     next(steps)
-    start = time.perf_counter()
-    for _ in steps:
-        pass
-    trained = time.perf_counter()
+    start = trained = time.perf_counter()
+    taken = 0
+    while trained - start < _ENOUGH and next(steps, None):
+        taken, trained = taken + 1, time.perf_counter()
     accuracy(model, data)
-    return (trained - start) / (_STEPS - 1), time.perf_counter() - trained
+    return (trained - start) / taken, time.perf_counter() - trained

@@ -21,7 +21,7 @@ from ntbench.registry import registry
 from ntbench.sources import file_digest, source_files
 from ntbench.suite import AttackEntry, DefenseEntry, Suite
 from ntbench.tasks.objective import objective_of
-from ntbench.types import CONTROLS, Budget, Cell, Kind, Level, MethodSpec, Task, Training
+from ntbench.types import CONTROLS, Budget, Cell, Epochs, Kind, Level, MethodSpec, Task, Training
 
 T = TypeVar("T")
 
@@ -86,6 +86,7 @@ def plan(suite: Suite, tuned: Mapping[tuple[str, str], MethodSpec] = MappingProx
 def cells_of(suite: Suite, tuned: Mapping[tuple[str, str], MethodSpec] = MappingProxyType({})) -> list[Cell]:
     """Return every cell of a suite whose network and domains need no examination, as `plan` does."""
     attacks = [(e, resolved("attack", e.name, params, label)) for e in suite.attacks for label, params in e.variants()]
+    known = ("others", "own") if suite.own else ("others",)
     return [
         Cell(
             protocol=suite.protocol,
@@ -94,7 +95,7 @@ def cells_of(suite: Suite, tuned: Mapping[tuple[str, str], MethodSpec] = Mapping
             pretrain=start,
             defense=tuned.get((task.name, defense.label), defense),
             attack=attack,
-            budget=Budget(t90=_t90(task, level), horizon=suite.horizon, ratio=suite.scored),
+            budget=_budget(suite, task, level, entry, attack),
             samples=level.samples,
             seed=seed,
             source_share=suite.source_share,
@@ -108,7 +109,7 @@ def cells_of(suite: Suite, tuned: Mapping[tuple[str, str], MethodSpec] = Mapping
         for defense in defenses
         for entry, attack in attacks
         for level in task.levels
-        for knowledge in (("others", "own") if suite.own else ("others",))
+        for knowledge in (known[:1] if entry.protocol else known)
         if entry.faces(defense.label, defense.name)
     ]
 
@@ -130,6 +131,16 @@ def _start(suite: Suite, seed: int) -> Training:
     if not file.is_file():
         raise UserError(f"undefended: {start.weights!r} is not there; give the path of a file of weights")
     return start.model_copy(update={"sha256": file_digest(file)})
+
+
+def _budget(suite: Suite, task: Task, level: Level, entry: AttackEntry, attack: MethodSpec) -> Budget | Epochs:
+    if entry.protocol is None:
+        return Budget(t90=_t90(task, level), horizon=suite.horizon, ratio=suite.scored)
+    if "batch_size" not in attack.params:
+        raise UserError(
+            f"attack {attack.label!r}: protocol: {attack.name} has no batches to count passes by; remove it"
+        )
+    return Epochs.of(level.samples, attack.params["batch_size"], **entry.protocol.model_dump())
 
 
 def _t90(task: Task, level: Level) -> float:

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import torch
 
-from ntbench.engine.bench import Artifact, Bench, Row
+from ntbench.engine.bench import Artifact, Bench, Row, trajectory
 from ntbench.engine.limits import guarded
 from ntbench.engine.store import Store
 from ntbench.learn.models import read_weights, write_weights
 from ntbench.suite import Limits
-from ntbench.types import Cell, Protection, Result, Status, Trajectory
+from ntbench.types import Cell, Protection, Result, Status
 
 
 @dataclass(frozen=True)
@@ -98,15 +98,11 @@ def _result(
         source_images=len(source.test),
         paid=bench.paid,
         protection=protection,
-        trajectory=_columns(rows),
+        trajectory=trajectory(rows),
         provenance=bench.provenance(),
         seconds=seconds,
         peak_mb=_peak_mb(),
     )
-
-
-def _columns(rows: list[Row]) -> Trajectory:
-    return Trajectory.model_validate(dict(zip(Trajectory.model_fields, zip(*rows, strict=True), strict=False)))
 
 
 def _peak_mb() -> float:

@@ -237,9 +237,10 @@ class Session:
         seconds = sum(seconds_per_cell(cell, workers.device) for cell in missing) / workers.jobs
         if suite.tuned:
             self.console.print(f"before them {suite.tuned} trials for each defense on each task that can be tuned")
+        about = "at most" if any(getattr(cell.budget, "patience", 0) for cell in missing) else "about"
         self.console.print(
-            f"{len(missing)} of {len(cells)} cells to run, {protections} protections: about {seconds / 60:.1f} minutes "
-            f"for the cells on {workers.jobs} workers, and the defenses' own training on top"
+            f"{len(missing)} of {len(cells)} cells to run, {protections} protections: {about} {seconds / 60:.1f} "
+            f"minutes for the cells on {workers.jobs} workers, and the defenses' own training on top"
         )
 
     def say_where_it_stands(self) -> None:

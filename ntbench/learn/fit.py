@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer
 
 from ntbench.learn.meter import Meter
-from ntbench.learn.optim import Parameters, create_optimizer, create_schedule
+from ntbench.learn.optim import Parameters, create_optimizer, create_schedule, ends_anywhere
 from ntbench.tasks.data import Split
 from ntbench.types import Training
 
@@ -58,7 +58,10 @@ class Fit:
         """Put the model in train mode and return its optimizer, what sets the rates after a step, and its batches."""
         trained = self.model.parameters() if self.parameters is None else self.parameters
         optimizer = create_optimizer(trained, self.training.optimizer, self.training.lr, self.training.weight_decay)
-        set_rates = create_schedule(optimizer, self.training.schedule, self.training.steps, self.training.warmup)
+        plan = self.training
+        set_rates = create_schedule(
+            optimizer, plan.schedule, plan.steps, plan.warmup, math.ceil(len(self.data) / self.batch_size)
+        )
         self.model.train()
         return optimizer, set_rates, self.data.batches(self.training.batch_size, self.generator)
 
@@ -80,13 +83,13 @@ class Fit:
         """Train up to each of some rising budgets and yield them; the model is then what a run of that budget leaves.
 
         The schedule `cooldown` keeps its rate until the last fifth before a budget, falls to 0 on a branch, and goes on
-        from the fork; the meter goes back with it. `constant` needs no branch. Any other schedule is tied to the end of
-        one budget, so that the last one alone is yielded. Raises FloatingPointError as `run` does.
+        from the fork; the meter goes back with it. `constant` and steps by epoch need no branch. Any other schedule is
+        tied to the end of one budget, so that the last one alone is yielded. Raises FloatingPointError as `run` does.
         """
         optimizer, set_rates, batches = self.begin()
         cooling = self.training.schedule == "cooldown"
         done = 0
-        for end in ends if cooling or self.training.schedule == "constant" else ends[-1:]:
+        for end in ends if cooling or ends_anywhere(self.training.schedule) else ends[-1:]:
             fork = self._fork(end)
             for step in range(done + 1, fork + 1):
                 self._advance(optimizer, batches, step)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -15,6 +16,8 @@ from ntbench.errors import unknown
 
 Parameters = Iterable[Tensor] | Iterable[dict[str, Any]]
 SCHEDULES = ("constant", "cooldown", "linear", "cosine", "step", "poly", "tanh")
+BY_EPOCH = re.compile(r"step every ([1-9]\d*) epochs?")
+"""A schedule that falls to a tenth after every so many passes over the samples, whatever the budget."""
 OURS = ("rmsprop_momentum",)
 """Names beside those of timm: what timm calls `rmsprop`."""
 # Torch has these as one kernel for all parameters on every device.
@@ -30,8 +33,13 @@ def check_optimizer(name: str) -> None:
 
 def check_schedule(name: str) -> None:
     """Raise UserError where no schedule has this name."""
-    if name not in SCHEDULES:
-        raise unknown("schedule", name, SCHEDULES)
+    if name not in SCHEDULES and not BY_EPOCH.fullmatch(name):
+        raise unknown("schedule", name, (*SCHEDULES, "step every 10 epochs"))
+
+
+def ends_anywhere(name: str) -> bool:
+    """Return whether the rates of a schedule do not depend on how many steps a run has."""
+    return name == "constant" or bool(BY_EPOCH.fullmatch(name))
 
 
 def create_optimizer(
@@ -58,25 +66,29 @@ def create_optimizer(
     return optimizer
 
 
-def create_schedule(optimizer: Optimizer, name: str, steps: int, warmup: int = 0) -> Callable[[int], None]:
+def create_schedule(
+    optimizer: Optimizer, name: str, steps: int, warmup: int = 0, epoch: int = 1
+) -> Callable[[int], None]:
     """Return a function that sets the learning rates of a step; schedules are timm's, `linear` falls to 0.
 
-    `constant` and `cooldown` stand still: `Fit.climb` takes the rate down before a budget ends. Warm-up rises from a
-    25th of every group's own rate. Raises UserError on unknown names.
+    `constant` and `cooldown` stand still: `Fit.climb` takes the rate down before a budget ends. `step every N epochs`
+    falls to a tenth after every N times `epoch` steps. Warm-up rises from a 25th of every group's own rate. Raises
+    UserError on unknown names.
     """
     check_schedule(name)
+    by_epoch = BY_EPOCH.fullmatch(name)
     still = name in ("constant", "cooldown")
     if still and not warmup:
         return lambda step: None
     kinds = {"linear": ("poly", {"decay_rate": 1.0})} | dict.fromkeys(
         ("constant", "cooldown"), ("step", {"decay_rate": 1.0})
     )
-    kind, options = kinds.get(name, (name, {}))
+    kind, options = ("step", {}) if by_epoch else kinds.get(name, (name, {}))
     scheduler, _ = create_scheduler_v2(
         optimizer,
         sched=kind,
         num_epochs=steps,
-        decay_epochs=max(1, steps // 3),
+        decay_epochs=int(by_epoch[1]) * epoch if by_epoch else max(1, steps // 3),
         step_on_epochs=False,
         updates_per_epoch=1,
         **options,

@@ -26,6 +26,7 @@ Shape = tuple[int, int, int, int, int]
 def collect(results: Iterable[Result], suite: Suite) -> list[Curves]:
     """Return one `Curves` a task, tasks and methods in the suite's order, whatever the order of the results.
 
+    Runs by a paper's protocol have another budget, and some are chosen on test data: they are no part of it.
     Raises UserError where results of several protocols, data sets or budgets are mixed, or two stand in one place.
     """
     found: dict[str, list[Result]] = {}
@@ -36,7 +37,7 @@ def collect(results: Iterable[Result], suite: Suite) -> list[Curves]:
         protocol = _one_protocol(protocol, result)
         key = (task.label, task.source, task.target)
         name = names.get(key) or names.setdefault(key, task.name)
-        if result.cell.attack.name != BEYOND:
+        if result.cell.attack.name != BEYOND and isinstance(result.cell.budget, Budget):
             found.setdefault(name, []).append(result)
     order = _ordered([task.name for task in suite.tasks], found)
     return [_curves(name, found[name], suite) for name in order if name in found]
@@ -104,6 +105,7 @@ def _budgets(task: str, results: Sequence[Result]) -> dict[int, Budget]:
     seen: dict[int, Budget] = {}
     for result in results:
         count, budget = result.cell.samples, result.cell.budget
+        assert isinstance(budget, Budget)
         other = seen.setdefault(count, budget)
         if other is not budget and other != budget:
             pair = sorted((other, budget), key=lambda b: b.steps)

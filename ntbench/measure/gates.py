@@ -159,7 +159,9 @@ def _unmet(curves: Curves, row: Row, track: Track, suite: Suite) -> Iterator[Fai
     planned = [
         (label, params.get("mask", "dense"))
         for entry in suite.attacks
-        if entry.faces(release.label, release.name) and _may_belong(curves, entry.name, granted)
+        if entry.protocol is None
+        and entry.faces(release.label, release.name)
+        and _may_belong(curves, entry.name, granted)
         for label, params in entry.variants()
     ]
     met = {(a.label, a.mask) for i, a in enumerate(curves.attacks) if _met(curves, row.release, i)}

@@ -21,7 +21,7 @@ QUANTILE = 0.9
 
 @dataclass(frozen=True, eq=False)
 class Claim:
-    """The paper's attack, and SLC-AUC and overhead in steps against the same attack from scratch."""
+    """The paper's attack, and SLC-AUC and overhead in steps against scratch under it, or as the paper trains it."""
 
     attack: str
     mask: str
@@ -35,9 +35,12 @@ def claim(curves: Curves, release: int, suite: Suite) -> Claim:
     """Return a release under the attack that its paper evaluates with, unknown where either run lacks."""
     setting = suite.paper_setting(curves.releases[release].label)
     a, scratch = curves.find(setting.attack, setting.mask), curves.named("scratch")
-    if a is None or scratch is None or not (curves.faced[release, a] or curves.releases[release].baseline):
+    own = curves.find(setting.scratch, "dense") if setting.scratch else a
+    if a is None or own is None or scratch is None:
         return Claim(setting.attack, setting.mask)
-    base, ours = matching(curves, scratch, [a]), matching(curves, release, [a])
+    if not (curves.faced[release, a] or curves.releases[release].baseline):
+        return Claim(setting.attack, setting.mask)
+    base, ours = matching(curves, scratch, [own]), matching(curves, release, [a])
     if not (base and ours):
         return Claim(setting.attack, setting.mask)
     pair = final(curves, ours[0]), final(curves, base[0])

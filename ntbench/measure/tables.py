@@ -16,6 +16,7 @@ TIMING = ("seconds", "cell_seconds", "pretrain_seconds", "protect_seconds", "pea
 """All that may differ between two runs of one cell, in seconds and MiB."""
 COUNTS = ("steps", "budget", "shown", "flops", "paid", "pretrain_flops", "protect_flops", "protect_steps")
 IMAGES = ("images", "originals", "source_images")
+UNITS = ("t90", "horizon")
 FRACTIONS = ("test", "val", "own", "source_before", "source_after", "zero_shot", "sparsity")
 COLUMNS = (
     *PLACE,
@@ -62,9 +63,8 @@ def results_table(results: Iterable[Result]) -> pd.DataFrame:
     """
     held = list(results)
     table = pd.DataFrame(_cells(held), columns=list(COLUMNS), dtype=None if held else object)
-    table = table.astype(dict.fromkeys(COUNTS + IMAGES, "Int64") | dict.fromkeys(FRACTIONS + TIMING, "float64")).round(
-        DECIMALS
-    )
+    kinds = dict.fromkeys(COUNTS + IMAGES, "Int64") | dict.fromkeys(FRACTIONS + TIMING + UNITS, "float64")
+    table = table.astype(kinds).round(DECIMALS)
     return table.sort_values([*PLACE, "key"], ignore_index=True)
 
 
@@ -120,8 +120,9 @@ def _cells(results: Sequence[Result]) -> dict[str, list[Any]]:
         **{name: [getattr(r, name) for r in results] for name in ("paid", "choice", "status", "peak_mb")},
         **{name: [_last(getattr(r.trajectory, field)) for r in results] for name, field in LAST.items()},
         "error": [_first_line(r.error) for r in results],
-        "t90": [cell.budget.t90 for cell in cells],
-        "horizon": [cell.budget.horizon for cell in cells],
+        # Papers' protocols count passes.
+        "t90": [getattr(cell.budget, "t90", None) for cell in cells],
+        "horizon": [getattr(cell.budget, "horizon", None) for cell in cells],
         "budget": [cell.budget.steps for cell in cells],
         "attack_name": [cell.attack.name for cell in cells],
         "defense_name": [cell.defense.name for cell in cells],

@@ -9,12 +9,15 @@ import pandas as pd
 
 from ntbench.report import views
 from ntbench.report.pictures import Picture, task_pictures
+from ntbench.report.protocols import protocols
 from ntbench.report.sentences import gate_line, ranking, sentence
 from ntbench.report.tables import Tables
 from ntbench.report.templating import html
 from ntbench.report.views import View
 from ntbench.suite import Suite
 from ntbench.types import Task
+
+ALONE = "only the papers' own protocols have run, which have no verdict."
 
 
 @dataclass(frozen=True)
@@ -43,16 +46,17 @@ class Section:
 def sections(tables: Tables, suite: Suite) -> Iterator[Section]:
     """Yield the sections of the tasks that have rows."""
     for task in suite.tasks:
-        if rows := ranking(tables.leaderboard, task):
+        rows, repeated = ranking(tables.leaderboard, task), protocols(tables.protocols, task)
+        if rows or repeated:
             levels = views.levels(tables.factors, tables.leaderboard, task)
             factors = views.factors(levels, tables.leaderboard, task)
             lines = {name: views.of_task(getattr(tables, name), task) for name in ("curves", "budgets", "attacks")}
             yield Section(
                 task=task,
-                sentence=sentence(tables.leaderboard, task),
+                sentence=sentence(tables.leaderboard, task) if rows else f"{task.title}: {ALONE}",
                 headline=views.headline(tables.leaderboard, task),
                 gates=gate_line(rows),
-                beside=[*views.tracks(tables.leaderboard, task), *views.claim(tables.leaderboard, task)],
+                beside=[*views.tracks(tables.leaderboard, task), *views.claim(tables.leaderboard, task), *repeated],
                 factors=factors,
                 details=[*views.details(tables.leaderboard, task), *factors, *views.faced(tables.coverage, task)],
                 pictures=task_pictures(rows, lines, levels, task.name, task.title),

@@ -11,6 +11,7 @@ import pandas as pd
 from ntbench.measure import board, lines, tasks
 from ntbench.measure import factors as by_factor
 from ntbench.measure import tables as cells
+from ntbench.measure.reproduced import Reproduction
 from ntbench.measure.standing import Results, Study
 from ntbench.suite import Suite
 from ntbench.types import Result, domain_label
@@ -64,13 +65,16 @@ class Tables:
     map: pd.DataFrame
     detectable: float
     """The smallest leak that these results tell from 0."""
+    protocols: Reproduction
+    """What runs by the papers' own protocols give."""
 
     @classmethod
     def of(cls, results: Sequence[Result], suite: Suite) -> Tables:
         """Measure results; the tables share one study of them."""
         study = Study(results, suite)
         measured = {name: table(name, results, study, suite) for name in (*OF_CELLS, *OF_ROWS)}
-        return cls(**measured, detectable=lines.detectable(study, suite))
+        repeated = Reproduction.of(results, suite)
+        return cls(**measured, detectable=lines.detectable(study, suite), protocols=repeated)
 
     @property
     def several(self) -> bool:
@@ -80,7 +84,7 @@ class Tables:
     @property
     def files(self) -> dict[str, bytes]:
         """Return the tables as files by name."""
-        names = [field.name for field in fields(self) if field.name not in ("trajectories", "detectable")]
+        names = [field.name for field in fields(self) if field.name not in ("trajectories", "detectable", "protocols")]
         named = {f"{n}.csv": _csv(getattr(self, n)) for n in names if self.several or n not in SEVERAL}
         return named | {"trajectories.parquet": _parquet(self.trajectories)}
 

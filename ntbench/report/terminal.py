@@ -12,8 +12,10 @@ from rich.console import Console, Group, JustifyMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ntbench.measure.reproduced import Reproduction
 from ntbench.report import views
 from ntbench.report.columns import dimmed
+from ntbench.report.protocols import protocols
 from ntbench.report.sentences import gate_line
 from ntbench.report.views import View
 from ntbench.suite import Suite
@@ -64,6 +66,12 @@ def facts(pairs: Mapping[str, str], width: int = WIDTH) -> Table:
     for name, said in held.items():
         table.add_row(Text(name, style="dim"), Text(folded(said, width - names - 2)))
     return table
+
+
+def repeated(found: Reproduction, suite: Suite, width: int = WIDTH) -> list[RenderableType]:
+    """Return what the papers' own protocols give, a table a task that has such runs."""
+    shown = [(task, view) for task in suite.tasks for view in protocols(found, task)]
+    return [Group(tabled(view, f"{task.title}: {view.title}", width), "") for task, view in shown]
 
 
 def folded(said: str, width: int) -> str:

@@ -48,7 +48,7 @@ def way(result: Result, choices: pd.DataFrame) -> Iterator[RenderableType]:
             "1 Pretraining": _pretraining(result, done),
             "2 Protection": f"{_method(cell.defense)}; key {cell.protect_key}. {_protected(done)}",
             "3 Attack": f"{_method(cell.attack)}; track {result.track}, mask {cell.mask}. {_held(result)}",
-            "4 Budget": f"up to {cell.budget.steps} steps, {cell.budget.horizon:g} T90 of {cell.budget.t90:g} steps",
+            "4 Budget": f"up to {cell.budget.steps} steps, {cell.budget.said}",
         }
     )
     if result.trajectory.step:
@@ -94,7 +94,7 @@ def _scores(result: Result) -> list[dict[str, object]]:
     run = result.trajectory
     columns = {name: column for name, column in run if name not in ("seconds", "correct")}
     rows = [dict(zip(columns, point, strict=True)) for point in zip(*columns.values(), strict=True)]
-    return [row | {"share": row["step"] / result.cell.budget.t90} for row in rows]
+    return [row | {"share": row["step"] / result.cell.budget.unit} for row in rows]
 
 
 def _decides(result: Result, choices: pd.DataFrame) -> str:

@@ -19,7 +19,7 @@ from ntbench.learn.models import BlackBox, Head, build, encoded, head, pack, res
 from ntbench.learn.scoring import accuracy
 from ntbench.method import Access, Attack, Context, Defense
 from ntbench.registry import Registry
-from ntbench.types import Arch, Cell, unpack_bits
+from ntbench.types import Arch, Cell, Epochs, unpack_bits
 
 Cells = Callable[..., list[Cell]]
 SEEN: list[tuple[nn.Module, Context]] = []
@@ -297,3 +297,13 @@ def test_low_precision_computes_in_bfloat16_and_keeps_float32_weights(runner: Ru
         weights, _ = runner.protected(cell)
         assert {w.dtype for w in weights.values()} == {torch.float32, torch.int64}
     assert not torch.is_autocast_enabled("cpu")
+
+
+@pytest.mark.parametrize(("patience", "scored"), [(0, 9), (3, 4), (1, 2)])
+def test_a_protocol_scores_every_pass_until_its_patience_is_over(
+    runner: Runner, cells: Cells, patience: int, scored: int
+) -> None:
+    # A model that never changes is at its best after the first pass.
+    budget = Epochs(epochs=9, each=2, select="best test", patience=patience)
+    cell = cells("none", "watching")[0].model_copy(update={"budget": budget})
+    assert runner.run(cell).trajectory.step == tuple(2 * k for k in range(1, scored + 1))

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 
 import pytest
+from fabricated import in_t90
 
 from ntbench.engine.calibrate import GUESS, LONGEST, SEEDS, calibrated, guessed
 from ntbench.errors import UserError
@@ -71,7 +72,7 @@ def test_t90_and_plateau_are_those_of_the_curve(bare: Suite) -> None:
 def test_the_budget_doubles_at_a_count_that_is_still_learning_and_at_no_other(bare: Suite) -> None:
     laboratory = Laboratory(n12=saturating(0.6, 10.0), n48=saturating(0.9, 400.0))
     _, many = calibrated(bare, laboratory, lambda line: None).tasks[0].levels
-    asked = [sorted({(cell.samples, cell.budget.t90) for cell in cells}) for cells in laboratory.asked]
+    asked = [sorted({(cell.samples, in_t90(cell).t90) for cell in cells}) for cells in laboratory.asked]
     assert asked[0] == [(12, GUESS), (48, GUESS)]
     assert asked[1:] == [[(48, GUESS * 2**k)] for k in range(1, len(asked))]
     assert many.t90 == pytest.approx(400 * math.log(10), rel=0.12)
@@ -81,7 +82,7 @@ def test_the_budget_doubles_at_a_count_that_is_still_learning_and_at_no_other(ba
 def test_what_never_converges_ends_at_the_longest_budget(bare: Suite) -> None:
     laboratory = Laboratory(n12=lambda steps: min(1.0, steps / 1e6), n48=saturating(0.9, 10.0))
     calibrated(bare, laboratory, lambda line: None)
-    assert {cell.budget.t90 for cell in laboratory.asked[-1]} == {LONGEST}
+    assert {in_t90(cell).t90 for cell in laboratory.asked[-1]} == {LONGEST}
 
 
 def test_only_baselines_without_a_mask_are_run_on_seeds_of_their_own(bare: Suite) -> None:
@@ -90,7 +91,7 @@ def test_only_baselines_without_a_mask_are_run_on_seeds_of_their_own(bare: Suite
     cells = [cell for cells in laboratory.asked for cell in cells]
     assert {cell.defense.name for cell in cells} == {"scratch"} and {cell.seed for cell in cells} == set(SEEDS)
     assert {cell.mask for cell in cells} == {"dense"} and {cell.knowledge for cell in cells} == {"others"}
-    assert {cell.protocol for cell in cells} == {"tiny_calibration-1"} and {c.budget.horizon for c in cells} == {8.0}
+    assert {cell.protocol for cell in cells} == {"tiny_calibration-1"} and {in_t90(c).horizon for c in cells} == {8.0}
 
 
 def test_what_is_frozen_is_not_measured_again(bare: Suite, tiny: Suite) -> None:
@@ -113,3 +114,13 @@ def test_a_baseline_that_fails_on_a_seed_is_told(bare: Suite) -> None:
 
 def test_a_guess_stands_where_nobody_has_measured(bare: Suite) -> None:
     assert [level.t90 for level in guessed(bare).tasks[0].levels] == [GUESS, GUESS]
+
+
+def test_papers_protocols_measure_nothing_and_alone_need_no_measure(bare: Suite) -> None:
+    paper = AttackEntry.model_validate({"name": "finetune", "label": "paper", "protocol": {"epochs": 5}})
+    laboratory = Laboratory(n12=saturating(0.6, 10.0), n48=saturating(0.9, 40.0))
+    mixed = calibrated(bare.model_copy(update={"attacks": (*bare.attacks, paper)}), laboratory, lambda line: None)
+    assert all(level.t90 for level in mixed.tasks[0].levels)
+    assert {cell.attack.label for asked in laboratory.asked for cell in asked} == {"finetune"}
+    alone = bare.model_copy(update={"attacks": (paper,)})
+    assert calibrated(alone, Laboratory(), lambda line: None) == alone

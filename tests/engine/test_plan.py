@@ -4,13 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fabricated import in_t90
 
 from ntbench.engine.calibrate import GUESS, guessed
 from ntbench.engine.manifest import read_manifest
 from ntbench.engine.plan import manifest, plan, with_attacks, with_rows
 from ntbench.errors import UserError
 from ntbench.suite import AttackEntry, DefenseEntry, Suite, load_suite
-from ntbench.types import Budget, Cell
+from ntbench.types import Budget, Cell, Epochs
 
 
 def changed(suite: Suite, key: str, value: Any) -> Suite:
@@ -68,14 +69,14 @@ def test_budgets_are_in_units_of_each_counts_t90(tiny: Suite) -> None:
     few, many = plan(suite)
     assert (few.budget, many.budget) == (Budget(t90=0.5, horizon=16), Budget(t90=6, horizon=16))
     assert many.budget.ends == (1, 2, 3, 6, 12, 24, 48, 96)
-    assert plan(changed(tiny, "scored", 1.5))[0].budget.ratio == 1.5
+    assert in_t90(plan(changed(tiny, "scored", 1.5))[0]).ratio == 1.5
 
 
 def test_a_count_that_nobody_measured_is_refused_with_the_remedy(tiny: Suite) -> None:
     bare = changed(tiny, "tasks.0.levels.1.t90", None)
     with pytest.raises(UserError, match="digits-digits_m: nobody has measured T90 at 48 samples; `ntbench calibrate`"):
         plan(bare)
-    assert [cell.budget.t90 for cell in plan(guessed(bare))] == [0.5, GUESS]
+    assert [in_t90(cell).t90 for cell in plan(guessed(bare))] == [0.5, GUESS]
 
 
 def test_attackers_who_choose_by_their_own_data_come_beside_the_others(tiny: Suite) -> None:
@@ -192,3 +193,34 @@ def test_a_plan_says_the_same_twice(tiny: Suite) -> None:
     first: list[Cell] = plan(tiny)
     assert [cell.key for cell in first] == [cell.key for cell in plan(tiny)]
     assert plan(changed(tiny, "limits.cell_seconds", 5)) == first, "limits decide no number"
+
+
+def protocols(tiny: Suite, **more: Any) -> Suite:
+    """The suite with a second attack, that of a paper: 5 passes in batches of 16."""
+    ours = {"name": "finetune", "label": "as the paper", "params": {"batch_size": 16}, "protocol": {"epochs": 5}}
+    task = tiny.tasks[0].model_dump() | more
+    return Suite.model_validate(tiny.model_dump() | {"own": True, "default": "finetune", "tasks": [task]}).model_copy(
+        update={"attacks": (*tiny.attacks, AttackEntry.model_validate(ours))}
+    )
+
+
+def test_the_budget_of_a_protocol_follows_the_samples_and_the_batch(tiny: Suite) -> None:
+    cells = [cell for cell in plan(protocols(tiny)) if cell.attack.label == "as the paper"]
+    # Nobody chooses by samples of its own in a paper's protocol.
+    assert [(c.samples, c.knowledge, c.budget) for c in cells] == [
+        (12, "others", Epochs(epochs=5, each=1)),
+        (48, "others", Epochs(epochs=5, each=3)),
+    ]
+
+
+def test_protocols_alone_need_no_t90(tiny: Suite) -> None:
+    suite = protocols(tiny, levels=[{"samples": 12}, {"samples": 48}])
+    with pytest.raises(UserError, match="nobody has measured T90"):
+        plan(suite)
+    assert len(plan(suite.model_copy(update={"attacks": suite.attacks[1:]}))) == 2
+
+
+def test_a_protocol_of_an_attack_without_batches_is_a_mistake(tiny: Suite) -> None:
+    entry = AttackEntry.model_validate({"name": "auto", "protocol": {"epochs": 5}})
+    with pytest.raises(UserError, match="attack 'auto': protocol: auto has no batches to count passes by; remove it"):
+        plan(tiny.model_copy(update={"attacks": (entry,)}))

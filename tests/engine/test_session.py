@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fabricated import in_t90
 from rich.console import Console
 
 import ntbench.engine.grid
@@ -127,7 +128,7 @@ def test_another_horizon_is_another_board(suite_file: Path, tmp_path: Path) -> N
     run(suite_file, folder, defenses=("none",))
     computed, session = run(suite_file, folder, defenses=("none",), horizon=4.0)
     assert computed == 18
-    assert {result.cell.budget.horizon for result in session.results()} == {4.0}, "grids are not mixed"
+    assert {in_t90(result.cell).horizon for result in session.results()} == {4.0}, "grids are not mixed"
     assert len(session.store.results()) == 36, "what was there is kept"
 
 
@@ -324,7 +325,7 @@ def test_a_run_measures_what_its_suite_lacks_and_keeps_it(
     assert {(r.cell.seed, r.cell.samples, r.cell.defense.name) for r in measured} == {
         (seed, 96, "scratch") for seed in SEEDS
     }
-    assert {r.cell.budget.t90 for r in session.results() if r.cell.samples == 96} == {levels[1].t90}
+    assert {in_t90(r.cell).t90 for r in session.results() if r.cell.samples == 96} == {levels[1].t90}
     assert run(suite_file, folder, defenses=("none",))[0] == 0, "what is measured is not measured again"
 
 

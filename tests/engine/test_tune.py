@@ -154,7 +154,7 @@ def test_trials_are_rehearsals_on_a_seed_of_their_own(bare: Suite, cache: Path) 
     assert kinds == {("none", "source"), ("scratch", "source"), ("magnitude", "source"),
                      ("none", "target"), ("scratch", "target"), ("ntl", "target")}  # fmt: skip
     assert {r.cell.seed for r in laboratory.stored.values()} == {SEED}
-    assert {r.cell.budget.horizon for r in laboratory.stored.values()} == {8.0}
+    assert {r.cell.budget.steps / r.cell.budget.unit for r in laboratory.stored.values()} == {8.0}
 
 
 def test_counts_are_the_largest_that_the_rehearsed_pool_has(bare: Suite, cache: Path) -> None:

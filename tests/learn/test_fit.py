@@ -168,6 +168,17 @@ def test_a_constant_rate_needs_no_branch() -> None:
         assert same(found[end], trained(training.model_copy(update={"steps": end})))
 
 
+def test_steps_by_epoch_follow_the_data_and_count_at_every_end() -> None:
+    split = data()
+    each = math.ceil(len(split) / 16)
+    training = Training(optimizer="sgd", lr=0.1, schedule="step every 2 epochs", steps=4 * each, batch_size=16)
+    found = climbed(prepared(training), (each, 2 * each, 4 * each))
+    for end in found:
+        assert same(found[end], trained(training.model_copy(update={"steps": end})))
+    constant = climbed(prepared(training.model_copy(update={"schedule": "constant"})), tuple(found))
+    assert same(found[2 * each], constant[2 * each]) and not same(found[4 * each], constant[4 * each])
+
+
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "step", "poly", "tanh"])
 def test_a_schedule_that_decays_to_one_end_counts_there_alone(schedule: str) -> None:
     training = Training(lr=0.01, schedule=schedule, steps=10, batch_size=16)

@@ -15,9 +15,9 @@ from ntbench.learn.models import build
 from ntbench.learn.optim import SCHEDULES, check_optimizer, create_optimizer, create_schedule
 
 
-def rates(name: str, steps: int, warmup: int = 0, lr: float = 1.0) -> list[float]:
+def rates(name: str, steps: int, warmup: int = 0, lr: float = 1.0, epoch: int = 1) -> list[float]:
     optimizer = create_optimizer([torch.zeros(2, requires_grad=True)], "sgd", lr=lr)
-    set_rate = create_schedule(optimizer, name, steps, warmup)
+    set_rate = create_schedule(optimizer, name, steps, warmup, epoch)
     found = []
     for step in range(1, steps + 1):
         found.append(optimizer.param_groups[0]["lr"])
@@ -71,6 +71,15 @@ def test_schedules_without_warm_up(name: str, closed: Callable[[int, int], float
     assert rates(name, steps) == pytest.approx([closed(k, steps) for k in range(steps)], abs=1e-12)
 
 
+@pytest.mark.parametrize("epoch", [1, 3])
+@pytest.mark.parametrize(("name", "every"), [("step every 1 epoch", 1), ("step every 4 epochs", 4)])
+@pytest.mark.parametrize("steps", [7, 26])
+def test_a_step_by_epoch_is_a_tenth_after_so_many_passes_whatever_the_budget(
+    name: str, every: int, epoch: int, steps: int
+) -> None:
+    assert rates(name, steps, epoch=epoch) == pytest.approx([0.1 ** (k // (every * epoch)) for k in range(steps)])
+
+
 @pytest.mark.parametrize("name", ["constant", "cooldown"])
 def test_warm_up_rises_in_a_line_from_a_twenty_fifth(name: str) -> None:
     found = rates(name, 10, warmup=4)
@@ -95,3 +104,6 @@ def test_unknown_names_are_told() -> None:
     optimizer = create_optimizer([parameter], "adam", lr=0.1)
     with pytest.raises(UserError, match="unknown schedule 'cosin'; did you mean 'cosine'"):
         create_schedule(optimizer, "cosin", 10)
+    for name in ("step every 0 epochs", "step every epochs", "step every 3 epochs or so"):
+        with pytest.raises(UserError, match="step every 10 epochs"):
+            create_schedule(optimizer, name, 10)

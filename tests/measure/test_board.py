@@ -203,3 +203,11 @@ def test_a_study_gives_the_same_table() -> None:
 
 def test_nothing_gives_an_empty_table() -> None:
     assert leaderboard_table([], suite()).empty
+
+
+def test_a_papers_own_scratch_stands_against_its_own_attack() -> None:
+    rows = [{"name": "none"}, {"name": "scratch"}, {"name": "sophon", "paper": {"attack": "weak", "scratch": "strong"}}]
+    table = leaderboard_table(list(grid(additive)), suite(defenses=rows))
+    sophon, none = row(table, "sophon"), row(table, "none")
+    # The gain of sophon is -.1, and scratch is .2 better under the strong attack; none has the suite's one attack.
+    assert sophon.paper_slc == pytest.approx(-0.3 * np.log(100)) and none.paper_slc == pytest.approx(0.2 * np.log(100))

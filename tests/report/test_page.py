@@ -12,6 +12,7 @@ import boards
 import pandas as pd
 import pytest
 
+from ntbench.measure.reproduced import Reproduction
 from ntbench.report.files import write_all
 from ntbench.report.glossary import GLOSSARIES
 from ntbench.report.page import OURS, report_files
@@ -40,6 +41,7 @@ def tables(names: tuple[str, ...] = NAMES, count: int = 3, seeds: int = 5) -> Ta
         profiles=pd.DataFrame({"track": []}),
         map=boards.maps(board),
         detectable=0.07,
+        protocols=Reproduction(boards.suite(names, count), (), ()),
     )
 
 
