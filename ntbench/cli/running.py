@@ -32,7 +32,8 @@ from ntbench.errors import UserError
 from ntbench.types import Budget
 
 if TYPE_CHECKING:
-    from ntbench.engine.session import Request, Session, Workers
+    from ntbench.engine.request import Request, Workers
+    from ntbench.engine.session import Session
 
 
 @app.command()
@@ -69,7 +70,7 @@ def run(
     Everything finished is kept in the run's folder at once: the same command goes on after an interruption, and
     computes nothing twice. A folder holds one board: what you ask for later joins it. Exits with 1 where cells failed.
     """
-    from ntbench.engine.session import Request, Workers
+    from ntbench.engine.request import Request, Workers
 
     if seed and seeds:
         raise UserError("--seed and --seeds are both given; name seeds one by one, or say how many")
@@ -154,7 +155,8 @@ def calibrate(
     T90 is the number of steps to 90% of the plateau, the unit of all budgets. A run measures by itself what its suite
     lacks; frozen in the file, the numbers are the same for everybody.
     """
-    from ntbench.engine.session import Request, Session, Workers
+    from ntbench.engine.request import Request, Workers
+    from ntbench.engine.session import Session
 
     request = Request(suite=suite, plugins=tuple(plugin or ()), tasks=tuple(task or ()))
     session = Session(out or Path("runs") / f"{Path(suite).stem}-calibration", console)

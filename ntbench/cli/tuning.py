@@ -30,7 +30,8 @@ def tune(
     that keep the source. Trials stay in the run's folder: the same command goes on from there, and a suite with
     `tuned = N` takes them from there. The same trials come out the same.
     """
-    from ntbench.engine.session import Request, Session, Workers
+    from ntbench.engine.request import Request, Workers
+    from ntbench.engine.session import Session
 
     request = Request(suite=suite, defenses=(defense,), plugins=tuple(plugin or ()), tasks=tuple(task or ()))
     session = Session(out or Path("runs") / Path(suite).stem, console)

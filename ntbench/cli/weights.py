@@ -111,7 +111,7 @@ def attack(
     Files are safetensors or what torch saved without objects; nothing is ever unpickled. The target's images should be
     others than those that the weights were protected with.
     """
-    from ntbench.engine.session import Request, Workers
+    from ntbench.engine.request import Request, Workers
     from ntbench.learn.preprocessing import sized
 
     own = {"arch": {"name": arch, "params": _params(arch_param or []), "mean": mean, "std": std}}

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,12 +13,13 @@ from rich.console import Console
 from ntbench import __version__
 from ntbench.engine.manifest import Manifest, read_manifest
 from ntbench.engine.progress import tally
+from ntbench.engine.request import Request, Workers, rows_of, take_in
 from ntbench.engine.store import Store
 from ntbench.errors import UserError
 from ntbench.registry import registry
 from ntbench.report.files import write_whole
-from ntbench.suite import Limits, Suite, load_suite
-from ntbench.types import SETTLED, Cell, Kind, Level, Recipe, Result, digest
+from ntbench.suite import Limits, Suite
+from ntbench.types import SETTLED, Cell, Level, Recipe, Result, digest
 
 if TYPE_CHECKING:
     from ntbench.engine.tune import Found
@@ -29,55 +28,12 @@ TOLD = 10
 """How many failed cells are named on a terminal."""
 
 
-@dataclass(frozen=True)
-class Request:
-    """What a command asks for; a suite by its name or file, or one that the command composed."""
-
-    suite: str | Suite
-    defenses: tuple[str, ...] = ()
-    attacks: tuple[str, ...] = ()
-    plugins: tuple[str, ...] = ()
-    seeds: tuple[int, ...] = ()
-    tasks: tuple[str, ...] = ()
-    horizon: float = 0.0
-    """The largest budget in units of T90, in place of the suite's."""
-
-    @cached_property
-    def resolved(self) -> Suite:
-        """Return the suite with the seeds, tasks and horizon that are asked for."""
-        suite = self.suite if isinstance(self.suite, Suite) else load_suite(self.suite)
-        suite = suite.model_copy(update={"seeds": self.seeds}) if self.seeds else suite
-        suite = suite.model_copy(update={"horizon": self.horizon}) if self.horizon else suite
-        return suite.with_tasks(self.tasks) if self.tasks else suite
-
-    @property
-    def chosen(self) -> tuple[tuple[Kind, tuple[str, ...]], ...]:
-        """Return the names that are asked for, of each kind of method."""
-        return ("defense", self.defenses), ("attack", self.attacks)
-
-    @cached_property
-    def key(self) -> str:
-        """Return what tells two requests apart, without importing any method."""
-        plugins = [str(Path(plugin).resolve()) for plugin in self.plugins]
-        return digest([self.resolved.model_dump(mode="json"), self.defenses, self.attacks, plugins])
-
-
 class Told(Recipe):
     """What a command told when it made the page of a stamp: the board in colours, and the cells that failed."""
 
     stamp: str
     board: str = ""
     failures: str = ""
-
-
-@dataclass(frozen=True)
-class Workers:
-    """Where cells run."""
-
-    jobs: int = 1
-    device: str = "cpu"
-    dask: str = ""
-    sandbox: bool = False
 
 
 class Session:
@@ -179,7 +135,7 @@ class Session:
 
         Raises UserError where there is nothing to tune.
         """
-        _take_in(request)
+        take_in(request)
         suite = rows_of(request, self.calibrated(request.resolved, workers))
         rows = tuple(entry for entry in suite.defenses if {entry.name, *entry.rows} & {*request.defenses})
         found = self.tuned(suite.model_copy(update={"defenses": rows, "tuned": trials}), workers)
@@ -212,7 +168,7 @@ class Session:
         """Return a request's suite with every T90 and plateau measured anew."""
         from ntbench.engine.releases import prepared
 
-        _take_in(request)
+        take_in(request)
         suite = prepared(request.resolved)
         bare = tuple(
             task.model_copy(update={"levels": tuple(Level(samples=level.samples) for level in task.levels)})
@@ -260,7 +216,7 @@ class Session:
         from ntbench.engine.plan import manifest, plan
         from ntbench.engine.releases import examine, prepared
 
-        _take_in(request)
+        take_in(request)
         suite = prepared(request.resolved)
         if suite.releases:
             examine(suite, cache_folder(), "cpu" if workers.dask else workers.device, self._say)
@@ -313,25 +269,6 @@ def open_run(folder: Path, console: Console) -> Session:
     session = Session(folder, console)
     session.suite  # noqa: B018
     return session
-
-
-def _take_in(request: Request) -> None:
-    """Learn what the plug-ins of a request hold, without running their code here."""
-    from ntbench.engine.foreign import open_door
-
-    open_door()
-    for plugin in request.plugins:
-        registry.load_plugin(plugin)
-
-
-def rows_of(request: Request, suite: Suite) -> Suite:
-    """Return a suite with the rows and attacks that a request asks for."""
-    from ntbench.engine.plan import with_arch, with_attacks, with_rows
-
-    found = [cls for plugin in request.plugins for cls in registry.load_plugin(plugin)]
-    added = {kind: () if asked else [cls.name for cls in found if cls.kind == kind] for kind, asked in request.chosen}
-    suite = with_rows(suite, request.defenses, added["defense"])
-    return with_arch(with_attacks(suite, request.attacks, added["attack"]))
 
 
 def relabelled(result: Result, defense: str, attack: str) -> Result:

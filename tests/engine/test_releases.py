@@ -14,8 +14,9 @@ from ntbench.engine.bench import Bench
 from ntbench.engine.manifest import fingerprints
 from ntbench.engine.plan import manifest, plan
 from ntbench.engine.releases import examine, prepared
+from ntbench.engine.request import Request, Workers
 from ntbench.engine.runner import Runner
-from ntbench.engine.session import Request, Session, Workers
+from ntbench.engine.session import Session
 from ntbench.engine.store import Store
 from ntbench.errors import UserError
 from ntbench.learn.checkpoints import read_state

@@ -13,8 +13,9 @@ from rich.console import Console
 import ntbench.engine.grid
 from ntbench.engine.calibrate import SEEDS
 from ntbench.engine.manifest import read_manifest
+from ntbench.engine.request import Request, Workers
 from ntbench.engine.runner import Runner
-from ntbench.engine.session import Request, Session, Workers, cache_folder, open_run
+from ntbench.engine.session import Session, cache_folder, open_run
 from ntbench.engine.store import Store
 from ntbench.errors import UserError
 from ntbench.registry import Registry
@@ -88,7 +89,8 @@ def test_a_finished_run_computes_nothing_again(suite_file: Path, tmp_path: Path)
 def test_a_rerun_imports_no_torch(smoke: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from rich.console import Console\n"
-        "from ntbench.engine.session import Request, Session, Workers\n"
+        "from ntbench.engine.request import Request, Workers\n"
+        "from ntbench.engine.session import Session\n"
         "session = Session(Path(sys.argv[1]), Console())\n"
         "session.run(Request(suite='smoke'), Workers()); assert session.page_is_current()\n"
         "print([name for name in ('torch', 'timm', 'torchvision', 'joblib') if name in sys.modules])"

@@ -1,0 +1,73 @@
+"""What a command asks for, and where it is to run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from ntbench.registry import registry
+from ntbench.suite import Suite, load_suite
+from ntbench.types import Kind, digest
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a command asks for; a suite by its name or file, or one that the command composed."""
+
+    suite: str | Suite
+    defenses: tuple[str, ...] = ()
+    attacks: tuple[str, ...] = ()
+    plugins: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = ()
+    tasks: tuple[str, ...] = ()
+    horizon: float = 0.0
+    """The largest budget in units of T90, in place of the suite's."""
+
+    @cached_property
+    def resolved(self) -> Suite:
+        """Return the suite with the seeds, tasks and horizon that are asked for."""
+        suite = self.suite if isinstance(self.suite, Suite) else load_suite(self.suite)
+        suite = suite.model_copy(update={"seeds": self.seeds}) if self.seeds else suite
+        suite = suite.model_copy(update={"horizon": self.horizon}) if self.horizon else suite
+        return suite.with_tasks(self.tasks) if self.tasks else suite
+
+    @property
+    def chosen(self) -> tuple[tuple[Kind, tuple[str, ...]], ...]:
+        """Return the names that are asked for, of each kind of method."""
+        return ("defense", self.defenses), ("attack", self.attacks)
+
+    @cached_property
+    def key(self) -> str:
+        """Return what tells two requests apart, without importing any method."""
+        plugins = [str(Path(plugin).resolve()) for plugin in self.plugins]
+        return digest([self.resolved.model_dump(mode="json"), self.defenses, self.attacks, plugins])
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Where cells run."""
+
+    jobs: int = 1
+    device: str = "cpu"
+    dask: str = ""
+    sandbox: bool = False
+
+
+def take_in(request: Request) -> None:
+    """Learn what the plug-ins of a request hold, without running their code here."""
+    from ntbench.engine.foreign import open_door
+
+    open_door()
+    for plugin in request.plugins:
+        registry.load_plugin(plugin)
+
+
+def rows_of(request: Request, suite: Suite) -> Suite:
+    """Return a suite with the rows and attacks that a request asks for."""
+    from ntbench.engine.plan import with_arch, with_attacks, with_rows
+
+    found = [cls for plugin in request.plugins for cls in registry.load_plugin(plugin)]
+    added = {kind: () if asked else [cls.name for cls in found if cls.kind == kind] for kind, asked in request.chosen}
+    suite = with_rows(suite, request.defenses, added["defense"])
+    return with_arch(with_attacks(suite, request.attacks, added["attack"]))

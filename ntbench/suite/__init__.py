@@ -1,0 +1,22 @@
+"""Suites: frozen, versioned grids of tasks, defenses, attacks, budgets and seeds, read from TOML.
+
+Here enter what a suite may say and how it is read; nothing of how it is run.
+"""
+
+from ntbench.suite.entries import AttackEntry, DefenseEntry, Entry, PaperSetting, Protocol
+from ntbench.suite.grid import Limits, Suite
+from ntbench.suite.reading import explained, load_suite, parse_suite, suite_names
+
+__all__ = [
+    "AttackEntry",
+    "DefenseEntry",
+    "Entry",
+    "Limits",
+    "PaperSetting",
+    "Protocol",
+    "Suite",
+    "explained",
+    "load_suite",
+    "parse_suite",
+    "suite_names",
+]

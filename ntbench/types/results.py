@@ -1,0 +1,69 @@
+"""What is stored of a recipe that has been carried out."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from ntbench.types.recipes import Cell
+from ntbench.types.trajectory import Trajectory
+from ntbench.types.words import (
+    Recipe,
+    Status,
+    Track,
+)
+
+
+class Protection(Recipe):
+    """What pretraining and protecting cost and did; accuracies are on test data, seconds are wall time.
+
+    `clean` and `kept` say of every source test image what it adds to the score before and after, as `pack_scores` does.
+    """
+
+    status: Status = "ok"
+    error: str = ""
+    needs: str = ""
+    source_before: float | None = None
+    source_after: float | None = None
+    clean: str = ""
+    kept: str = ""
+    zero_shot: float | None = None
+    sparsity: float | None = None
+    pretrain_seconds: float | None = None
+    pretrain_flops: int | None = None
+    protect_seconds: float | None = None
+    protect_flops: int | None = None
+    protect_steps: int | None = None
+
+
+class Provenance(Recipe):
+    """Where a result comes from: data hashes per split, and the versions that computed it."""
+
+    data: dict[str, str]
+    versions: dict[str, str]
+    device: str
+
+
+class Result(Recipe):
+    """A finished cell, whether it went well or not; a run that failed keeps what it reached before.
+
+    `images` is how many target test images were scored and `originals` how many of them are independent: image i of
+    the test set shows original i modulo `originals`. `source_images` is the number of source test images. `paid` is
+    what the run cost in steps with everything that it tried before.
+    """
+
+    schema_version: Literal[2] = 2
+    cell: Cell
+    status: Status
+    error: str = ""
+    choice: str = ""
+    """What an attack that chooses for itself says that it chose."""
+    track: Track = "target"
+    images: int = 0
+    originals: int = 0
+    source_images: int = 0
+    paid: int = 0
+    protection: Protection | None = None
+    trajectory: Trajectory = Trajectory()
+    provenance: Provenance | None = None
+    seconds: float = 0.0
+    peak_mb: float = 0.0
