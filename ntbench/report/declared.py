@@ -17,6 +17,7 @@ ROOTS: dict[str, dict[str, Any]] = {
     "Attack": {"kind": "attack", "access": Access()},
 }
 """What a method inherits from the classes of ours that it derives from."""
+COMPUTED = ast.Name("computed")
 
 
 class UnreadableError(Exception):
@@ -85,11 +86,9 @@ def _assigned(cls: ast.ClassDef) -> Iterator[tuple[str, ast.expr]]:
         if isinstance(node, ast.Assign | ast.AnnAssign) and node.value:
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             yield from ((target.id, node.value) for target in targets if isinstance(target, ast.Name))
-        if isinstance(node, ast.FunctionDef):
-            # A method that says in words of its own what it needs.
-            yield from (
-                (node.name, last.value) for last in node.body[-1:] if isinstance(last, ast.Return) and last.value
-            )
+        # A method may say in words of its own what it needs.
+        elif isinstance(node, ast.FunctionDef) and node.name == "needs":
+            yield node.name, last.value if (isinstance(last := node.body[-1], ast.Return) and last.value) else COMPUTED
 
 
 def _value(node: ast.expr) -> Any:

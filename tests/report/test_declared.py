@@ -35,6 +35,8 @@ BODIES = {
     "wrong access": "@register\nclass A(Attack):\n    name = 'a'\n    access = Access(colour=1)",
     "unknown base": "@register\nclass A(Elsewhere):\n    name = 'a'",
     "no sibling": "from ._gone import Base\n@register\nclass A(Base):\n    name = 'a'",
+    "computed needs": "@register\nclass A(Defense):\n    name = 'a'\n    def needs(cls):\n        return asked()",
+    "no needs": "@register\nclass A(Defense):\n    name = 'a'\n    def needs(cls):\n        pass",
     "no Python": "class",
 }
 
