@@ -49,8 +49,10 @@ def verify(
 def render(
     folder: Annotated[Path, typer.Argument(help="The leaderboard folder.")] = Path("leaderboard"),
 ) -> None:
-    """Render the published rows as the folder's README.md."""
+    """Render the published rows as the folder's README.md, and what their attacks carry as its attacks.md."""
+    from ntbench.leaderboard.attacks import render_attacks
     from ntbench.leaderboard.render import render as markdown
 
-    (folder / "README.md").write_text(markdown(folder / "results"), encoding="utf-8")
-    console.print(f"wrote {folder / 'README.md'}")
+    for name, page in (("README.md", markdown), ("attacks.md", render_attacks)):
+        (folder / name).write_text(page(folder / "results"), encoding="utf-8")
+        console.print(f"wrote {folder / name}")
