@@ -49,19 +49,12 @@ def verify(
 def render(
     folder: Annotated[Path, typer.Argument(help="The leaderboard folder.")] = Path("leaderboard"),
 ) -> None:
-    """Render the published rows as the folder's README.md."""
+    """Render the published rows as README.md, what attacks carry as attacks.md, and papers' claims as claims.md."""
+    from ntbench.leaderboard.attacks import render_attacks
+    from ntbench.leaderboard.claims import render as render_claims
     from ntbench.leaderboard.render import render as markdown
 
-    (folder / "README.md").write_text(markdown(folder / "results"), encoding="utf-8")
-    console.print(f"wrote {folder / 'README.md'}")
-
-
-@board.command()
-def claims(
-    folder: Annotated[Path, typer.Argument(help="The leaderboard folder.")] = Path("leaderboard"),
-) -> None:
-    """Render what papers published beside what their own protocols give here, as the folder's claims.md."""
-    from ntbench.leaderboard.claims import render as markdown
-
-    (folder / "claims.md").write_text(markdown(folder / "reproduced"), encoding="utf-8")
-    console.print(f"wrote {folder / 'claims.md'}")
+    pages = {"README.md": markdown(folder / "results"), "attacks.md": render_attacks(folder / "results")}
+    for name, page in (pages | {"claims.md": render_claims(folder / "reproduced")}).items():
+        (folder / name).write_text(page, encoding="utf-8")
+        console.print(f"wrote {folder / name}")
