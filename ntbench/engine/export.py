@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from torch import Tensor
 
 from ntbench.engine.session import Session
 from ntbench.errors import UserError, unknown
@@ -13,7 +15,7 @@ from ntbench.learn.cards import Card, write_release
 from ntbench.learn.models import read_weights
 from ntbench.learn.variants import classes_of
 from ntbench.measure.board import leaderboard_table
-from ntbench.types import Result, domain_label
+from ntbench.types import Cell, Protection, Provenance, Result, domain_label
 
 FACTS = ("source_before", "source_after", "zero_shot", "sparsity", "needs")
 BOARD = ("leak", "uplift", "slc", "speedup", "drop")
@@ -31,10 +33,9 @@ def export(session: Session, defense: str, seed: int, file: Path, task: str = ""
     if result.protection is None or result.protection.status != "ok" or not artifact.exists():
         raise UserError(f"{defense!r} at seed {seed} has no release in {str(session.folder)!r}; run it again")
     weights, _ = read_weights(artifact)
-    card = _card(result) | {"classes": classes_of(weights, result.cell.arch)}
-    card["board"] = _board(leaderboard_table(results, session.suite), result)
-    write_release(file, weights, card)
-    return card
+    card = card_of(result.cell, weights, result.protection, result.provenance)
+    card["board"] = board_of(leaderboard_table(results, session.suite), result.cell)
+    return write_release(file, weights, card)
 
 
 def _found(results: list[Result], defense: str, seed: int, task: str) -> Result:
@@ -52,13 +53,14 @@ def _found(results: list[Result], defense: str, seed: int, task: str) -> Result:
     return next((r for r in here if r.protection), here[0])
 
 
-def _card(result: Result) -> Card:
-    cell, done, origin = result.cell, result.protection, result.provenance
+def card_of(cell: Cell, weights: Mapping[str, Tensor], done: Protection | None, origin: Provenance | None) -> Card:
+    """Return what the weights of a cell's release are, how they were made, and what is known of them."""
     names = {cell.task.source: domain_label(cell.task.source), cell.task.target: domain_label(cell.task.target)}
     return {
         "protocol": cell.protocol,
         "task": _nameless(cell.task.data),
         "arch": cell.arch.model_dump(mode="json"),
+        "classes": classes_of(weights, cell.arch),
         "pretrain": _nameless(cell.pretrain.model_dump(mode="json")),
         "defense": cell.defense.label,
         "recipe": _nameless(cell.defense.recipe()),
@@ -84,8 +86,8 @@ def _nameless(value: Any) -> Any:
     return domain_label(value) if isinstance(value, str) and "/" in value else value
 
 
-def _board(board: pd.DataFrame, result: Result) -> dict[str, Any]:
-    cell = result.cell
+def board_of(board: pd.DataFrame, cell: Cell) -> dict[str, Any]:
+    """Return what a board says of the release that a cell attacks, against the strongest attacker."""
     here = (board["task"] == cell.task.name) & (board["defense"] == cell.defense.label)
     rows = board[here & (board["track"] == "target") & (board["mask"] == "dense")].to_dict("records")
     names = [f"{name}{end}" for name in BOARD for end in ("", "_low", "_high")]

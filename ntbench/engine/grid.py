@@ -40,7 +40,10 @@ _DEATHS = ("TerminatedWorkerError", "BrokenProcessPool", "KilledWorker", "ChildP
 
 @dataclass(frozen=True)
 class Settings:
-    """Where and how cells run; everything in it is a plain value that travels to workers."""
+    """Where and how cells run; everything in it is a plain value that travels to workers.
+
+    Without `attack`, what cells attack is protected and nothing is attacked.
+    """
 
     folder: Path
     cache: Path
@@ -50,6 +53,7 @@ class Settings:
     dask: str = ""
     plugins: tuple[str, ...] = ()
     sandbox: bool = False
+    attack: bool = True
 
 
 class Job(NamedTuple):
@@ -72,7 +76,7 @@ def execute(
     Protections are started first, so that long ones overlap with the attacks on what is ready. When a worker dies, what
     was running is tried again one by one, and what kills its worker alone becomes a failed result.
     """
-    waiting = {job.key: job for job in _jobs(list(cells))}
+    waiting = {job.key: job for job in _jobs(list(cells), settings.attack)}
     running = settings.folder / "running"
     while waiting:
         _clear(running)
@@ -96,9 +100,9 @@ def execute(
                     protected()
 
 
-def _jobs(cells: list[Cell]) -> list[Job]:
+def _jobs(cells: list[Cell], attack: bool = True) -> list[Job]:
     protections = [Job("protect", cell) for cell in {cell.protect_key: cell for cell in cells}.values()]
-    return [*protections, *(Job("attack", cell) for cell in cells)]
+    return [*protections, *(Job("attack", cell) for cell in cells if attack)]
 
 
 def _suspects(waiting: dict[str, Job], running: set[str]) -> list[Job]:

@@ -95,7 +95,7 @@ def cells_of(suite: Suite, tuned: Mapping[tuple[str, str], MethodSpec] = Mapping
             pretrain=start,
             defense=tuned.get((task.name, defense.label), defense),
             attack=attack,
-            budget=_budget(suite, task, level, entry, attack),
+            budget=budget_of(suite, task, level, entry, attack),
             samples=level.samples,
             seed=seed,
             source_share=suite.source_share,
@@ -133,7 +133,8 @@ def _start(suite: Suite, seed: int) -> Training:
     return start.model_copy(update={"sha256": file_digest(file)})
 
 
-def _budget(suite: Suite, task: Task, level: Level, entry: AttackEntry, attack: MethodSpec) -> Budget | Epochs:
+def budget_of(suite: Suite, task: Task, level: Level, entry: AttackEntry, attack: MethodSpec) -> Budget | Epochs:
+    """Return what an attack may take at a sample count; raises UserError where nobody has measured T90 there."""
     if entry.protocol is None:
         return Budget(t90=_t90(task, level), horizon=suite.horizon, ratio=suite.scored)
     if "batch_size" not in attack.params:

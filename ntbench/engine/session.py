@@ -102,7 +102,7 @@ class Session:
         """Compute what a request asks for and the folder lacks."""
         asked = request.key  # reads the suite: a mistake in it leaves no folder behind
         with self.store.writing():
-            held = read_manifest(self.folder)
+            held = self.held()
             statuses = self.store.statuses()
             if retry_failed:
                 statuses = self._forget_failed(statuses)
@@ -119,7 +119,7 @@ class Session:
         from ntbench.engine.calibrate import calibrated
         from ntbench.engine.plan import examined
 
-        compute = self._laboratory("calibration", suite.limits, workers)
+        compute = self.laboratory("calibration", suite.limits, workers)
         return calibrated(anchored(examined(suite), compute, self._say, cache_folder()), compute, self._say)
 
     def tuned(self, suite: Suite, workers: Workers) -> Found:
@@ -128,7 +128,7 @@ class Session:
             return {}
         from ntbench.engine.tune import tuned
 
-        return tuned(suite, cache_folder(), self._laboratory("tuning", suite.limits, workers), self._say)
+        return tuned(suite, cache_folder(), self.laboratory("tuning", suite.limits, workers), self._say)
 
     def tune(self, request: Request, trials: int, workers: Workers) -> Found:
         """Return what so many trials find for the rows that a request names, and for no others.
@@ -146,8 +146,8 @@ class Session:
             )
         return found
 
-    def _laboratory(self, name: str, limits: Limits, workers: Workers) -> Callable[[list[Cell]], list[Result]]:
-        """Return what computes cells that no board shows, and keeps them in a part of the folder."""
+    def laboratory(self, name: str, limits: Limits, workers: Workers) -> Callable[[list[Cell]], list[Result]]:
+        """Return what computes cells, or finds them done, and keeps them in a part of the folder, or in all of it."""
 
         def compute(cells: list[Cell]) -> list[Result]:
             store = Store(self.folder / name)
@@ -160,6 +160,13 @@ class Session:
             return [result for result in store.results() if result.cell.key in keys]
 
         return compute
+
+    def protect(self, cells: list[Cell], limits: Limits, workers: Workers) -> None:
+        """Make the releases that cells attack, where the folder lacks them, and attack nothing."""
+        with self.store.writing():
+            missing = [cell for cell in cells if not self.store.artifact_path(cell.protect_key).exists()]
+            if missing:
+                self._execute(missing, len(missing), workers, self.store, limits, attack=False)
 
     def _say(self, line: str) -> None:
         self.console.print(line, highlight=False)
@@ -206,14 +213,19 @@ class Session:
             "the same command goes on from there"
         )
 
+    def held(self) -> Manifest | None:
+        """Return the folder's plan, or None where there is none."""
+        return read_manifest(self.folder)
+
     def _manifest(self) -> Manifest:
-        held = read_manifest(self.folder)
+        held = self.held()
         if held is None:
             raise UserError(f"{str(self.folder)!r} holds no run; start one with `ntbench run SUITE --out FOLDER`")
         return held
 
-    def _plan(self, request: Request, held: Manifest | None, workers: Workers) -> list[Cell]:
-        from ntbench.engine.plan import manifest, plan
+    def planned(self, request: Request, workers: Workers) -> tuple[Suite, list[Cell]]:
+        """Return the suite that a request asks for, with all that it lacked measured, and its cells."""
+        from ntbench.engine.plan import plan
         from ntbench.engine.releases import examine, prepared
 
         take_in(request)
@@ -223,8 +235,13 @@ class Session:
         suite = rows_of(request, self.calibrated(suite, workers))
         found = self.tuned(suite, workers)
         with self.console.status("planning"):
-            cells = plan(suite, found)
-            manifest(suite, request.key, cells).after(held).write(self.folder)
+            return suite, plan(suite, found)
+
+    def _plan(self, request: Request, held: Manifest | None, workers: Workers) -> list[Cell]:
+        from ntbench.engine.plan import manifest
+
+        suite, cells = self.planned(request, workers)
+        manifest(suite, request.key, cells).after(held).write(self.folder)
         return cells
 
     def _forget_failed(self, statuses: dict[str, str]) -> dict[str, str]:
@@ -236,7 +253,9 @@ class Session:
         self.store.forget(result.cell.key for result in failed)
         return {key: status for key, status in statuses.items() if status in SETTLED}
 
-    def _execute(self, missing: list[Cell], total: int, workers: Workers, store: Store, limits: Limits) -> None:
+    def _execute(
+        self, missing: list[Cell], total: int, workers: Workers, store: Store, limits: Limits, attack: bool = True
+    ) -> None:
         from ntbench.engine.grid import Settings, execute
         from ntbench.engine.prepared import prepared
         from ntbench.learn.models import check_device
@@ -252,6 +271,7 @@ class Session:
             dask=workers.dask,
             plugins=registry.plugins,
             sandbox=workers.sandbox,
+            attack=attack,
         )
         with self.console.status("preparing the data"):
             remarks = prepared(missing, settings.cache, store.results())

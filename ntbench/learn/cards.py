@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,12 +41,18 @@ def weights_digest(weights: Mapping[str, Tensor]) -> str:
     return state.hexdigest()
 
 
-def write_release(file: Path, weights: Mapping[str, Tensor], card: Card) -> None:
-    """Write weights with their card, which is told their hash, and the card once more beside them for people."""
+def write_release(file: Path, weights: Mapping[str, Tensor], card: Card, **facts: str) -> Card:
+    """Write weights with their card, which is told their hash, and the card once more beside them for people.
+
+    `facts` stand in the file beside the card. The file is whole or absent. Returns the card.
+    """
     card = card | {"sha256": weights_digest(weights)}
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(save(dict(weights), metadata={"card": json.dumps(card, sort_keys=True)}))
+    unfinished = file.with_suffix(".tmp")
+    unfinished.write_bytes(save(dict(weights), metadata={"card": json.dumps(card, sort_keys=True), **facts}))
+    os.replace(unfinished, file)
     file.with_suffix(".json").write_text(json.dumps(card, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    return card
 
 
 def read_card(file: Path) -> Card:
