@@ -25,6 +25,8 @@ COMMANDS = [
     ["run"],
     ["attack"],
     ["export"],
+    ["zoo"],
+    ["attack-zoo"],
     ["list"],
     ["check"],
     ["calibrate"],

@@ -1,5 +1,7 @@
 """What an attack adds: against two boards of which one has it, and a rise that is known by design."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from fabricated import COUNTS, GAIN, additive, grid, row, suite, with_bits
@@ -25,7 +27,7 @@ NEW_ONES = [r for r in RESULTS if r.cell.attack.label == NEW]
 
 def test_the_rise_is_what_the_attack_reaches_more_and_leak_is_that_of_the_whole_board() -> None:
     # All results are given as those of others: runs of the new attack among them are left out.
-    table = added_table(RESULTS, NEW_ONES, suite()).set_index("defense")
+    table: Any = added_table(RESULTS, NEW_ONES, suite()).set_index("defense")
     assert list(table.index) == ["none", "sophon"]
     assert table.loc["sophon", ["rise", "rise_low", "rise_high"]].to_list() == pytest.approx([0.04] * 3)
     assert table.loc["none", ["rise", "rise_low", "rise_high"]].to_list() == pytest.approx([0.0] * 3)
@@ -42,7 +44,7 @@ def test_the_rise_is_what_the_attack_reaches_more_and_leak_is_that_of_the_whole_
 def test_the_rise_is_paired_by_seed_and_image() -> None:
     results = list(with_bits(additive))
     new = [r for r in results if r.cell.attack.label == "strong"]
-    table = added_table(results, new, suite()).set_index(["defense", "mask"])
+    table: Any = added_table(results, new, suite()).set_index(["defense", "mask"])
     whole = leaderboard_table(results, suite())
     before = leaderboard_table([r for r in results if r.cell.attack.label != "strong"], suite())
     for defense in ("none", "ntp"):
@@ -53,7 +55,7 @@ def test_the_rise_is_paired_by_seed_and_image() -> None:
 
 
 def test_without_others_there_is_no_rise_and_the_attack_stands_alone() -> None:
-    table = added_table([], NEW_ONES, suite()).set_index("defense")
+    table: Any = added_table([], NEW_ONES, suite()).set_index("defense")
     assert table[["rise", "leak_before", "speedup_before"]].isna().all(axis=None)
     assert table.loc["sophon", "uplift"] == pytest.approx(0.144, abs=1e-9) and np.isfinite(table.loc["sophon", "leak"])
 
