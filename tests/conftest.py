@@ -120,6 +120,12 @@ def cell() -> Cell:
     )
 
 
+@pytest.fixture(autouse=True)
+def door(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the registry's door as it is: a command that runs in this process opens it for foreign code."""
+    monkeypatch.setattr(registry, "door", registry.door)
+
+
 @pytest.fixture
 def own_registry(monkeypatch: pytest.MonkeyPatch) -> Registry:
     """The registry, whose additions end with the test: others go over all methods and must not meet them."""

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from ntbench.checks import adaptation, conduct, declaration, protection
-from ntbench.checks.images import check_domain
+from ntbench.checks.images import examine_domain
 from ntbench.checks.laboratory import labelled
 from ntbench.domains import Dataset
 from ntbench.engine.limits import guarded
@@ -134,7 +134,7 @@ def check_method(name_or_file: str, console: Console) -> bool:
     Raises UserError on names that nothing registers and on files that hold nothing.
     """
     found = _classes(name_or_file)
-    return all([check_domain(cls, console) if issubclass(cls, Dataset) else _report(cls, console) for cls in found])
+    return all([examine_domain(cls, console) if issubclass(cls, Dataset) else _report(cls, console) for cls in found])
 
 
 def _classes(name_or_file: str) -> list[type[Method] | type[Dataset]]:

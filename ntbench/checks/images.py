@@ -13,7 +13,7 @@ SIZE = 16
 SECONDS = 600.0
 
 
-def check_domain(cls: type[Dataset], console: Console) -> bool:
+def examine_domain(cls: type[Dataset], console: Console) -> bool:
     """Build a domain twice at 16 pixels, print what comes of it, and return whether all is well."""
     console.print(f"domain {cls.name}", style="bold", highlight=False)
     built: list[Raw] = []

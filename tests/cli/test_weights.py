@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,14 +9,12 @@ import pandas as pd
 import pytest
 import torch
 from anyones import SIZE, Owner, owner
-from typer.testing import CliRunner
 
-from ntbench.cli import app
 from ntbench.engine import calibrate
 from ntbench.engine.session import open_run
-from ntbench.registry import Registry
 
 Attack = Callable[..., Any]
+Inside = Callable[..., Any]
 
 SUITE = """
 name = "mine"
@@ -48,17 +47,12 @@ def mine(tmp_path_factory: pytest.TempPathFactory) -> Owner:
 
 
 @pytest.fixture
-def attack(mine: Owner, own_registry: Registry, monkeypatch: pytest.MonkeyPatch) -> Attack:
+def attack(mine: Owner, inside: Inside, monkeypatch: pytest.MonkeyPatch) -> Attack:
     """Attack in this process, with budgets of a few steps."""
-    monkeypatch.setenv("COLUMNS", "400")
     monkeypatch.setattr(calibrate, "GUESS", 1.0)
     monkeypatch.setattr(calibrate, "LONGEST", 1.0)
     place = ["--arch", "cnns_bn", "--source", mine.source, "--target", mine.target, "--size", SIZE]
-
-    def run(*words: object) -> Any:
-        return CliRunner().invoke(app, list(map(str, ["attack", *place, *words])))
-
-    return run
+    return partial(inside, "attack", *place)
 
 
 def quick(mine: Owner, out: Path) -> list[object]:

@@ -37,7 +37,7 @@ def raising(error: BaseException) -> Callable[[], None]:
     return work
 
 
-def in_process(code: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+def in_process(code: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=timeout)
 
 

@@ -37,7 +37,7 @@ def tried(work):
 
 found = [
     tried(lambda: open(SECRET).read()),
-    tried(lambda: open("/proc/%d/environ" % OUTSIDE).read()),
+    tried(lambda: open("/proc/%d/environ" % OUTSIDE, "rb").read() and "an environment"),
     tried(lambda: socket.create_connection(("127.0.0.1", PORT), 5)),
     tried(lambda: open(__file__, "a")),
     tried(lambda: open(os.path.join(os.path.dirname(torch.__file__), "x"), "w")),
@@ -76,7 +76,7 @@ def plugin(tmp_path: Path, listener: int, monkeypatch: pytest.MonkeyPatch) -> st
 
 def test_without_the_sandbox_foreign_code_reads_what_the_user_can_read(plugin: str) -> None:
     [method] = apart.describe(plugin)
-    assert method["text"].startswith("the test labels; ") and method["text"].endswith("a token")
+    assert method["text"].startswith("the test labels; an environment; ") and method["text"].endswith("; a token")
 
 
 @needs_bubblewrap
