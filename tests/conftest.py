@@ -139,6 +139,7 @@ def inside(own_registry: Registry, monkeypatch: pytest.MonkeyPatch) -> Inside:
     """Run the command line in this process, which costs no imports, on a terminal of 400 columns."""
     # Where the environment says COLUMNS when the console is made, as pytest-xdist has it, that width stays.
     monkeypatch.setattr(console, "_width", 400)
+    monkeypatch.setenv("COLUMNS", "400")
     monkeypatch.setenv("NO_COLOR", "1")
     return lambda *words: CliRunner().invoke(app, list(map(str, words)))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ntbench.registry import Registry
+from ntbench.registry import Registry, is_ours
 from ntbench.report import declared
 from ntbench.report.catalogue import catalogue, imported
 from ntbench.report.declared import UnreadableError, declared_methods
@@ -14,7 +14,12 @@ from ntbench.report.declared import UnreadableError, declared_methods
 
 def test_the_source_of_our_methods_tells_what_their_classes_say(own_registry: Registry) -> None:
     read, said = declared_methods(), imported([])
-    assert read == {kind: said[kind] for kind in read} and not said["domain"]
+    # Other tests of this process may have left methods of their own.
+    ours = {
+        kind: {name: line for name, line in said[kind].items() if is_ours(own_registry.get(kind, name))}
+        for kind in read
+    }
+    assert read == ours
     assert len(read["defense"]) > 15 and len(read["attack"]) > 15
 
 
