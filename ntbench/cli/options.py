@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from ntbench.errors import UserError
+
 Run = Annotated[Path, typer.Argument(help="The folder of a run, for example runs/quick.")]
 Plugins = Annotated[
     list[str] | None, typer.Option("--plugin", metavar="FILE", help="A Python file with methods. Repeatable.")
@@ -43,3 +45,10 @@ Retry = Annotated[bool, typer.Option("--retry-failed", help="Run failed cells ag
 Wide = Annotated[bool, typer.Option("--wide", help="Show every column, the other tracks and the papers' claims too.")]
 Dry = Annotated[bool, typer.Option("--dry-run", help="Count cells and estimate the time only.")]
 CORES = os.cpu_count() or 1
+
+
+def asked_seeds(seed: list[int] | None, seeds: int) -> tuple[int, ...]:
+    """Return the seeds that are named, or so many; none where neither is asked for. Raises UserError on both."""
+    if seed and seeds:
+        raise UserError("--seed and --seeds are both given; name seeds one by one, or say how many")
+    return tuple(dict.fromkeys(seed or range(seeds)))

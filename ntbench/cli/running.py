@@ -27,9 +27,8 @@ from ntbench.cli.options import (
     Seeds,
     Tasks,
     Wide,
+    asked_seeds,
 )
-from ntbench.errors import UserError
-from ntbench.types import Budget
 
 if TYPE_CHECKING:
     from ntbench.engine.request import Request, Workers
@@ -72,14 +71,12 @@ def run(
     """
     from ntbench.engine.request import Request, Workers
 
-    if seed and seeds:
-        raise UserError("--seed and --seeds are both given; name seeds one by one, or say how many")
     request = Request(
         suite=suite,
         defenses=tuple(defense or ()),
         attacks=tuple(attack or ()),
         plugins=tuple(plugin or ()),
-        seeds=tuple(dict.fromkeys(seed or range(seeds))),
+        seeds=asked_seeds(seed, seeds),
         tasks=tuple(task or ()),
         horizon=horizon,
     )
@@ -191,6 +188,7 @@ def publish(
     from ntbench.engine.session import open_run
     from ntbench.leaderboard.publish import publish as write_rows
     from ntbench.leaderboard.reproductions import publish as write_reproductions
+    from ntbench.types import Budget
 
     session = open_run(folder, console)
     results, suite = session.results(), session.suite

@@ -30,6 +30,8 @@ ATTACKS: list[dict[str, Any]] = [
 """Rates wide enough for small and large networks; labels go on with optimizer and rate."""
 LIMITS = {"cell_seconds": 14400, "protect_seconds": 14400, "memory_mb": 16384}
 Rgb = tuple[float, float, float]
+OF_FILE: dict[str, Any] = {"metavar": "FILE", "exists": True, "dir_okay": False, "resolve_path": True}
+"""What a file of weights is on the command line."""
 
 
 @app.command()
@@ -37,10 +39,7 @@ def attack(
     files: Annotated[
         list[Path],
         typer.Argument(
-            metavar="FILE",
-            exists=True,
-            dir_okay=False,
-            resolve_path=True,
+            **OF_FILE,
             help="The released weights: one file, or several of the same defense, one a seed.",
         ),
     ],
@@ -53,20 +52,14 @@ def attack(
     undefended: Annotated[
         list[Path] | None,
         typer.Option(
-            exists=True,
-            dir_okay=False,
-            resolve_path=True,
-            metavar="FILE",
+            **OF_FILE,
             help="The same model without protection, which a leak is a share of. Repeatable.",
         ),
     ] = None,
     public: Annotated[
         Path | None,
         typer.Option(
-            exists=True,
-            dir_okay=False,
-            resolve_path=True,
-            metavar="FILE",
+            **OF_FILE,
             help="Public weights, from which an attacker may start as well.",
         ),
     ] = None,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ntbench.cli.app import app, console
-from ntbench.cli.options import CORES, Device, Jobs, Plugins, Seed, Seeds, Tasks
+from ntbench.cli.options import CORES, Device, Jobs, Plugins, Seed, Seeds, Tasks, asked_seeds
 from ntbench.errors import UserError
 
 if TYPE_CHECKING:
@@ -50,8 +50,8 @@ def zoo(
         run = open_run(Path(origin), console)
         made = build(session, run.suite, (result.cell for result in run.results()), workers, run.store)
     else:
-        chosen = tuple(dict.fromkeys(seed or range(seeds)))
-        request = Request(suite=origin, plugins=tuple(plugin or ()), seeds=chosen, tasks=tuple(task or ()))
+        asked = asked_seeds(seed, seeds)
+        request = Request(suite=origin, plugins=tuple(plugin or ()), seeds=asked, tasks=tuple(task or ()))
         made = build(session, *session.planned(request, workers), workers)
     console.print(f"{len(made.releases)} releases of {made.suite.protocol} in {out}", highlight=False, soft_wrap=True)
     _check(made, board)
