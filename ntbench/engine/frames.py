@@ -78,7 +78,7 @@ def _exactly(line: socket.socket, size: int, watch: Callable[[], None]) -> bytes
 def tensors_of(splits: dict[str, Split | None]) -> dict[str, Tensor]:
     """Return the images and labels of splits by name, those that are there."""
     there = {name: split for name, split in splits.items() if split}
-    return {f"{name}.{column}": getattr(split, column) for name, split in there.items() for column in "xy"}
+    return {f"{name}.{column}": held for name, s in there.items() for column, held in (("x", s.held), ("y", s.y))}
 
 
 def split_of(tensors: dict[str, Tensor], name: str, device: torch.device, told: dict[str, Any]) -> Split | None:

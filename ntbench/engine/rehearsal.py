@@ -75,10 +75,11 @@ class Rehearsal(Shares):
 
 def recoloured(split: Split, generator: torch.Generator) -> Split:
     """Return images as their difference from smooth random fields of colour, channels_last in [-1, 1] as they were."""
-    coarse = torch.rand(len(split), split.x.shape[1], FIELD, FIELD, generator=generator)
-    fields = F.interpolate(coarse, size=split.x.shape[-2:], mode="bilinear")
-    x = ((split.x + 1) / 2 - fields).abs() * 2 - 1
-    return replace(split, x=x.contiguous(memory_format=torch.channels_last))
+    x = split.x
+    coarse = torch.rand(len(split), x.shape[1], FIELD, FIELD, generator=generator)
+    fields = F.interpolate(coarse, size=x.shape[-2:], mode="bilinear")
+    x = ((x + 1) / 2 - fields).abs() * 2 - 1
+    return replace(split, held=x.contiguous(memory_format=torch.channels_last))
 
 
 def shares_of(cell: Cell, cache: Path | None) -> Shares:

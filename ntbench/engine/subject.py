@@ -192,4 +192,4 @@ def global_seeds(key: str) -> Iterator[None]:
 
 
 def _copied(data: Split | None) -> Split | None:
-    return data and replace(data, x=data.x.clone(), y=data.y.clone())
+    return data and replace(data, held=data.held.clone(), y=data.y.clone())

@@ -20,7 +20,7 @@ def correct(model: nn.Module, data: Split) -> Tensor:
     outputs.
     """
     with _evaluated(model):
-        return data.objective.each(model, data.x, data.y)
+        return data.objective.each(model, data.held, data.y)
 
 
 @torch.inference_mode()
@@ -30,7 +30,7 @@ def predicted(model: nn.Module, data: Split) -> Tensor:
     Raises ValueError where what the model answers is no plain tensor of finite logits [b, classes].
     """
     with _evaluated(model):
-        return classified(model, data.x)
+        return classified(model, data.held)
 
 
 def accuracy(model: nn.Module, data: Split) -> float:

@@ -121,8 +121,8 @@ def pair(
 
 def task_of(domains: Mapping[str, Domain], levels: Sequence[Level], guarded: bool = True) -> Task:
     """Return the task of a pair, whose names in recipes hold what decides the data; all images are everybody's."""
-    size = int(domains["source"].train.x.shape[-1])
-    if (other := int(domains["target"].train.x.shape[-1])) != size:
+    size = int(domains["source"].train.held.shape[-1])
+    if (other := int(domains["target"].train.held.shape[-1])) != size:
         raise UserError(f"source images have {size} pixels, target images {other}; give both one size")
     return Task(
         source="source",

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ntbench.tasks.objective import SCORING_BATCH, Objective
+from ntbench.tasks.pixels import floats
 from ntbench.types import Arch
 
 
@@ -35,7 +36,7 @@ CLASSIFYING = Classification()
 
 def classified(model: nn.Module, x: Tensor) -> Tensor:
     """Return the classes that a model in eval mode gives to images, int64 [n] on the CPU; raises as `each` does."""
-    return torch.cat([_logits(model, images).argmax(1).cpu() for images in x.split(SCORING_BATCH)])
+    return torch.cat([_logits(model, floats(images)).argmax(1).cpu() for images in x.split(SCORING_BATCH)])
 
 
 def _logits(model: nn.Module, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Domains as fixed splits of normalised tensors, built once and kept in a cache."""
+"""Domains as fixed splits of tensors, built once and kept in a cache."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from ntbench.domains import PARTS, Family, Images, Labelled, find
 from ntbench.domains._partition import stratified_order
 from ntbench.tasks.classification import CLASSIFYING
 from ntbench.tasks.objective import Objective
+from ntbench.tasks.pixels import floats
 from ntbench.types import digest, domain_label
 
 _VERSION = 4
@@ -34,19 +35,25 @@ _TOLD = 20
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Labelled images: x float32 [n, 3, s, s] in [-1, 1], channels_last; y int64 [n]. Features [n, d] fit as well.
+    """Labelled images [n, 3, s, s], channels_last, with y int64 [n]. Features [n, d] fit as well.
 
-    The objective says what batches hold, and what a model that is trained or scored on them is to do.
+    Pixels are held as uint8, a quarter of the memory, and become floats where a batch is made; floats stay floats. The
+    objective says what batches hold, and what a model that is trained or scored on them is to do.
     """
 
-    x: Tensor
+    held: Tensor
     y: Tensor
     objective: Objective = field(default=CLASSIFYING, kw_only=True)
 
     @property
+    def x(self) -> Tensor:
+        """Return all samples as models take them, float32 in [-1, 1]; a copy of their own where pixels are held."""
+        return floats(self.held)
+
+    @property
     def shown(self) -> tuple[int, ...]:
         """Return the shape of what a model is shown of one sample."""
-        return self.objective.shown(tuple(self.x.shape[1:]))
+        return self.objective.shown(tuple(self.held.shape[1:]))
 
     def __len__(self) -> int:
         """Return the number of samples."""
@@ -54,11 +61,11 @@ class Split:
 
     def subset(self, indices: Tensor) -> Split:
         """Return a copy of the samples at int64 indices [m], in their order."""
-        return replace(self, x=_rows(self.x, indices), y=self.y.index_select(0, indices))
+        return replace(self, held=_rows(self.held, indices), y=self.y.index_select(0, indices))
 
     def to(self, device: torch.device | str) -> Split:
         """Return the split on a device."""
-        return replace(self, x=self.x.to(device), y=self.y.to(device))
+        return replace(self, held=self.held.to(device), y=self.y.to(device))
 
     def batches(self, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (inputs, targets) without end, always of min(batch_size, n) samples, from one stream of permutations.
@@ -67,8 +74,8 @@ class Split:
         """
         if batch_size < 1 or not len(self):
             raise ValueError(f"no batches of {batch_size} from {len(self)} samples: both must be at least 1")
-        for indices in _indices(len(self), batch_size, generator, self.x.device):
-            yield self.objective.batch(_rows(self.x, indices), self.y.index_select(0, indices), generator)
+        for indices in _indices(len(self), batch_size, generator, self.held.device):
+            yield self.objective.batch(floats(_rows(self.held, indices)), self.y.index_select(0, indices), generator)
 
 
 def _rows(x: Tensor, indices: Tensor) -> Tensor:
@@ -143,8 +150,7 @@ def learnt(domain: Domain, objective: Objective) -> Domain:
     here = objective.at(domain.name)
 
     def seen(split: Split) -> Split:
-        x, y = here.seen(split.x, split.y)
-        return Split(x, y, objective=here)
+        return Split(*here.seen(split.held, split.y), objective=here)
 
     train, val, test = seen(domain.train), seen(domain.val), seen(domain.test)
     return replace(domain, classes=here.outputs(domain.classes), train=train, val=val, test=test)
@@ -171,8 +177,10 @@ def divided(split: Split, count: int, generator: torch.Generator) -> tuple[Split
 
 def joined(splits: Sequence[Split]) -> Split:
     """Return the samples of several splits as one."""
-    x = torch.cat([split.x for split in splits]).contiguous(memory_format=torch.channels_last)
-    return replace(splits[0], x=x, y=torch.cat([split.y for split in splits]))
+    alike = len({split.held.dtype for split in splits}) == 1
+    held = torch.cat([split.held if alike else split.x for split in splits])
+    held = held.contiguous(memory_format=torch.channels_last)
+    return replace(splits[0], held=held, y=torch.cat([split.y for split in splits]))
 
 
 def _order(y: Tensor, generator: torch.Generator) -> NDArray[np.intp]:
@@ -185,11 +193,10 @@ def _order(y: Tensor, generator: torch.Generator) -> NDArray[np.intp]:
 
 
 def _split(pixels: Tensor, y: Tensor, most: int | None) -> Split:
-    # Cut before the pixels become floats, which take four times the memory.
     if most is not None and most < len(y):
         chosen = torch.from_numpy(np.sort(_order(y, torch.Generator().manual_seed(0))[:most]))
         pixels, y = pixels[chosen], y[chosen]
-    return Split(_normalised(pixels), y)
+    return Split(pixels.permute(0, 3, 1, 2), y)
 
 
 def _build(family: Family, name: str, image_size: int) -> dict[str, Tensor]:
@@ -213,11 +220,6 @@ def _resized(images: Images, size: int, chunk: int = 4096) -> Tensor:
         smooth = interpolate(pixels.float(), size=(size, size), mode="bilinear", antialias=True)
         out[start : start + chunk] = smooth.round().clamp(0, 255).permute(0, 2, 3, 1)
     return out
-
-
-def _normalised(pixels: Tensor) -> Tensor:
-    """Return uint8 [n, s, s, 3] as float32 [n, 3, s, s] in [-1, 1], channels_last."""
-    return pixels.permute(0, 3, 1, 2).float().div_(255).sub_(0.5).div_(0.5)
 
 
 def _digests(stored: dict[str, Tensor]) -> dict[str, str]:

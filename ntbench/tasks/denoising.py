@@ -21,6 +21,7 @@ from torch import Generator, Tensor, nn
 
 from ntbench.errors import UserError
 from ntbench.tasks.objective import SCORING_BATCH, Objective
+from ntbench.tasks.pixels import floats
 from ntbench.types import Arch
 
 STEPS = 1000
@@ -74,6 +75,7 @@ class Denoising(Objective):
 
     def seen(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Return images of the declared channels, and labels that say nothing."""
+        x = floats(x)
         shown = x if self.channels == x.shape[1] else x.mean(dim=1, keepdim=True)
         return shown.contiguous(memory_format=torch.channels_last), torch.zeros_like(y)
 

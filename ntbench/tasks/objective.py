@@ -29,7 +29,7 @@ class Objective(BaseModel):
     """A network of seconds by which methods are examined."""
 
     def seen(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what is held of images [n, 3, s, s] and labels [n]: all of both."""
+        """Return what is held of images [n, 3, s, s], uint8 or floats, and of labels [n]: all of both."""
         return x, y
 
     def outputs(self, classes: int) -> int:
@@ -49,7 +49,7 @@ class Objective(BaseModel):
         raise NotImplementedError
 
     def each(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        """Return what each of n samples adds to the score of a model in eval mode, [n] on the CPU; its mean is it."""
+        """Return what each of n samples adds to the score of a model in eval mode, [n] on the CPU; it is their mean."""
         raise NotImplementedError
 
     def at(self, domain: str) -> Objective:

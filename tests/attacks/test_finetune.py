@@ -87,7 +87,7 @@ def test_another_seed_draws_another_head() -> None:
 
 def on_features(model: nn.Module, ctx: Context) -> Context:
     assert ctx.target is not None
-    return replace(ctx, target=replace(ctx.target, x=encoded(model, ctx.target.x)))
+    return replace(ctx, target=replace(ctx.target, held=encoded(model, ctx.target.x)))
 
 
 @pytest.mark.parametrize("classes", [2, 3])

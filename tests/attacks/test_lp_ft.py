@@ -64,7 +64,7 @@ def test_probing_is_plain_training_on_features_in_eval_mode() -> None:
     stages = lp_ft(head_share=0.5, head_lr=0.2, lr=1e-4, warmup=2, schedule="linear").attack(model, ctx)
     inputs, layer = encoded(twin, ctx.target.x), head(twin)
     velocity = [torch.zeros_like(p) for p in layer.parameters()]
-    batches = replace(ctx.target, x=inputs).batches(32, ctx.generator("head batches"))
+    batches = replace(ctx.target, held=inputs).batches(32, ctx.generator("head batches"))
     for step in range(5):
         next(stages)
         x, y = next(batches)

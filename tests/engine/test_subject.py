@@ -234,7 +234,7 @@ class Heady(Fitting):
 
 def test_an_attack_on_features_gets_the_head_alone() -> None:
     layer = {"weight": torch.randn(10, 6), "bias": torch.zeros(10)}
-    features = replace(data(), x=torch.randn(50, 6))
+    features = replace(data(), held=torch.randn(50, 6))
     (snapshot,) = run(Heady(), weights=layer, target=features, ends=(4,))
     assert sum(p.numel() for p in snapshot.model.parameters()) == 70
     assert (snapshot.cost.samples, head(snapshot.model).in_features) == (32, 6)

@@ -229,6 +229,24 @@ def test_a_subset_is_a_copy_in_the_order_asked_for() -> None:
     assert numbers(split.x) == list(range(10))
 
 
+def test_pixels_are_held_as_bytes_and_become_floats_in_the_batch() -> None:
+    train = load_domain("digits", 16).train
+    assert train.held.dtype == torch.uint8 and train.subset(torch.arange(3)).held.dtype == torch.uint8
+    x, y = next(train.batches(len(train), generator(1)))
+    order = torch.randperm(len(train), generator=generator(1))
+    levels = train.held[order].numpy()
+    oracle = (levels.astype(np.float32) / np.float32(255) - np.float32(0.5)) / np.float32(0.5)
+    assert x.dtype == torch.float32 and np.array_equal(x.numpy(), oracle) and torch.equal(y, train.y[order])
+    assert x.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_bytes_and_floats_join_as_floats() -> None:
+    split = load_domain("digits", 16).val
+    assert joined([split, split]).held.dtype == torch.uint8
+    mixed = joined([split, Split(split.x, split.y)])
+    assert torch.equal(mixed.x, torch.cat([split.x, split.x]))
+
+
 def test_moving_a_split_keeps_its_layout() -> None:
     moved = numbered(4).to("meta")
     assert moved.x.device.type == moved.y.device.type == "meta"
