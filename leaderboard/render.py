@@ -11,6 +11,7 @@ from ntbench.report.templating import markdown
 from ntbench.report.views import claim, headline, tracks
 from ntbench.types import Task
 
+from .checks import FOLDER, checked
 from .literature import beside
 from .published import Board, boards
 from .schema import Published
@@ -24,7 +25,10 @@ def render(folder: Path) -> str:
 
     Raises UserError where the folder is missing, or a file cannot be read.
     """
-    sections = [_section(board, task) for board in boards(folder) for task in board.suite.tasks if _rows(board, task)]
+    held = [(board, task) for board in boards(folder) for task in board.suite.tasks if _rows(board, task)]
+    sections = [
+        _section(board, task) | {"checks": checked(board, task, folder.parent / FOLDER)} for board, task in held
+    ]
     return markdown("ntbench.leaderboard").get_template("README.md.j2").render(sections=sections)
 
 

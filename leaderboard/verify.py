@@ -79,7 +79,7 @@ def _installed(spec: MethodSpec) -> MethodSpec:
 def _chosen(place: Path, key: str, seed: int | None) -> tuple[Path, Published, int]:
     if not place.exists():
         raise UserError(f"{str(place)!r} does not exist; give a published file or a folder of them")
-    paths = [place] if place.is_file() else sorted(p for p in place.rglob("*.json") if p.name != SUITE)
+    paths = [place] if place.is_file() else sorted(p for p in place.rglob("*.json") if (p.parents[1] / SUITE).exists())
     if not paths:
         raise UserError(f"{str(place)!r} holds no published rows; write some with `ntbench publish RUN`")
     return _named(paths, key) if key else _drawn(paths, random.Random(seed))

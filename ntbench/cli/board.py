@@ -20,7 +20,8 @@ def validate(
     """Check the schema, the keys and the arithmetic of every published row."""
     from ntbench.leaderboard.validate import validate as problems
 
-    found = problems(folder / "results")
+    places = [folder / "results", *sorted(folder.glob("checks"))]
+    found = [problem for place in places for problem in problems(place)]
     for problem in found:
         console.print(problem, style="red", markup=False, highlight=False)
     if found:

@@ -180,12 +180,16 @@ def report(folder: Run, wide: Wide = False) -> None:
 def publish(
     folder: Run,
     to: Annotated[Path, typer.Option(help="The leaderboard folder.")] = Path("leaderboard"),
+    check: Annotated[
+        bool, typer.Option("--check", help="Publish a run at a longer horizon as a check of the published board.")
+    ] = False,
 ) -> None:
     """Write a run's rows into a leaderboard folder, one JSON file per defense and task.
 
     Runs by the papers' own protocols are no rows; they go into one file a suite, whether or not all of them have run.
     """
     from ntbench.engine.session import open_run
+    from ntbench.leaderboard.checks import publish as write_check
     from ntbench.leaderboard.publish import publish as write_rows
     from ntbench.leaderboard.reproductions import publish as write_reproductions
     from ntbench.types import Budget
@@ -195,6 +199,6 @@ def publish(
     paths = write_reproductions(results, suite, to / "reproduced")
     if not paths or any(entry.protocol is None for entry in suite.attacks):
         plain = [result for result in results if isinstance(result.cell.budget, Budget)]
-        paths += write_rows(plain, suite, to / "results")
+        paths += write_check(plain, suite, to) if check else write_rows(plain, suite, to / "results")
     for path in paths:
         console.print(str(path), highlight=False)

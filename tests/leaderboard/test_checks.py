@@ -1,0 +1,77 @@
+"""Checks: a longer run beside the board that it checks."""
+
+from pathlib import Path
+
+import pytest
+from ntbench.leaderboard.checks import FOLDER, checked, publish
+from ntbench.leaderboard.publish import publish as write_rows
+from ntbench.leaderboard.published import Board
+from ntbench.leaderboard.render import render
+from ntbench.leaderboard.validate import validate
+from ntbench.leaderboard.verify import verify
+from small_board import PAIR, small_results, small_suite
+
+from ntbench.errors import UserError
+from ntbench.types import Cell, Result
+
+
+def longer(result: Result, horizon: float) -> Result:
+    content = result.cell.model_dump()
+    content["budget"]["horizon"] = horizon
+    return result.model_copy(update={"cell": Cell.model_validate(content)})
+
+
+def check(place: Path, horizon: float = 16.0, attack: str = "strong {x}") -> list[Path]:
+    suite = small_suite(
+        horizon=horizon,
+        attacks=[{"name": "finetune", "label": "strong {{x}}", "grid": {"mask": ["dense", "keep"]}}],
+    )
+    found = [longer(result, horizon) for result in small_results() if result.cell.attack.label == attack]
+    return publish(found, suite, place)
+
+
+@pytest.fixture
+def board(tmp_path: Path) -> Path:
+    write_rows(small_results(), small_suite(), tmp_path / "results")
+    return tmp_path
+
+
+def test_a_longer_run_stands_beside_its_board(board: Path) -> None:
+    page = render(board / "results")
+    assert "### At 16 T90" not in page
+    check(board)
+    assert validate(board / FOLDER) == [] and validate(board / "results") == []
+    page = render(board / "results")
+    assert "### At 16 T90 in place of 8 T90" in page
+    assert "| Defense | Leak | Leak at 16 T90 | Speed-up | Speed-up at 16 T90 | Verdict | Verdict at 16 T90 |" in page
+    assert "Attacks that ran up to 16 T90: strong {x}." in page
+
+
+def test_its_numbers_are_those_of_its_own_rows(board: Path) -> None:
+    check(board)
+    (view,) = checked(Board.read(board / "results/tiny"), PAIR, board / FOLDER)
+    own = Board.read(board / FOLDER / "tiny").table
+    published = Board.read(board / "results/tiny").table
+    assert {row["defense"] for row in view.rows} == {"none", "sophon", "ntp"}
+    for row in view.rows:
+        for table, name in ((own, "leak_there"), (published, "leak")):
+            same = table[(table["defense"] == row["defense"]) & (table["mask"] == row["mask"])]
+            assert row[name] == same["leak"].item()
+    verdicts = {row["defense"]: (row["here"], row["there"]) for row in view.rows if row["mask"] == "dense"}
+    assert verdicts["none"] == ("leaks", "leaks")
+
+
+def test_a_check_needs_a_board_and_a_longer_horizon(board: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"goes to 8 T90 .* to 8; a check goes further: .*--horizon 16"):
+        check(board, horizon=8.0)
+    with pytest.raises(UserError, match=r"no board of tiny-1 is published .*; publish the board first"):
+        check(tmp_path / "elsewhere")
+    assert not (board / FOLDER).exists()
+
+
+def test_a_cell_is_drawn_from_rows_alone(board: Path) -> None:
+    (board / "reproduced").mkdir()
+    (board / "reproduced/paper.json").write_text("{}")
+    held = {result.cell.coordinates: result for result in small_results()}
+    for seed in range(6):
+        assert verify(board, lambda cell: held[cell.coordinates].model_copy(update={"cell": cell}), seed=seed).matches
