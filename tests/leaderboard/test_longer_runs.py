@@ -27,7 +27,8 @@ def check(place: Path, horizon: float = 16.0, attack: str = "strong {x}") -> lis
         attacks=[{"name": "finetune", "label": "strong {{x}}", "grid": {"mask": ["dense", "keep"]}}],
     )
     found = [longer(result, horizon) for result in small_results() if result.cell.attack.label == attack]
-    return publish(found, suite, place)
+    paths: list[Path] = publish(found, suite, place)
+    return paths
 
 
 @pytest.fixture
