@@ -64,9 +64,10 @@ def attack(
         ),
     ] = None,
     mean: Annotated[
-        Rgb | None, typer.Option(help="Of pixels in [0, 1] as the model expects them.  [default: timm's for --arch]")
+        Rgb | None,
+        typer.Option(metavar="R G B", help="Of pixels in [0, 1] as the model expects them.  [default: timm's]"),
     ] = None,
-    std: Annotated[Rgb | None, typer.Option(help="Likewise.  [default: timm's for --arch]")] = None,
+    std: Annotated[Rgb | None, typer.Option(metavar="R G B", help="Likewise.  [default: timm's]")] = None,
     size: Annotated[int, typer.Option(min=8, max=512, help="Side of the images in pixels.")] = 64,
     arch_param: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="An argument of the architecture. Repeatable.")
@@ -175,7 +176,7 @@ def _rows(
 
 def _task(source: str, target: str, size: int, samples: Sequence[int]) -> dict[str, Any]:
     """Return the task; nobody defends here, so that attackers draw from all training images of the target."""
-    counts = sorted(set(samples)) or _counts(target, size)
+    counts = _counts(target, size, sorted(set(samples)))
     return {
         "source": source,
         "target": target,
@@ -185,23 +186,36 @@ def _task(source: str, target: str, size: int, samples: Sequence[int]) -> dict[s
     }
 
 
-def _counts(target: str, size: int) -> list[int]:
+def _counts(target: str, size: int, given: list[int]) -> list[int]:
+    """Return how many labelled samples attackers have, as given or by the data; UserError on what nobody can have."""
     from ntbench.engine.session import cache_folder
     from ntbench.tasks.data import load_domain
 
     with console.status("reading the images"):
         domain = load_domain(target, size, cache_folder())
+    if len(given) == 1:
+        raise UserError(f"--samples {given[0]}: a curve needs two counts or more; give another --samples")
+    if given and given[-1] > len(domain.train):
+        raise UserError(f"--samples {given[-1]}: the target has {len(domain.train)} training images; give fewer")
+    if given:
+        return given
     most = min(MOST, len(domain.train))
     counts = [most // APART**k for k in range(COUNTS)]
     return sorted({count for count in counts if count >= domain.classes} | {most})
 
 
 def _domain(place: str) -> str:
+    from ntbench.domains import find
+
     folder = Path(place).expanduser()
     if folder.is_dir():
         return f"folder:{folder.resolve()}"
     if "/" in place:
         raise UserError(f"folder {place!r} does not exist; give a folder of images by class, or the name of a domain")
+    try:
+        find(place)
+    except UserError as error:
+        raise UserError(f"{place!r} is no folder here, and an {error}") from None
     return place
 
 

@@ -188,11 +188,10 @@ class Session:
         from ntbench.engine.calibrate import guessed
         from ntbench.engine.estimate import seconds_per_cell
         from ntbench.engine.plan import applies, plan
-        from ntbench.engine.releases import prepared
         from ntbench.learn.models import check_device
 
         check_device(workers.device)
-        suite = rows_of(request, guessed(prepared(request.resolved)))
+        suite = rows_of(request, guessed(self._examined(request, workers)))
         cells = plan(suite)
         done = self.store.statuses()
         missing = [cell for cell in cells if cell.key not in done and applies(cell)]
@@ -226,16 +225,21 @@ class Session:
     def planned(self, request: Request, workers: Workers) -> tuple[Suite, list[Cell]]:
         """Return the suite that a request asks for, with all that it lacked measured, and its cells."""
         from ntbench.engine.plan import plan
-        from ntbench.engine.releases import examine, prepared
 
         take_in(request)
-        suite = prepared(request.resolved)
-        if suite.releases:
-            examine(suite, cache_folder(), "cpu" if workers.dask else workers.device, self._say)
-        suite = rows_of(request, self.calibrated(suite, workers))
+        suite = rows_of(request, self.calibrated(self._examined(request, workers), workers))
         found = self.tuned(suite, workers)
         with self.console.status("planning"):
             return suite, plan(suite, found)
+
+    def _examined(self, request: Request, workers: Workers) -> Suite:
+        """Return the suite of a request whose files of weights, if it has any, fit and do what their owners state."""
+        from ntbench.engine.releases import examine, prepared
+
+        suite = prepared(request.resolved)
+        if suite.releases:
+            examine(suite, cache_folder(), "cpu" if workers.dask else workers.device, self._say)
+        return suite
 
     def _plan(self, request: Request, held: Manifest | None, workers: Workers) -> list[Cell]:
         from ntbench.engine.plan import manifest
