@@ -24,3 +24,8 @@ def unknown(what: str, name: str, known: Iterable[str]) -> UserError:
     near = get_close_matches(name, names, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names) or 'none'}"
     return UserError(f"unknown {what} {name!r}; {hint}")
+
+
+def first_line(text: str) -> str:
+    """Return the first line of an error's text."""
+    return text.strip().partition("\n")[0]

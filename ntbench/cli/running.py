@@ -108,16 +108,17 @@ def compute(request: Request, out: Path, workers: Workers, retry_failed: bool, d
 def _show(session: Session, wide: bool, anew: bool = False) -> None:
     """Print the board and where the page lies, which is written anew where it is stale; exit with 1 on failed cells."""
     told = None if wide or anew else session.told()
-    board, failures = (told.board, told.failures) if told else _made(session, wide, anew)
+    board, failed = (told.board, told.failures) if told else _made(session, wide, anew)
     console.print(Text.from_ansi(board))
     console.print(f"report: {session.page}", highlight=False)
-    if failures:
-        console.print(failures, style="red", markup=False, highlight=False)
+    if failed:
+        console.print(failed, style="red", markup=False, highlight=False)
         raise typer.Exit(1)
 
 
 def _made(session: Session, wide: bool, anew: bool) -> tuple[str, str]:
     """Return the board as text in colours and the cells that failed, and see that the page is current."""
+    from ntbench.engine.told import failures
     from ntbench.measure.board import leaderboard_table
     from ntbench.measure.reproduced import Reproduction
     from ntbench.report.page import write_report
@@ -125,7 +126,7 @@ def _made(session: Session, wide: bool, anew: bool) -> tuple[str, str]:
     from ntbench.report.terminal import details, headlines, in_colours, repeated
 
     results, suite = session.results(), session.suite
-    board, failures = leaderboard_table(results, suite), session.failures(results)
+    board, failed = leaderboard_table(results, suite), failures(results)
     told = suite.tasks if any(entry.protocol is None for entry in suite.attacks) else ()
     sentences = [Text(sentence(board, task), style="bold") for task in told]
     again = repeated(Reproduction.of(results, suite), suite)
@@ -133,9 +134,9 @@ def _made(session: Session, wide: bool, anew: bool) -> tuple[str, str]:
     if anew or not session.page_is_current():
         with console.status("writing the report"):
             write_report(session.folder, results, suite)
-        session.mark_page(shown, failures)
+        session.mark_page(shown, failed)
     everything = [*headlines(board, suite), *details(board, suite), *sentences]
-    return in_colours(everything) if wide else shown, failures
+    return in_colours(everything) if wide else shown, failed
 
 
 @app.command()

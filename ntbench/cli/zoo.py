@@ -73,6 +73,7 @@ def attack_zoo(
     """
     from ntbench.engine.request import Request, Workers
     from ntbench.engine.session import Session
+    from ntbench.engine.told import failures
     from ntbench.engine.zoo import attack as run
     from ntbench.engine.zoo import read_zoo
     from ntbench.measure.added import added_table
@@ -90,8 +91,8 @@ def attack_zoo(
     for part in added(table, ", ".join(names)):
         console.print(part)
     table.to_csv(zoo / f"added-{'-'.join(names)}.csv", index=False)
-    if failures := session.failures(results):
-        console.print(failures, style="red", markup=False, highlight=False)
+    if failed := failures(results):
+        console.print(failed, style="red", markup=False, highlight=False)
         raise typer.Exit(1)
 
 

@@ -15,25 +15,15 @@ from ntbench.engine.manifest import Manifest, read_manifest
 from ntbench.engine.progress import tally
 from ntbench.engine.request import Request, Workers, rows_of, take_in
 from ntbench.engine.store import Store
+from ntbench.engine.told import Told
 from ntbench.errors import UserError
 from ntbench.registry import registry
 from ntbench.report.files import write_whole
 from ntbench.suite import Limits, Suite
-from ntbench.types import SETTLED, Cell, Level, Recipe, Result, digest
+from ntbench.types import SETTLED, Cell, Level, Result, digest
 
 if TYPE_CHECKING:
     from ntbench.engine.tune import Found
-
-TOLD = 10
-"""How many failed cells are named on a terminal."""
-
-
-class Told(Recipe):
-    """What a command told when it made the page of a stamp: the board in colours, and the cells that failed."""
-
-    stamp: str
-    board: str = ""
-    failures: str = ""
 
 
 class Session:
@@ -81,17 +71,6 @@ class Session:
     @property
     def _mark(self) -> Path:
         return self.page.with_name("told.json")
-
-    @staticmethod
-    def failures(results: list[Result]) -> str:
-        """Return the cells that failed, with their reasons, or an empty string."""
-        failed = [result for result in results if result.status not in SETTLED]
-        if not failed:
-            return ""
-        lines = [f"  {r.status}: {', '.join(map(str, r.cell.coordinates[:6]))}: {first_line(r.error)}" for r in failed]
-        more = [f"  and {len(lines) - TOLD} more"] if len(lines) > TOLD else []
-        head = f"{len(failed)} of {len(results)} cells failed; `--retry-failed` runs them again:"
-        return "\n".join([head, *lines[:TOLD], *more])
 
     def results(self) -> list[Result]:
         """Return the stored results that belong to the folder's plan, under the labels that they have there."""
@@ -303,11 +282,6 @@ def relabelled(result: Result, defense: str, attack: str) -> Result:
     named = {"defense": (cell.defense, defense), "attack": (cell.attack, attack)}
     update = {name: spec.model_copy(update={"label": label}) for name, (spec, label) in named.items()}
     return result.model_copy(update={"cell": cell.model_copy(update=update)})
-
-
-def first_line(text: str) -> str:
-    """Return the first line of an error."""
-    return text.strip().partition("\n")[0]
 
 
 def cache_folder() -> Path:

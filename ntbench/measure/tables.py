@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ntbench.errors import first_line
 from ntbench.types import SETTLED, MethodSpec, Protection, Result, digest
 
 PLACE = ("protocol", "task", "arch", "track", "defense", "attack", "mask", "knowledge", "samples", "seed")
@@ -97,7 +98,7 @@ def coverage_table(results: Iterable[Result]) -> pd.DataFrame:
         "runs": [int(not off) for off in refused],
         "failed": [int(r.status not in SETTLED) for r in held],
         "not_applicable": list(map(int, refused)),
-        "reason": [_first_line(r.error) if off else "" for r, off in zip(held, refused, strict=True)],
+        "reason": [first_line(r.error) if off else "" for r, off in zip(held, refused, strict=True)],
     }
     table = pd.DataFrame(columns, columns=list(COVERAGE))
     sums = {"runs": "sum", "failed": "sum", "not_applicable": "sum", "reason": "max"}
@@ -119,7 +120,7 @@ def _cells(results: Sequence[Result]) -> dict[str, list[Any]]:
         **{name: [getattr(r, name) for r in results] for name in ("images", "originals", "source_images")},
         **{name: [getattr(r, name) for r in results] for name in ("paid", "choice", "status", "peak_mb")},
         **{name: [_last(getattr(r.trajectory, field)) for r in results] for name, field in LAST.items()},
-        "error": [_first_line(r.error) for r in results],
+        "error": [first_line(r.error) for r in results],
         # Papers' protocols count passes.
         "t90": [getattr(cell.budget, "t90", None) for cell in cells],
         "horizon": [getattr(cell.budget, "horizon", None) for cell in cells],
@@ -152,7 +153,3 @@ def _once(work: Callable[[Any], str]) -> Callable[[Any], str]:
 
 def _last(column: Sequence[Any]) -> Any:
     return column[-1] if column else None
-
-
-def _first_line(text: str) -> str:
-    return text.strip().partition("\n")[0]

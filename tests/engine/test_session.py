@@ -17,6 +17,7 @@ from ntbench.engine.request import Request, Workers
 from ntbench.engine.runner import Runner
 from ntbench.engine.session import Session, cache_folder, open_run
 from ntbench.engine.store import Store
+from ntbench.engine.told import failures
 from ntbench.errors import UserError
 from ntbench.registry import Registry
 from ntbench.types import Cell, Result
@@ -199,15 +200,13 @@ def test_what_has_nothing_to_tune_is_refused(suite_file: Path, tmp_path: Path) -
 
 def test_failed_cells_are_named_with_their_reasons(cell: Cell) -> None:
     fine = Result(cell=cell, status="ok")
-    assert (
-        Session.failures([fine, Result(cell=cell, status="inapplicable"), Result(cell=cell, status="unusable")]) == ""
-    )
+    assert failures([fine, Result(cell=cell, status="inapplicable"), Result(cell=cell, status="unusable")]) == ""
     failed = Result(cell=cell, status="diverged", error="\nthe loss is nan at step 3\nTraceback")
-    assert Session.failures([fine, failed]).splitlines() == [
+    assert failures([fine, failed]).splitlines() == [
         "1 of 2 cells failed; `--retry-failed` runs them again:",
         "  diverged: digits-digits_m, none, finetune, dense, 12, 0: the loss is nan at step 3",
     ]
-    assert Session.failures([failed] * 12).splitlines()[-1] == "  and 2 more"
+    assert failures([failed] * 12).splitlines()[-1] == "  and 2 more"
 
 
 def test_failed_cells_stay_until_they_are_asked_for_again(suite_file: Path, tmp_path: Path) -> None:
