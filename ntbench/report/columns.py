@@ -157,6 +157,13 @@ FAILURES = (
     _words("Status", "status"),
     _words("Reason", "error"),
 )
+PERMITTED = (
+    DEFENSE,
+    _number("Permitted drop, points", "permitted", points),
+    LEAK,
+    _interval("Source drop, points", "drop", points),
+    VERDICT,
+)
 FACED = (
     _words("Defense", "defense"),
     _words("Faced", "faced"),

@@ -1,4 +1,4 @@
-"""Small multiples of one task, a panel a row: accuracy over samples, and uplift over compute."""
+"""Small multiples of one task, a panel a row: accuracy over samples, uplift over compute, leak over permitted drop."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentFormatter
 
-from ntbench.report.display import Record, number, points, text, yes
+from ntbench.report.display import Record, number, points, records, text, yes
 from ntbench.report.style import GAIN, INK, LOSS, NARROW, SOFT, WIDE, Drawn, bare, label, marker
 
 DOTS = (0, (1.5, 1.2))
 MOST_TICKS = 5
 CURVE_AXES = ("target samples, log scale", "target test accuracy")
 BUDGET_AXES = ("budget of a run in units of T90, log scale", "uplift, points")
+PERMITTED_AXES = ("permitted drop of source accuracy, points", "leak")
 """What the two axes of the panels are."""
 
 
@@ -95,6 +96,36 @@ def _budget_panel(axes: Axes, row: Record, budgets: pd.DataFrame) -> None:
     axes.plot(part["budget"], part["uplift"], color=colour, linewidth=1.2, marker="o", markersize=2.5)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(100 * value, 0)))
     _finish_panel(axes, row, f"mean {points(row['compute_uplift'], signed=True)}")
+
+
+def permitted_figure(table: pd.DataFrame, width: float = WIDE) -> Figure | None:
+    """Draw per family of rows that differ in the drop which they permit alone how leak depends on it."""
+    groups = [records(part) for _, part in table.groupby(["family", "mask"], sort=False)]
+    if not groups:
+        return None
+    figure = _panels(len(groups), width)
+    for axes, rows in zip(figure.axes, groups, strict=True):
+        _permitted_panel(axes, rows)
+    ticks = sorted(100 * permitted for permitted in set(table["permitted"]))
+    figure.axes[0].set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    handles = [
+        Line2D([], [], color=SOFT, marker="o", markersize=3, label="leak, colour by verdict"),
+        Line2D([], [], color=SOFT, linestyle=DOTS, label="none"),
+        Line2D([], [], color=INK, linewidth=0.8, label="baseline"),
+    ]
+    return _finish(figure, width, *PERMITTED_AXES, handles)
+
+
+def _permitted_panel(axes: Axes, rows: Sequence[Record]) -> None:
+    axes.axhline(0, color=INK, linewidth=0.8)
+    axes.axhline(1, color=SOFT, linewidth=1, linestyle=DOTS)
+    axes.plot([100 * row["permitted"] for row in rows], [row["leak"] for row in rows], color=SOFT, linewidth=1)
+    for row in rows:
+        x, (colour, sign) = 100 * row["permitted"], marker(row)
+        axes.vlines(x, row["leak_low"], row["leak_high"], color=colour, linewidth=1)
+        axes.plot(x, row["leak"], sign, color=colour, markersize=3.5)
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value, 1)))
+    _finish_panel(axes, {**rows[0], "defense": rows[0]["family"], "verdict": ""}, "")
 
 
 def _halves(budgets: pd.Series) -> list[float]:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from ntbench.report.display import Record, text
 from ntbench.report.forest import ranking_figure
 from ntbench.report.heat import MAPS, attacks_figure, factors_figure, map_figure
-from ntbench.report.panels import compute_figure, learning_curves_figure
+from ntbench.report.panels import compute_figure, learning_curves_figure, permitted_figure
 from ntbench.report.sentences import brackets
 from ntbench.report.style import NARROW, WIDE, rendered, styled
 
@@ -34,6 +34,11 @@ CAPTIONS = {
         "Over compute",
         "What a rational attacker gains from the release if a run has this budget, averaged over sample counts, beside "
         "the unprotected release. T90: the steps that the baseline takes to 90% of its plateau.",
+    ),
+    "permitted": (
+        "Over the permitted source drop",
+        "Leak of rows of one defense that differ in the source accuracy which they may cost alone, and its interval; "
+        "the colour is that of the verdict.",
     ),
     "factors": (
         "Robustness, factor by factor",
@@ -74,12 +79,14 @@ def task_pictures(
 ) -> dict[str, Picture]:
     """Return the figures of one task by name; `name` stands in file names, `title` is for people.
 
-    `lines` are the task's curves, budgets and attacks in the ranked track; what has nothing to show is left out.
+    `lines` are the task's curves, budgets, permitted drops and attacks in the ranked track; what has nothing to show is
+    left out.
     """
     drawn: dict[str, Callable[[float], Figure | None]] = {
         "ranking": lambda width: ranking_figure(rows, width),
         "learning_curves": lambda width: learning_curves_figure(rows, lines["curves"], width),
         "compute": lambda width: compute_figure(rows, lines["budgets"], width),
+        "permitted": lambda width: permitted_figure(lines["permitted"], width),
         "factors": lambda width: factors_figure(rows, levels) if width == WIDE else None,
         "attacks": lambda width: attacks_figure(rows, lines["attacks"]) if width == WIDE else None,
     }

@@ -17,6 +17,8 @@ from ntbench.report.views import View
 from ntbench.suite import Suite
 from ntbench.types import Task
 
+LINES = ("curves", "budgets", "permitted", "attacks")
+"""The tables that figures of one task are drawn from."""
 ALONE = "only the papers' own protocols have run, which have no verdict."
 
 
@@ -50,13 +52,18 @@ def sections(tables: Tables, suite: Suite) -> Iterator[Section]:
         if rows or repeated:
             levels = views.levels(tables.factors, tables.leaderboard, task)
             factors = views.factors(levels, tables.leaderboard, task)
-            lines = {name: views.of_task(getattr(tables, name), task) for name in ("curves", "budgets", "attacks")}
+            lines = {name: views.of_task(getattr(tables, name), task) for name in LINES}
             yield Section(
                 task=task,
                 sentence=sentence(tables.leaderboard, task) if rows else f"{task.title}: {ALONE}",
                 headline=views.headline(tables.leaderboard, task),
                 gates=gate_line(rows),
-                beside=[*views.tracks(tables.leaderboard, task), *views.claim(tables.leaderboard, task), *repeated],
+                beside=[
+                    *views.tracks(tables.leaderboard, task),
+                    *views.claim(tables.leaderboard, task),
+                    *views.permitted(tables.permitted, task),
+                    *repeated,
+                ],
                 factors=factors,
                 details=[*views.details(tables.leaderboard, task), *factors, *views.faced(tables.coverage, task)],
                 pictures=task_pictures(rows, lines, levels, task.name, task.title),

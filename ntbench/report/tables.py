@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 import pandas as pd
 
-from ntbench.measure import board, lines, tasks
+from ntbench.measure import board, lines, permitted, tasks
 from ntbench.measure import factors as by_factor
 from ntbench.measure import tables as cells
 from ntbench.measure.reproduced import Reproduction
@@ -35,6 +35,7 @@ OF_ROWS: dict[str, Callable[[Results, Suite], pd.DataFrame]] = {
     "budgets": lines.budgets_table,
     "attacks": lines.heatmap_table,
     "factors": by_factor.factors_table,
+    "permitted": permitted.permitted_table,
     "tasks": tasks.tasks_table,
     "profiles": tasks.profiles_table,
     "map": lambda results, suite: _labelled(lines.map_table(results, suite)),
@@ -67,6 +68,8 @@ class Tables:
     """The smallest leak that these results tell from 0."""
     protocols: Reproduction
     """What runs by the papers' own protocols give."""
+    permitted: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(permitted.COLUMNS)))
+    """A file only where a suite has rows that differ in the drop that they permit."""
 
     @classmethod
     def of(cls, results: Sequence[Result], suite: Suite) -> Tables:
@@ -85,8 +88,12 @@ class Tables:
     def files(self) -> dict[str, bytes]:
         """Return the tables as files by name."""
         names = [field.name for field in fields(self) if field.name not in ("trajectories", "detectable", "protocols")]
-        named = {f"{n}.csv": _csv(getattr(self, n)) for n in names if self.several or n not in SEVERAL}
+        named = {f"{n}.csv": _csv(getattr(self, n)) for n in names if self._told(n)}
         return named | {"trajectories.parquet": _parquet(self.trajectories)}
+
+    def _told(self, name: str) -> bool:
+        """Return whether a table has something to say."""
+        return len(self.permitted) > 0 if name == "permitted" else self.several or name not in SEVERAL
 
 
 def _labelled(table: pd.DataFrame) -> pd.DataFrame:

@@ -94,6 +94,13 @@ def claim(board: pd.DataFrame, task: Task) -> list[View]:
     return [View("claims", "What the attack of the paper says", c.CLAIM, rows, note)] if rows else []
 
 
+def permitted(table: pd.DataFrame, task: Task) -> list[View]:
+    """Return the table of leak by the drop that a defense permits, none where no rows differ in it alone."""
+    part = records(of_task(table, task))
+    rows = [row | {"defense": row["family"], "ranked": row["mask"] == "dense"} for row in part]
+    return [View("permitted", "Leak by permitted source drop", c.PERMITTED, rows)] if rows else []
+
+
 def details(board: pd.DataFrame, task: Task) -> list[View]:
     """Return everything else that is known about the rows of the ranked track."""
     rows = ranking(board, task)
