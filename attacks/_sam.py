@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def climb(
@@ -17,3 +17,10 @@ def climb(
     scaled = {name: scales[name] * gradient for name, gradient in gradients.items()}
     norm = torch.stack([part.norm() for part in scaled.values()]).norm() + 1e-12
     return {name: p + rho / norm * scales[name] * scaled[name] for name, p in parameters.items()}
+
+
+def above(model: nn.Module, loss: Tensor, rho: float, adaptive: bool = True) -> dict[str, Tensor]:
+    """Return the parameters of a model by name after they climb along the gradient of its loss."""
+    parameters = dict(model.named_parameters())
+    gradients = torch.autograd.grad(loss, list(parameters.values()))
+    return climb(parameters, dict(zip(parameters, gradients, strict=True)), rho, adaptive)

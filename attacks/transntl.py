@@ -24,7 +24,7 @@ from torchvision.transforms.functional import gaussian_blur
 
 from ntbench.method import Access, Context, Field, Optimizer, Schedule, create_optimizer, create_schedule, register
 
-from ._sam import climb
+from ._sam import above
 from ._stepwise import Step, Stepwise, descent
 
 VIEWS = 4
@@ -55,19 +55,17 @@ class TransNTL(Stepwise):
         """Return the step, up and down again."""
         assert ctx.source is not None
         labels, noise = ctx.source.y, ctx.generator("noise")
-        parameters = dict(model.named_parameters())
         shares = torch.full([VIEWS - 1], 1 / (VIEWS - 1), device=ctx.device)
 
         def loss(taken: int, x: Tensor, own: Tensor) -> Tensor:
             images, y = torch.cat([x, *perturbed(x, self.std, noise)]), labels[own]
             here, moved = self._loss(model, images, y, shares, self.eta)
-            gradients = dict(zip(parameters, torch.autograd.grad(here, list(parameters.values())), strict=True))
-            above = partial(functional_call, model, climb(parameters, gradients, self.rho))
-            value, moved = self._loss(above, images, y, moved, self.eta if self.updates == "twice" else 0.0)
+            higher = partial(functional_call, model, above(model, here, self.rho))
+            value, moved = self._loss(higher, images, y, moved, self.eta if self.updates == "twice" else 0.0)
             shares.copy_(moved)
             return value
 
-        optimizer = create_optimizer(parameters.values(), self.optimizer, self.lr, self.weight_decay)
+        optimizer = create_optimizer(model.parameters(), self.optimizer, self.lr, self.weight_decay)
         model.train()
         return descent(optimizer, loss, create_schedule(optimizer, self.schedule, ctx.steps))
 

@@ -21,6 +21,8 @@ SWITCHES: list[tuple[Kind, str, dict[str, Any]]] = [
     ("attack", "plue", {"reference_neighbours": True}),
     ("attack", "adacontrast", {"views": "reference", "flip": True}),
     ("attack", "redraw", {"kept": 2}),
+    ("attack", "sam", {"adaptive": True, "rho": 0.5, "optimizer": "adam", "lr": 3e-3}),
+    ("attack", "l2_sp", {"init": "keep", "strength": 1e-2, "optimizer": "adam", "lr": 3e-3}),
     ("attack", "regrow", {"init": "fresh", "boost": 3.0}),
     ("attack", "auto", {"mask": "keep", "runs": 3}),
     ("defense", "ntl", {"batches": "separate"}),

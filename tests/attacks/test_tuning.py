@@ -187,7 +187,10 @@ def test_one_run_serves_every_budget() -> None:
     assert [*found] == [4, 8, 16] and found[4] > found[16]
 
 
-FITS = ("finetune", "perturb", "regrow", "rescale", "redraw", "flatten", "lora", "bn_reset", "logit_flip", "distill")
+FITS = (
+    *("finetune", "perturb", "regrow", "rescale", "redraw", "flatten", "lora", "bn_reset", "logit_flip", "distill"),
+    *("sam", "l2_sp"),
+)
 
 
 @pytest.mark.parametrize("name", FITS)
