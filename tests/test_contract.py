@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any
 
 from ntbench.checks import Check, parametrize_with_checks
@@ -39,6 +40,10 @@ SWITCHES: list[tuple[Kind, str, dict[str, Any]]] = [
     ("defense", "immunize", {"gram": "features", "rounds": 2}),
     ("defense", "pmp", {"rewind": False, "steps": 150}),
 ]
+
+
+if find_spec("opt_einsum"):
+    SWITCHES.append(("attack", "finetune", {"optimizer": "kron", "lr": 1e-2}))
 
 
 def methods(kind: Kind) -> list[Method]:

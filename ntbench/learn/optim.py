@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
+from unittest.mock import patch
 
 import timm.optim
 import torch
@@ -12,7 +14,7 @@ from timm.scheduler import create_scheduler_v2
 from torch import Tensor
 from torch.optim.optimizer import Optimizer
 
-from ntbench.errors import unknown
+from ntbench.errors import UserError, unknown
 
 Parameters = Iterable[Tensor] | Iterable[dict[str, Any]]
 SCHEDULES = ("constant", "cooldown", "linear", "cosine", "step", "poly", "tanh")
@@ -20,6 +22,8 @@ BY_EPOCH = re.compile(r"step every ([1-9]\d*) epochs?")
 """A schedule that falls to a tenth after every so many passes over the samples, whatever the budget."""
 OURS = ("rmsprop_momentum",)
 """Names beside those of timm: what timm calls `rmsprop`."""
+KRON = ("kron", "kronc", "kronw")
+"""PSGD with Kronecker factors."""
 # Torch has these as one kernel for all parameters on every device.
 FUSED = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
 
@@ -48,9 +52,17 @@ def create_optimizer(
     """Build any optimizer of timm's factory over all given parameters, with names that mean what they say.
 
     `sgd` and `rmsprop` are plain, `momentum` and `rmsprop_momentum` have momentum 0.9, `nesterov` is Nesterov's (timm
-    calls the last one `sgd`); weight decay reaches biases and norms too. Raises UserError on unknown names.
+    calls the last one `sgd`); weight decay reaches biases and norms too. Raises UserError on unknown names and on what
+    cannot run here.
     """
     check_optimizer(name)
+    building: AbstractContextManager[Any] = nullcontext()
+    if name in KRON:
+        check_kron(name)
+        # Its draws are then a part of its state, to which training may go back.
+        options = {"deterministic": True} | options
+        # Compiled anew for every shape of a parameter it takes longer than a run.
+        building = patch("timm.optim.kron.has_dynamo", new=False)
     if name == "sgd":
         name, options = "momentum", {"momentum": 0.0} | options
     if name == "rmsprop":
@@ -60,10 +72,17 @@ def create_optimizer(
         name = "rmsprop"
     if timm.optim.get_optimizer_class(name, bind_defaults=False) in FUSED:
         options = {"fused": True} | options
-    optimizer: Optimizer = timm.optim.create_optimizer_v2(
-        list(parameters), opt=name, lr=lr, weight_decay=weight_decay, **options
-    )
+    with building:
+        optimizer: Optimizer = timm.optim.create_optimizer_v2(
+            list(parameters), opt=name, lr=lr, weight_decay=weight_decay, **options
+        )
     return optimizer
+
+
+def check_kron(name: str) -> None:
+    """Raise UserError where opt_einsum is missing, without which a step on a convolution takes gigabytes."""
+    if not timm.optim.kron.has_opt_einsum:
+        raise UserError(f"optimizer {name!r} needs opt_einsum; pip install 'ntbench[kron]'")
 
 
 def create_schedule(

@@ -207,6 +207,17 @@ def test_going_back_to_a_fork_leaves_no_trace(name: str) -> None:
     assert all(torch.equal(found[0][key], found[1][key]) for key in found[0])
 
 
+def test_kron_learns_and_going_back_takes_its_draws_along() -> None:
+    pytest.importorskip("opt_einsum")
+    ctx, found = granted(20), []
+    for ends in ((2, 5, 20), (20,)):
+        fit = finetune(optimizer="kron", lr=1e-2).fit_of(model := learnt(), ctx)
+        assert [*fit.climb(ends, Meter())] == [*ends]
+        found.append(pack(model))
+    assert all(torch.equal(tensor, found[1][name]) for name, tensor in found[0].items())
+    assert loss(model, ctx.target) < loss(learnt(), ctx.target) / 5
+
+
 def test_muon_is_an_optimizer_like_any_other() -> None:
     ctx, model = granted(steps=30), learnt()
     before = loss(model, ctx.target)

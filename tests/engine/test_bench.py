@@ -110,6 +110,12 @@ def own(cell: Cell, samples: int = 120) -> Cell:
     return cell.model_copy(update={"knowledge": "own", "samples": samples})
 
 
+def test_a_cell_of_a_second_order_optimizer_has_scores(runner: Runner, cells: Cells) -> None:
+    pytest.importorskip("opt_einsum")
+    result = runner.run(cells("none", "finetune", attack_params={"optimizer": "kron", "batch_size": 8})[0])
+    assert (result.status, result.error) == ("ok", "") and len(result.trajectory.test) == len(result.cell.budget.ends)
+
+
 def test_a_run_is_told_its_budget(runner: Runner, cells: Cells) -> None:
     result = runner.run(cells("none", "watching")[0])
     assert [ctx.steps for _, ctx in SEEN] == [1, 2, 4] == list(result.trajectory.step)

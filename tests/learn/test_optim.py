@@ -97,6 +97,13 @@ def test_no_schedule_leaves_the_range_of_its_rate(name: str, lr: float) -> None:
     assert found == sorted(found, reverse=True)
 
 
+@pytest.mark.parametrize("name", ["kron", "kronw"])
+def test_kron_says_what_it_needs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("timm.optim.kron.has_opt_einsum", False)
+    with pytest.raises(UserError, match=rf"'{name}' needs opt_einsum; pip install 'ntbench\[kron\]'"):
+        create_optimizer([torch.zeros(2, requires_grad=True)], name, lr=0.1)
+
+
 def test_unknown_names_are_told() -> None:
     parameter = torch.zeros(2, requires_grad=True)
     with pytest.raises(UserError, match="unknown optimizer 'adamm'; did you mean 'adam"):
