@@ -76,6 +76,11 @@ def saying(file: Published | Past) -> tuple[Any, ...]:
     return file.protocol, attacks, tuple(row.model_copy(update={"since": ()}) for row in said(file))
 
 
+def editions(file: Published) -> list[Past | Published]:
+    """Return what a file said, the oldest first, and the file itself."""
+    return [*file.history, file]
+
+
 def said(file: Published | Past) -> tuple[Said, ...]:
     """Return the rows of a file as a history has them."""
     return file.rows if isinstance(file, Past) else _rows(file)
@@ -91,7 +96,7 @@ def history_problems(file: Published, found: Carriers) -> Iterator[str]:
         yield f"history.protocol = {[past.protocol for past in file.history]}: does not lead to {file.protocol}"
     if any(later <= earlier for earlier, later in pairwise(days)):
         yield f"history.until = {days}: days do not rise"
-    for k, (one, other) in enumerate(pairwise([*file.history, file])):
+    for k, (one, other) in enumerate(pairwise(editions(file))):
         if saying(one) == saying(other):
             yield f"history.{k} = {one.protocol}: says nothing else than what came next"
     if file.history and _since(file, found).history != file.history:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import pairwise
 
 from ntbench.report.columns import Column
 from ntbench.report.display import MISSING, Record, line, row_name, text, verdict, with_interval
 from ntbench.report.views import View
 
-from .history import said
+from .history import editions, said
 from .published import full
-from .schema import Past, Published, Said
+from .schema import Published, Said
 
 TRACK = "target"
 COLUMNS = (
@@ -37,8 +36,7 @@ def past_rows(files: Iterable[Published]) -> list[View]:
 
 
 def _records(file: Published) -> Iterator[Record]:
-    for past, after in pairwise([*file.history, file]):
-        assert isinstance(past, Past)
+    for past, after in zip(file.history, editions(file)[1:], strict=True):
         later = {(row.track, row.mask): row for row in said(after)}
         for row in (row for row in past.rows if row.track == TRACK):
             then = later.get((row.track, row.mask))

@@ -50,8 +50,8 @@ class Cases:
     @property
     def takers(self) -> tuple[Name, ...]:
         """Return the attacks that the attacker takes, at some seed, in a case that a start anew does not carry."""
-        used = (self.taken[:, ~self.free] > 0).any(axis=1)
-        return tuple(name for name, there in zip(self.names, used, strict=True) if there)
+        used = (self.taken[:, ~self.free] > 0).sum(axis=1)
+        return tuple(name for a, name in enumerate(self.names) if used[a])
 
 
 def carriers_table(results: Results, suite: Suite) -> pd.DataFrame:

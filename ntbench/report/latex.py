@@ -111,16 +111,16 @@ def _part(column: Column, rows: Sequence[Record], form: Form, cited: Mapping[str
         return Part(spec, Tex(escape_latex(column.heading)), cells)
     best, ties = best_and_ties(rows, column)
     cells = [_number(said, i in best, i in ties) for i, said in enumerate(texts)]
-    stacked = (
-        r"\shortstack{"
-        + r"\\".join(escape_latex(part) for part in wrap(column.heading, form.letters, break_long_words=False))
-        + "}"
-    )
-    spec, heading = f"S[table-format={_format(texts)}]", f"{{{stacked}}}"
-    if any(map(_ends, texts)):
-        spec, heading = spec + r"@{\,}l", rf"\multicolumn{{2}}{{c}}{{{stacked}}}"
-        cells = [Tex(f"{cell} & {_maths(_ends(said))}") for cell, said in zip(cells, texts, strict=True)]
-    return Part(Tex(spec), Tex(heading), cells, bool(best))
+    numbers, heading = f"S[table-format={_format(texts)}]", _stacked(column.heading, form)
+    if not any(map(_ends, texts)):
+        return Part(Tex(numbers), Tex(f"{{{heading}}}"), cells, bool(best))
+    pairs = [Tex(f"{cell} & {_maths(_ends(said))}") for cell, said in zip(cells, texts, strict=True)]
+    return Part(Tex(numbers + r"@{\;}l"), Tex(rf"\multicolumn{{2}}{{c}}{{{heading}}}"), pairs, bool(best))
+
+
+def _stacked(heading: str, form: Form) -> str:
+    lines = wrap(heading, form.letters, break_long_words=False)
+    return r"\shortstack{" + r"\\".join(map(escape_latex, lines)) + "}"
 
 
 def _words(column: Column, row: Record, said: str, cited: Mapping[str, str]) -> Tex:

@@ -22,7 +22,17 @@ from ntbench.report.views import View, failed, together
 from ntbench.suite import Suite
 from ntbench.types import Result
 
-OURS = ("*.csv", "*.tex", "*.bib", "*.md", "*.parquet", "figures/*.pdf", "figures/*.png", "figures/*.svg")
+OURS = (
+    "*.csv",
+    "*.tex",
+    "*.bib",
+    "*.md",
+    "*.parquet",
+    "figures/*.csv",
+    "figures/*.pdf",
+    "figures/*.png",
+    "figures/*.svg",
+)
 """What an earlier report may have left in its folder."""
 
 
@@ -55,7 +65,7 @@ def report_files(tables: Tables, suite: Suite, origin: Mapping[str, Mapping[str,
     context["failures"] = failed(tables.failures, {task.name: task.title for task in suite.tasks})
     files = dict(tables.files)
     for picture in pictures:
-        files |= {f"figures/{picture.stem}.{kind}": data for kind, data in picture.files.items()}
+        files |= {f"figures/{picture.stem}{end}": data for end, data in picture.files.items()}
     context["papers"] = found = papers(suite)
     context["glossaries"] = {name: columns for name, columns in GLOSSARIES.items() if name in files}
     files["leaderboard.md"] = _encoded(markdown().get_template("leaderboard.md.j2").render(context))

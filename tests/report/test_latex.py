@@ -44,7 +44,7 @@ def names() -> list[str]:
 
 def specs(said: str) -> list[str]:
     """Return the kinds of columns of a tabular: S, l or X."""
-    bare = re.sub(r"@{\\,}|>{\\raggedright\\arraybackslash}|\[table-format=-?\d+\.\d+(e\d+)?\]| ", "", said)
+    bare = re.sub(r"@{\\;}|>{\\raggedright\\arraybackslash}|\[table-format=-?\d+\.\d+(e\d+)?\]| ", "", said)
     assert set(bare) <= set("SlX"), said
     return list(bare)
 
@@ -160,7 +160,7 @@ def test_marks_stand_at_their_numbers_and_the_caption_tells_them() -> None:
     assert r"touches & 0.25{$^\dagger$} & {[}0.20, 0.30{]} & +25.00 \\" in text
     assert r"unknown & {--} &  & {--} \\" in text
     assert r"\textit{control} & -0.20 & {[}$-$0.20, $-$0.20{]} & -20.00 \\" in text
-    assert r"S[table-format=-1.2]@{\,}l S[table-format=-2.2]" in text
+    assert r"S[table-format=-1.2]@{\;}l S[table-format=-2.2]" in text
     assert r"\caption{About \$x\_1\$. Bold: the least of a column" in text
     assert "Bold" not in latex_tables([told._replace(view=View("k", "t", (HEADLINE[0],), BOARD))], TWO, {})
 

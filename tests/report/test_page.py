@@ -60,7 +60,8 @@ def test_every_file_is_written(report: Path) -> None:
     names = {path.relative_to(report).as_posix() for path in report.rglob("*") if path.is_file()}
     kinds = ("ranking", "learning_curves", "compute", "factors", "attacks")
     stems = [f"{kind}-{task.name}" for kind in kinds for task in boards.tasks()] + ["slc-map", "leak-map"]
-    figures = {f"figures/{stem}.{kind}" for stem in stems for kind in ("png", "pdf", "svg")}
+    figures = {f"figures/{stem}{end}.{k}" for stem in stems for end in ("", "-column") for k in ("png", "pdf", "svg")}
+    figures |= {f"figures/{stem}.csv" for stem in stems}
     found = {
         f"{name}.csv" for name in ("leaderboard", "results", "failures", "coverage", "curves", "budgets", "attacks")
     }
