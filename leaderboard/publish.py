@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import date
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from ntbench.suite import Suite
 from ntbench.types import Result, Task
 
 from .cells import published
+from .history import base, remembered
 from .needed import Run, needed_runs
 from .published import Board, merged
 from .rebuilt import results_of
@@ -23,12 +25,13 @@ MAX_BYTES = 250_000
 _LABEL = re.compile(r"[\w(][\w ()=,.+-]*")
 
 
-def publish(results: Iterable[Result], suite: Suite, folder: Path) -> list[Path]:
+def publish(results: Iterable[Result], suite: Suite, folder: Path, day: date | None = None) -> list[Path]:
     """Write a finished run into a results folder, one file per defense and task, and return the paths of all files.
 
-    Rows that the board holds already stay; ranks and leaks of all are worked out again. The same results give the same
-    bytes. Raises UserError where the run is not finished, where it does not belong to the board, or where a file would
-    be too large; nothing is written then.
+    Rows that the board holds already stay; ranks and leaks of all are worked out again. A later version of the suite
+    takes the place of the whole board. A row that says something else than before remembers what it said until `day`,
+    today by default. The same results give the same bytes. Raises UserError where the run is not finished, where it
+    does not belong to the board, or where a file would be too large; nothing is written then.
     """
     found = list(results)
     if suite.releases:
@@ -37,7 +40,7 @@ def publish(results: Iterable[Result], suite: Suite, folder: Path) -> list[Path]
         )
     _all_there(found, suite)
     held = Board.read(folder / suite.name) if (folder / suite.name / SUITE).exists() else Board(suite, {})
-    board = joined(held, found, suite).recomputed()
+    board = remembered(joined(base(held, suite), found, suite).recomputed(), held, day or date.today())
     texts = {folder / place: file.text() for place, file in board.files.items()}
     for path, text in texts.items():
         if len(text.encode()) > MAX_BYTES:

@@ -13,6 +13,7 @@ from ntbench.types import Task
 
 from .checks import FOLDER, checked
 from .literature import beside
+from .past import past_rows
 from .published import Board, boards
 from .schema import Published
 
@@ -42,7 +43,7 @@ def _section(board: Board, task: Task) -> dict[str, Any]:
         "sentence": sentence(table, task),
         "headline": headline(named, task),
         "gates": gate_line(rows),
-        "beside": [*tracks(named, task), *claim(named, task)],
+        "beside": [*tracks(named, task), *claim(named, task), *past_rows(files.values())],
         "literature": list(beside(board.suite, task, rows)),
         "setting": _setting(board, task),
         "checked": _checked(files),

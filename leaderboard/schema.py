@@ -13,7 +13,9 @@ from ntbench.measure.board import COLUMNS, TUNED
 from ntbench.suite import Suite
 from ntbench.types import (
     Arch,
+    Grown,
     Knowledge,
+    Mask,
     MethodSpec,
     Precision,
     Protection,
@@ -32,6 +34,9 @@ Whole = Annotated[int, Field(strict=True, ge=0)]
 Score = Whole | Annotated[float, Field(strict=True, ge=0, le=1)] | None
 Number = Annotated[int, Field(strict=True)] | Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Value = Annotated[bool, Field(strict=True)] | Number | Annotated[str, Field(strict=True)] | None
+Day = Annotated[str, Field(pattern=r"^\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])$")]
+Protocol = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*-[1-9][0-9]*$")]
+End = Number | Literal["inf", "-inf"] | None
 Short = Annotated[str, Field(pattern=r"^([0-9a-f]{8})?$")]
 File = TypeVar("File", bound="Checked")
 
@@ -98,19 +103,46 @@ class Verified(Recipe):
     """Cells, by key, that somebody computed again with some version and found to be as published."""
 
     version: str = Field(min_length=1)
-    date: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}$")
+    date: Day
     cells: tuple[str, ...] = Field(min_length=1)
 
 
-class Published(Checked):
+class Said(Recipe):
+    """What a row said, and which attacks that it had not faced by then carry worst cases of what it said next."""
+
+    track: Track
+    mask: Mask
+    leak: End
+    leak_low: End
+    leak_high: End
+    interval: str
+    verdict: Literal["", "holds", "leaks", "open", "none"]
+    attack: str
+    since: tuple[str, ...] = ()
+
+
+class Past(Recipe):
+    """What a file said until a day: the suite, the hash of the file, those of its attacks, and its rows."""
+
+    until: Day
+    protocol: Protocol
+    checksum: str = Field(pattern=r"^[0-9a-f]{16}$")
+    attacks: tuple[Short, ...]
+    rows: tuple[Said, ...]
+
+
+class Published(Checked, Grown):
     """One file: a defense on a task.
 
     Scores are counts out of `val_of` and `test_of` images, or fractions where that is 0. `columns` and `correct` are
-    packed as `ntbench.leaderboard.packing` says; `keys` is the hash of all keys of the cells.
+    packed as `ntbench.leaderboard.packing` says; `keys` is the hash of all keys of the cells. `history`, the oldest
+    first, is left out where there is none.
     """
 
+    later = frozenset({"history"})
+
     schema_version: Literal[3] = 3
-    protocol: str = Field(pattern=r"^[a-z][a-z0-9_]*-[1-9][0-9]*$")
+    protocol: Protocol
     task: Task
     arch: Arch
     pretrain: Training
@@ -133,6 +165,7 @@ class Published(Checked):
     texts: tuple[str, ...]
     rows: tuple[dict[str, Value], ...] = ()
     verified: tuple[Verified, ...] = ()
+    history: tuple[Past, ...] = ()
     cells: tuple[PublishedCell, ...]
     columns: str
     correct: str

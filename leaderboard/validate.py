@@ -11,6 +11,7 @@ from ntbench.errors import UserError
 from ntbench.suite import Suite
 from ntbench.types import BASELINES, Protection, Result, unpack_bits
 
+from .history import carriers, days_that_differ, history_problems
 from .publish import MAX_BYTES, planned
 from .published import Board, row_place
 from .rebuilt import keys_of, results_of, sum_of
@@ -56,6 +57,7 @@ def _board(folder: Path) -> list[str]:
         if file.place == Path(*path.parts[-3:]) and _readable(file):
             sound[path] = file
     problems += _missing(folder, suite.suite, list(files.values()))
+    problems += [f"{folder}: {problem}; {EDITED}" for problem in days_that_differ(list(files.values()))]
     return problems + _numbers(folder, suite.suite, sound)
 
 
@@ -206,9 +208,14 @@ def _numbers(folder: Path, suite: Suite, files: Mapping[Path, Published]) -> lis
     board = Board(suite, {file.place: file for file in files.values()})
     try:
         rows = board.rows if files else {}
+        found = carriers(board) if any(file.history for file in files.values()) else {}
     except (UserError, ValueError) as error:
         return [f"{folder}: the rows cannot be worked out: {error}"]
-    return [f"{path}: {problem}" for path, file in files.items() for problem in _differing(file.rows, rows[file.place])]
+    problems = []
+    for path, file in files.items():
+        problems += [f"{path}: {problem}" for problem in _differing(file.rows, rows[file.place])]
+        problems += [f"{path}: {problem}; {EDITED}" for problem in history_problems(file, found)]
+    return problems
 
 
 def _differing(held: Sequence[Mapping[str, Any]], found: Sequence[Mapping[str, Any]]) -> Iterator[str]:

@@ -74,6 +74,10 @@ class Registry:
             raise unknown(kind, name, self.names(kind))
         return self._classes[kind, name]
 
+    def held(self, kind: str, name: str) -> type[Any] | None:
+        """Return the class of a name where it is known already; nothing is looked for or imported."""
+        return self._classes.get((kind, name))
+
     def names(self, kind: str) -> list[str]:
         """Return the registered names of one kind."""
         self.discover()

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ntbench.measure.reproduced import Reproduction
+from ntbench.report.tables import Tables
 from ntbench.suite import Suite
 from ntbench.types import Arch, Level, Task, Training
 
@@ -16,6 +18,8 @@ METHODS: tuple[str, ...] = (
     *("sophon-ice", "sophon-kld", "ntp-fisher", "ntp-mmd", "ntl", "cuti", "cupi", "h-ntl", "sdpl", "immunize", "tar"),
     *("mlac", "repnoise", "map", "archlock", "ntp_ssl", "a-defense-with-a-long-name-and-loops-3-inner-2"),
 )
+HOSTILE = "<script>alert(1)</script>&_$\\frac{$[red]"
+NAMES = (HOSTILE, "ntp", "sophon-with-a-long-name-and-loops-3")
 CONTROLS = ("none", "scratch", "magnitude")
 TRACKS = ("target", "source", "unlabelled", "queries")
 COUNTS = (12, 60, 360, 1200)
@@ -187,3 +191,26 @@ def together(table: pd.DataFrame) -> pd.DataFrame:
     ends = [f"{name}{end}" for name in ("leak", "uplift") for end in ("", "_low", "_high")]
     found = part.agg(dict.fromkeys(ends, "mean") | {"interval": "first", "seeds": "min"})
     return found.assign(tasks=table["task"].nunique(), **_spread("iqm", 0.1, 0.02)).reset_index()
+
+
+def tables(names: Sequence[str] = NAMES, count: int = 3, seeds: int = 5) -> Tables:
+    """Return everything that a report is made of."""
+    whole = board(names, count, seeds)
+    failed = [(whole["task"][0], "ntp", "sgd-1", "dense", 12, 0, "diverged", "loss <i>is</i> nan_")]
+    columns = ["task", "defense", "attack", "mask", "samples", "seed", "status", "error"]
+    return Tables(
+        leaderboard=whole,
+        results=pd.DataFrame({"task": []}),
+        trajectories=pd.DataFrame({"task": []}),
+        failures=pd.DataFrame(failed, columns=columns),
+        coverage=coverage(whole),
+        curves=curves(whole),
+        budgets=budgets(whole),
+        attacks=attacks(whole, 6),
+        factors=factors(whole),
+        tasks=together(whole),
+        profiles=pd.DataFrame({"track": []}),
+        map=maps(whole),
+        detectable=0.07,
+        protocols=Reproduction(suite(names, count), (), ()),
+    )

@@ -21,13 +21,16 @@ COUNTS = (10, 100)
 GAIN = {"none": 0.3, "scratch": 0.0, "ntp": 0.2, "sophon": 0.05}
 SHARES = (0.2, 0.3, 0.5, 0.7, 0.9, 1, 1)
 ATTACKS = ("weak", "strong {x}")
+NEW = "new"
+"""An attack that joins the second version, and breaks `sophon` alone."""
 Files = dict[str, Any]
 
 
-def small_suite(**changes: Any) -> Suite:
+def small_suite(version: int = 1, **changes: Any) -> Suite:
     # A brace in a label is a field in a suite and text in a file.
-    labels = [name.replace("{", "{{").replace("}", "}}") for name in ATTACKS]
+    labels = [name.replace("{", "{{").replace("}", "}}") for name in faced(version)]
     values: dict[str, Any] = {
+        "version": version,
         "tasks": [PAIR],
         "attacks": [{"name": "finetune", "label": name, "grid": {"mask": ["dense", "keep"]}} for name in labels],
         "defenses": [{"name": name} for name in GAIN],
@@ -35,22 +38,27 @@ def small_suite(**changes: Any) -> Suite:
     return fabricated.suite(**values | changes)
 
 
-def small_results(defenses: Sequence[str] = tuple(GAIN)) -> list[Result]:
+def faced(version: int) -> tuple[str, ...]:
+    return ATTACKS if version == 1 else (*ATTACKS, NEW)
+
+
+def small_results(defenses: Sequence[str] = tuple(GAIN), version: int = 1) -> list[Result]:
     return [
-        one(defense, mask, attack, samples, seed)
+        one(defense, mask, attack, samples, seed, f"tiny-{version}")
         for defense in defenses
         for mask in ("dense", "keep")
-        for attack in ATTACKS
+        for attack in faced(version)
         for samples in COUNTS
         for seed in SEEDS
     ]
 
 
-def one(defense: str, mask: str, attack: str, samples: int, seed: int) -> Result:
-    cell = recipe(defense, attack, samples, seed, mask=mask, task=PAIR)
+def one(defense: str, mask: str, attack: str, samples: int, seed: int, protocol: str = "tiny-1") -> Result:
+    cell = recipe(defense, attack, samples, seed, mask=mask, task=PAIR, protocol=protocol)
     if mask == "keep" and defense != "ntp":
         return refused(cell, f"{defense} releases no zeros\nFile /home/somebody/x.py")
-    level = 0.35 + GAIN[defense] - 0.1 * (attack == "weak") - 0.2 * (mask == "keep") + 0.05 * (samples == 100)
+    gain = GAIN[defense] - 0.1 * (attack == "weak") if attack != NEW else 0.25 * (defense == "sophon") - 0.05
+    level = 0.35 + gain - 0.2 * (mask == "keep") + 0.05 * (samples == 100)
     draw = np.random.default_rng([seed, int(cell.key, 16)])
     right = [draw.random(IMAGES) < level * share for share in SHARES]
     run = trajectory([float(r.mean()) for r in right], [level * s + 0.001 * seed for s in SHARES], right=right)

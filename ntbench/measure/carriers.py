@@ -47,6 +47,12 @@ class Cases:
     carried: NDArray[np.bool_]
     free: NDArray[np.bool_]
 
+    @property
+    def takers(self) -> tuple[Name, ...]:
+        """Return the attacks that the attacker takes, at some seed, in a case that a start anew does not carry."""
+        used = (self.taken[:, ~self.free] > 0).sum(axis=1)
+        return tuple(name for a, name in enumerate(self.names) if used[a])
+
 
 def carriers_table(results: Results, suite: Suite) -> pd.DataFrame:
     """Return one row per track and attack that any row faces, tasks together, those that are taken most first.
@@ -147,7 +153,7 @@ def _shortfall(row: Cases, needed: Collection[Name]) -> float:
 def _where(rows: Sequence[Cases], name: Name) -> str:
     found = []
     for row in rows:
-        if name in row.names and (row.taken[row.names.index(name)][~row.free] > 0).any():
+        if name in row.takers:
             kept = " (mask kept)" if row.standing.row.mask == "keep" else ""
             found.append(f"{row.standing.release.label}{kept}")
     return "; ".join(dict.fromkeys(found))

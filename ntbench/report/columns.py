@@ -25,20 +25,26 @@ from ntbench.report.display import (
 
 COSTS = {"steps": "steps", "samples": "images shown", "flops": "FLOPs", "seconds": "seconds"}
 QUANTILES = (50, 80, 90, 95)
+LEAST = ("leak", "uplift", "compute_uplift", "iqm", "slc", "paper_slc")
+"""Numbers of a row that are the better for a defense the less they are."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column of a rendered table; where `numeric`, its texts stand on the right."""
+    """One column of a rendered table; where `numeric`, its texts stand on the right.
+
+    `least` names the number of a record that is the better for a defense the less it is, if there is one.
+    """
 
     heading: str
     field: str
     text: Callable[[Record], str]
     numeric: bool = True
+    least: str = ""
 
 
 def _interval(heading: str, field: str, show: Callable[..., str] = number, signed: bool = True) -> Column:
-    return Column(heading, field, lambda r: with_interval(r, field, show, signed))
+    return Column(heading, field, lambda r: with_interval(r, field, show, signed), least=_least(field))
 
 
 def _number(heading: str, field: str, show: Callable[..., str] = number) -> Column:
@@ -46,7 +52,11 @@ def _number(heading: str, field: str, show: Callable[..., str] = number) -> Colu
 
 
 def _signed(heading: str, field: str, show: Callable[..., str] = number) -> Column:
-    return Column(heading, field, lambda r: show(r.get(field), signed=True))
+    return Column(heading, field, lambda r: show(r.get(field), signed=True), least=_least(field))
+
+
+def _least(field: str) -> str:
+    return field if field in LEAST else ""
 
 
 def _words(heading: str, field: str) -> Column:
@@ -69,8 +79,8 @@ def _speedup(cost: str, q: int) -> Column:
 DEFENSE = Column("Defense", "defense", row_name, numeric=False)
 LEAK = _interval("Leak", "leak", signed=False)
 SLC = _signed("SLC-AUC", "slc")
-SPEEDUP = Column("Speed-up", "speedup", lambda r: bounded(r, "speedup", "<"))
-DROP = Column("Source drop", "drop", lambda r: MISSING if yes(r, "baseline") else points(r.get("drop")))
+SPEEDUP = Column("Speed-up", "speedup", lambda r: bounded(r, "speedup", "<"), least="speedup")
+DROP = Column("Source drop", "drop", lambda r: MISSING if yes(r, "baseline") else points(r.get("drop")), least="drop")
 ATTACK = _words("Strongest attack", "attack")
 VERDICT = Column("Verdict", "verdict", verdict, numeric=False)
 

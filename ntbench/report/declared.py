@@ -33,6 +33,12 @@ def declared_methods() -> dict[str, dict[str, str]]:
     return {kind: dict(sorted(lines.items())) for kind, lines in found.items()}
 
 
+def declared_papers() -> dict[tuple[str, str], tuple[str, str]]:
+    """Return the address of the paper and the docstring by kind and name; raises UnreadableError as above."""
+    methods = [method for file in _files() for method in _methods(file)]
+    return {(facts["kind"], facts["name"]): (facts.get("paper", ""), text) for facts, text in methods}
+
+
 def described(text: str, needs: str) -> str:
     """Return the one line of a method: the first paragraph of its docstring, and what it needs."""
     first = text.split("\n\n")[0].replace("\n", " ")
@@ -65,7 +71,7 @@ def _facts(cls: ast.ClassDef, module: ast.Module, file: Path) -> dict[str, Any]:
     facts: dict[str, Any] = {}
     for base in reversed(cls.bases):
         facts |= _inherited(ast.unparse(base), module, file)
-    known = {"name", "needs"}.union(*ROOTS.values())
+    known = {"name", "needs", "paper"}.union(*ROOTS.values())
     return facts | {name: _value(value) for name, value in _assigned(cls) if name in known}
 
 

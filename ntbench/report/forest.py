@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -22,7 +23,7 @@ def ranking_figure(rows: Sequence[Record], width: float = WIDE, axes: Axes | Non
 
     On given axes, or in a figure of its own.
     """
-    known = [row for row in rows if not yes(row, "baseline") and np.isfinite(float(row["leak"]))]
+    known = _known(rows)
     if not known:
         return None
     narrow, own = width <= NARROW, axes is None
@@ -44,6 +45,15 @@ def ranking_figure(rows: Sequence[Record], width: float = WIDE, axes: Axes | Non
     if narrow and own:
         _legend(figure, known)
     return figure
+
+
+def ranking_data(rows: Sequence[Record]) -> pd.DataFrame:
+    """Return what `ranking_figure` draws, a line a row from the top."""
+    return pd.DataFrame(_known(rows), columns=["defense", "mask", "verdict", "leak", "leak_low", "leak_high"])
+
+
+def _known(rows: Sequence[Record]) -> list[Record]:
+    return [row for row in rows if not yes(row, "baseline") and np.isfinite(float(row["leak"]))]
 
 
 def _reach(rows: Sequence[Record]) -> tuple[float, float]:

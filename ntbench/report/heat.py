@@ -16,58 +16,74 @@ from ntbench.report.display import MISSING, Record, line, number, short, yes
 from ntbench.report.style import NARROW, WIDE, Drawn, canvas, label
 
 LINE = 0.17  # inches
+MOST_SLANTED = 10  # columns of a narrow figure; slanted names that are closer lie on each other
 MAPS = {"slc": "SLC-AUC", "leak": "leak"}
 
 
-def factors_figure(rows: Sequence[Record], levels: Sequence[Record], axes: Axes | None = None) -> Figure | None:
+def factors_figure(
+    rows: Sequence[Record], levels: Sequence[Record], axes: Axes | None = None, width: float = WIDE
+) -> Figure | None:
     """Draw leak by factor and value, a column for each of the board's rows; `levels` are the table of factors.
 
     On given axes, or in a figure of its own.
     """
-    table = pd.DataFrame(list(levels), columns=["factor", "value", "defense", "mask", "leak"])
-    order = [(row["defense"], row["mask"]) for row in rows if not yes(row, "baseline")]
+    table = factors_data(rows, levels)
     pairs = list(dict.fromkeys(zip(table["factor"], table["value"], strict=True)))
-    places = [place for place in order if place in set(zip(table["defense"], table["mask"], strict=True))]
+    places = [place for place in _order(rows) if place in set(zip(table["defense"], table["mask"], strict=True))]
     grid = table.pivot_table(index=["factor", "value"], columns=["defense", "mask"], values="leak", dropna=False)
     if grid.empty or not np.isfinite(grid.to_numpy(float)).any():
         return None
     values = grid.reindex(index=pd.MultiIndex.from_tuples(pairs), columns=pd.MultiIndex.from_tuples(places))
-    figure, axes = canvas(WIDE, 1.6 + LINE * len(pairs), axes)
-    _grid(axes, values.to_numpy(float), Normalize(0, 1), 5.5 if len(places) <= 24 else 0)
-    axes.set_yticks(range(len(pairs)), [short(value, 34) for _, value in pairs])
-    _columns(axes, places)
-    _factor_heads(axes, [factor for factor, _ in pairs])
+    narrow = width <= NARROW
+    figure, axes = canvas(width, 1.6 + LINE * len(pairs), axes)
+    _grid(axes, values.to_numpy(float), Normalize(0, 1), 5.5 if len(places) <= (6 if narrow else 24) else 0)
+    axes.set_yticks(range(len(pairs)), [short(value, 16 if narrow else 34) for _, value in pairs])
+    _columns(axes, places, narrow)
+    _factor_heads(axes, [factor for factor, _ in pairs], narrow)
     return figure
 
 
-def attacks_figure(rows: Sequence[Record], table: pd.DataFrame, axes: Axes | None = None) -> Figure | None:
+def factors_data(rows: Sequence[Record], levels: Sequence[Record]) -> pd.DataFrame:
+    """Return what `factors_figure` draws, a line a cell."""
+    table = pd.DataFrame(list(levels), columns=["factor", "value", "defense", "mask", "leak"])
+    return _among(table, _order(rows))
+
+
+def attacks_figure(
+    rows: Sequence[Record], table: pd.DataFrame, axes: Axes | None = None, width: float = WIDE
+) -> Figure | None:
     """Draw SLC-AUC of every single attack against the tuned baseline, a column for each of the board's rows.
 
     On given axes, or in a figure of its own.
     """
-    order = [(row["defense"], row["mask"]) for row in rows if not yes(row, "baseline")]
+    table, narrow = attacks_data(rows, table), width <= NARROW
     names = table["attack"].map(lambda name: short(name, 20))
     kept = names.where(table["attack_mask"] != "keep", names + " (kept)")
     grid = table.assign(attack=kept).pivot_table(
         index="attack", columns=["defense", "mask"], values="slc", dropna=False, sort=False
     )
-    places = [place for place in order if place in grid.columns]
+    places = [place for place in _order(rows) if place in grid.columns]
     values = grid[places].to_numpy(float)
     if not np.isfinite(values).any():
         return None
     reach = max(float(np.nanmax(np.abs(values))), 1e-6)
-    figure, axes = canvas(WIDE, 1.4 + LINE * len(grid), axes)
-    _grid(axes, values, TwoSlopeNorm(0, -reach, reach), 5.5 if len(places) <= 20 else 0)
+    figure, axes = canvas(width, 1.4 + LINE * len(grid), axes)
+    _grid(axes, values, TwoSlopeNorm(0, -reach, reach), 5.5 if len(places) <= (6 if narrow else 20) else 0)
     axes.set_yticks(range(len(grid)), [str(name) for name in grid.index])
-    _columns(axes, places)
+    _columns(axes, places, narrow)
     return figure
+
+
+def attacks_data(rows: Sequence[Record], table: pd.DataFrame) -> pd.DataFrame:
+    """Return what `attacks_figure` draws, a line a cell."""
+    return _among(table[["attack", "attack_mask", "defense", "mask", "slc"]], _order(rows))
 
 
 def map_figure(table: pd.DataFrame, rows: Sequence[Record], name: str, width: float = WIDE) -> Figure | None:
     """Draw a number, `slc` or `leak`, of every source and target, a panel a row with the mean in its title."""
-    table = table[np.isfinite(table[name].astype(float))]
+    table = map_data(table, rows, name)
     there = set(zip(table["defense"], table["mask"], strict=True))
-    shown = [row for row in rows if (row["defense"], row["mask"]) in there and not yes(row, "baseline")]
+    shown = [row for row in rows if (row["defense"], row["mask"]) in there]
     if not shown:
         return None
     sources, targets = (list(dict.fromkeys(table[end])) for end in ("source", "target"))
@@ -87,9 +103,27 @@ def map_figure(table: pd.DataFrame, rows: Sequence[Record], name: str, width: fl
     return figure
 
 
-def _columns(axes: Axes, places: Sequence[tuple[str, str]]) -> None:
+def map_data(table: pd.DataFrame, rows: Sequence[Record], name: str) -> pd.DataFrame:
+    """Return what `map_figure` draws, a line a cell."""
+    known = table[np.isfinite(table[name].astype(float))]
+    return _among(known[["defense", "mask", "source", "target", name]], _order(rows))
+
+
+def _order(rows: Sequence[Record]) -> list[tuple[str, str]]:
+    return [(row["defense"], row["mask"]) for row in rows if not yes(row, "baseline")]
+
+
+def _among(table: pd.DataFrame, places: Sequence[tuple[str, str]]) -> pd.DataFrame:
+    there = [place in places for place in zip(table["defense"], table["mask"], strict=True)]
+    return table[np.array(there, dtype=bool)]
+
+
+def _columns(axes: Axes, places: Sequence[tuple[str, str]], narrow: bool) -> None:
     heads = [label({"defense": name, "mask": mask}, 18) for name, mask in places]
-    axes.set_xticks(range(len(places)), heads, rotation=45, ha="right", rotation_mode="anchor")
+    if narrow and len(places) > MOST_SLANTED:
+        axes.set_xticks(range(len(places)), heads, rotation=90)
+    else:
+        axes.set_xticks(range(len(places)), heads, rotation=45, ha="right", rotation_mode="anchor")
 
 
 def _map_heads(
@@ -117,9 +151,12 @@ def _grid(axes: Axes, values: NDArray[np.float64], norm: Any, size: float) -> No
             axes.text(x, y, said, ha="center", va="center", fontsize=size, color="white" if dark else "black")
 
 
-def _factor_heads(axes: Axes, factors: Sequence[str]) -> None:
+def _factor_heads(axes: Axes, factors: Sequence[str], narrow: bool) -> None:
     for place, name in enumerate(factors):
         if place and name != factors[place - 1]:
             axes.axhline(place - 0.5, color="white", linewidth=4)
         if place == 0 or name != factors[place - 1]:
-            axes.text(1.01, place, line(name), transform=axes.get_yaxis_transform(), va="center", fontweight="bold")
+            # A factor has two values at least, so that there is room for a second line below.
+            said, up = (line(name).replace(" ", "\n"), 0.4) if narrow else (line(name), 0)
+            style: dict[str, Any] = {"va": "top" if narrow else "center", "fontweight": "bold"}
+            axes.text(1.01, place - up, said, transform=axes.get_yaxis_transform(), **style)

@@ -4,22 +4,35 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from ntbench.errors import UserError
 from ntbench.report.files import write_all
 from ntbench.report.glossary import GLOSSARIES
+from ntbench.report.latex import FORMS, Told, latex_tables
 from ntbench.report.origin import provenance, suite_facts
+from ntbench.report.papers import bibliography, cited_rows, papers
 from ntbench.report.pictures import Picture, map_pictures, mapped
 from ntbench.report.sections import Section, sections
 from ntbench.report.tables import MAPPED, Tables
-from ntbench.report.templating import html, latex, markdown
+from ntbench.report.templating import html, markdown
 from ntbench.report.views import View, failed, together
 from ntbench.suite import Suite
 from ntbench.types import Result
 
-OURS = ("*.csv", "*.tex", "*.md", "*.parquet", "figures/*.pdf", "figures/*.png", "figures/*.svg")
+OURS = (
+    "*.csv",
+    "*.tex",
+    "*.bib",
+    "*.md",
+    "*.parquet",
+    "figures/*.csv",
+    "figures/*.pdf",
+    "figures/*.png",
+    "figures/*.svg",
+)
 """What an earlier report may have left in its folder."""
 
 
@@ -52,10 +65,12 @@ def report_files(tables: Tables, suite: Suite, origin: Mapping[str, Mapping[str,
     context["failures"] = failed(tables.failures, {task.name: task.title for task in suite.tasks})
     files = dict(tables.files)
     for picture in pictures:
-        files |= {f"figures/{picture.stem}.{kind}": data for kind, data in picture.files.items()}
+        files |= {f"figures/{picture.stem}{end}": data for end, data in picture.files.items()}
+    context["papers"] = found = papers(suite)
     context["glossaries"] = {name: columns for name, columns in GLOSSARIES.items() if name in files}
     files["leaderboard.md"] = _encoded(markdown().get_template("leaderboard.md.j2").render(context))
-    files |= {f"{name}.tex": _latex(views, suite) for name, views in _papers(parts).items() if views}
+    files |= _latex(parts, context["together"], suite, cited_rows(suite, found))
+    files |= {"papers.bib": _encoded(bibliography([*found.values()]))} if found else {}
     return files | {"index.html": _encoded(html().get_template("index.html.j2").render(context))}
 
 
@@ -66,24 +81,31 @@ def _maps(tables: Tables, suite: Suite) -> list[Picture]:
     return list(map_pictures(ranked, mapped(tables.leaderboard), suite.protocol).values())
 
 
-def _papers(parts: Sequence[Section]) -> dict[str, list[tuple[Section, View]]]:
+def _latex(
+    parts: Sequence[Section], together: Sequence[View], suite: Suite, cited: Mapping[str, str]
+) -> dict[str, bytes]:
+    files = {
+        "leaderboard": [_told(suite, part, part.headline) for part in parts],
+        "beside": [_told(suite, part, view) for part in parts for view in part.beside],
+        "factors": [_told(suite, part, view) for part in parts for view in part.factors],
+        "tasks": [Told(view, f"{suite.protocol}: {view.title}. {view.note}", _label(suite, view)) for view in together],
+    }
     return {
-        "leaderboard": [(part, part.headline) for part in parts],
-        "beside": [(part, view) for part in parts for view in part.beside],
-        "factors": [(part, view) for part in parts for view in part.factors],
+        f"{name}{form.suffix}.tex": _encoded(latex_tables(told, form, cited))
+        for (name, told), form in product(files.items(), FORMS)
+        if told
     }
 
 
-def _latex(views: Sequence[tuple[Section, View]], suite: Suite) -> bytes:
-    tables = [
-        {
-            "view": view,
-            "caption": " ".join([f"{suite.protocol}, {part.title}: {view.title}.", view.note, part.gates]),
-            "label": "tab:" + re.sub(r"[^A-Za-z0-9-]+", "-", f"{suite.protocol}-{part.task.name}-{view.key}"),
-        }
-        for part, view in views
-    ]
-    return _encoded(latex().get_template("tables.tex.j2").render(tables=tables))
+def _told(suite: Suite, part: Section, view: View) -> Told:
+    first = view is part.headline
+    title = part.title if first else f"{part.title}: {view.title}"
+    caption = " ".join(filter(None, [f"{suite.protocol}, {title}.", view.note, part.gates if first else ""]))
+    return Told(view, caption, _label(suite, view, f"{part.task.name}-"))
+
+
+def _label(suite: Suite, view: View, task: str = "") -> str:
+    return "tab:" + re.sub(r"[^A-Za-z0-9-]+", "-", f"{suite.protocol}-{task}{view.key}")
 
 
 def _encoded(text: str) -> bytes:

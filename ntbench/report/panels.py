@@ -26,7 +26,7 @@ PERMITTED_AXES = ("permitted drop of source accuracy, points", "leak")
 
 def learning_curves_figure(rows: Sequence[Record], curves: pd.DataFrame, width: float = WIDE) -> Figure | None:
     """Draw per row accuracy over samples: of the release alone and of the baseline, the area between shaded."""
-    curves = curves[np.isfinite(curves["worst"].astype(float) + curves["baseline"].astype(float))]
+    curves = _measured(curves)
     shown = _there(rows, curves)
     if not shown:
         return None
@@ -44,6 +44,13 @@ def learning_curves_figure(rows: Sequence[Record], curves: pd.DataFrame, width: 
     return _finish(figure, width, *CURVE_AXES, handles)
 
 
+def learning_curves_data(rows: Sequence[Record], curves: pd.DataFrame) -> pd.DataFrame:
+    """Return what `learning_curves_figure` draws: means over seeds and the least and most of them."""
+    curves = _measured(curves)
+    told = [_summary(_part(row, curves)).reset_index() for row in _there(rows, curves)]
+    return _joined(rows, curves, told)
+
+
 def learning_curve(axes: Axes, row: Record, curves: pd.DataFrame) -> None:
     """Draw the panel of one row of `learning_curves_figure` on given axes."""
     _curve_panel(axes, row, _part(row, curves))
@@ -52,18 +59,18 @@ def learning_curve(axes: Axes, row: Record, curves: pd.DataFrame) -> None:
 
 
 def _curve_panel(axes: Axes, row: Record, part: pd.DataFrame) -> None:
-    mean = part.groupby("samples")[["worst", "baseline", "paper"]].mean()
-    _shade(axes, mean["worst"], mean["baseline"])
-    axes.plot(mean.index, mean["paper"], color=SOFT, linewidth=0.9, linestyle=DOTS)
-    _spread(axes, part, "baseline", INK)
-    _spread(axes, part, "worst", marker(row)[0])
+    told = _summary(part)
+    _shade(axes, told["release"], told["baseline"])
+    axes.plot(told.index, told["paper"], color=SOFT, linewidth=0.9, linestyle=DOTS)
+    _spread(axes, told, "baseline", INK)
+    _spread(axes, told, "release", marker(row)[0])
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     _finish_panel(axes, row, f"uplift {points(row['uplift'], signed=True)}")
 
 
 def compute_figure(rows: Sequence[Record], budgets: pd.DataFrame, width: float = WIDE) -> Figure | None:
     """Draw per row the uplift that a budget gives, beside that of the unprotected release."""
-    budgets = budgets[np.isfinite(budgets["uplift"].astype(float))]
+    budgets = _finite(budgets, "uplift")
     shown = _there(rows, budgets)
     if not shown:
         return None
@@ -77,6 +84,13 @@ def compute_figure(rows: Sequence[Record], budgets: pd.DataFrame, width: float =
         Line2D([], [], color=INK, linewidth=0.8, label="baseline"),
     ]
     return _finish(figure, width, *BUDGET_AXES, handles)
+
+
+def compute_data(rows: Sequence[Record], budgets: pd.DataFrame) -> pd.DataFrame:
+    """Return what `compute_figure` draws; that of the unprotected release stands beside every row."""
+    budgets = _finite(budgets, "uplift")
+    told = [_part(row, budgets)[["budget", "uplift", "uplift_low", "uplift_high"]] for row in _there(rows, budgets)]
+    return _joined(rows, budgets, told)
 
 
 def compute_curve(axes: Axes, row: Record, budgets: pd.DataFrame) -> None:
@@ -138,6 +152,31 @@ def _share(value: float) -> str:
     return f"{value:g}" if value >= 1 else f"1/{1 / value:.3g}"
 
 
+def _measured(curves: pd.DataFrame) -> pd.DataFrame:
+    return _finite(_finite(curves, "worst"), "baseline")
+
+
+def _finite(frame: pd.DataFrame, name: str) -> pd.DataFrame:
+    known: pd.DataFrame = frame[np.isfinite(frame[name].astype(float))]
+    return known
+
+
+def _summary(part: pd.DataFrame) -> pd.DataFrame:
+    # By sample count: means over seeds, and what they span.
+    seen, ends = part.groupby("samples"), {"": "mean", "_min": "min", "_max": "max"}
+    sides = {"release": "worst", "baseline": "baseline"}
+    told = {f"{side}{end}": seen[name].agg(how) for side, name in sides.items() for end, how in ends.items()}
+    return pd.DataFrame(told | {"paper": seen["paper"].mean()})
+
+
+def _joined(rows: Sequence[Record], frame: pd.DataFrame, told: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    named = []
+    for row, part in zip(_there(rows, frame), told, strict=True):
+        place = pd.DataFrame({"defense": row["defense"], "mask": row["mask"]}, index=part.index)
+        named.append(pd.concat([place, part], axis=1))
+    return pd.concat(named, ignore_index=True) if named else pd.DataFrame()
+
+
 def _there(rows: Sequence[Record], frame: pd.DataFrame) -> list[Record]:
     places = set(zip(frame["defense"], frame["mask"], strict=True))
     return [row for row in rows if (row["defense"], row["mask"]) in places and not yes(row, "baseline")]
@@ -168,11 +207,10 @@ def _shade(axes: Axes, release: pd.Series, baseline: pd.Series) -> None:
         )
 
 
-def _spread(axes: Axes, frame: pd.DataFrame, name: str, colour: Any) -> None:
-    seen = frame.groupby("samples")[name].agg(["mean", "min", "max"])
+def _spread(axes: Axes, told: pd.DataFrame, side: str, colour: Any) -> None:
     style: dict[str, Any] = {} if colour == INK else {"marker": "o", "markersize": 2.5, "markeredgewidth": 0}
-    axes.plot(seen.index, seen["mean"], color=colour, linewidth=1.1, **style)
-    axes.vlines(seen.index, seen["min"], seen["max"], color=colour, linewidth=0.8)
+    axes.plot(told.index, told[side], color=colour, linewidth=1.1, **style)
+    axes.vlines(told.index, told[f"{side}_min"], told[f"{side}_max"], color=colour, linewidth=0.8)
 
 
 def _log_axis(panels: Sequence[Axes], ticks: Sequence[float], shown: Any) -> None:

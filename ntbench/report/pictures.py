@@ -1,21 +1,27 @@
-"""The figures of a report: what each is called and says, drawn for a page, for a phone and for a paper."""
+"""The figures of a report: what each is called and says, drawn for a page, a phone and a paper, and its data."""
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from ntbench.report.display import Record, text
-from ntbench.report.forest import ranking_figure
-from ntbench.report.heat import MAPS, attacks_figure, factors_figure, map_figure
-from ntbench.report.panels import compute_figure, learning_curves_figure, permitted_figure
+from ntbench.report.forest import ranking_data, ranking_figure
+from ntbench.report.heat import MAPS, attacks_data, attacks_figure, factors_data, factors_figure, map_data, map_figure
+from ntbench.report.panels import (
+    compute_data,
+    compute_figure,
+    learning_curves_data,
+    learning_curves_figure,
+    permitted_figure,
+)
 from ntbench.report.sentences import brackets
 from ntbench.report.style import NARROW, WIDE, rendered, styled
+from ntbench.report.tables import csv
 
 HOLLOW = "Hollow: a control, or an attacker who keeps the released zeros (kept)."
 CAPTIONS = {
@@ -60,10 +66,13 @@ CAPTIONS = {
     ),
 }
 
+Drawing = tuple[Callable[[float], Figure | None], Callable[[], pd.DataFrame]]
+"""What draws a figure of a width in inches, and what gives the data that it draws."""
+
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure on the page: PNG as base64, the narrow one for phones, and its files by format."""
+    """A figure on the page: PNG as base64, the narrow one for phones, and its files by what their names end in."""
 
     stem: str
     title: str
@@ -82,36 +91,50 @@ def task_pictures(
     `lines` are the task's curves, budgets, permitted drops and attacks in the ranked track; what has nothing to show is
     left out.
     """
-    drawn: dict[str, Callable[[float], Figure | None]] = {
-        "ranking": lambda width: ranking_figure(rows, width),
-        "learning_curves": lambda width: learning_curves_figure(rows, lines["curves"], width),
-        "compute": lambda width: compute_figure(rows, lines["budgets"], width),
-        "permitted": lambda width: permitted_figure(lines["permitted"], width),
-        "factors": lambda width: factors_figure(rows, levels) if width == WIDE else None,
-        "attacks": lambda width: attacks_figure(rows, lines["attacks"]) if width == WIDE else None,
+    drawn: dict[str, Drawing] = {
+        "ranking": (lambda width: ranking_figure(rows, width), lambda: ranking_data(rows)),
+        "learning_curves": (
+            lambda width: learning_curves_figure(rows, lines["curves"], width),
+            lambda: learning_curves_data(rows, lines["curves"]),
+        ),
+        "compute": (
+            lambda width: compute_figure(rows, lines["budgets"], width),
+            lambda: compute_data(rows, lines["budgets"]),
+        ),
+        "permitted": (lambda width: permitted_figure(lines["permitted"], width), lambda: lines["permitted"]),
+        "factors": (lambda width: factors_figure(rows, levels, width=width), lambda: factors_data(rows, levels)),
+        "attacks": (
+            lambda width: attacks_figure(rows, lines["attacks"], width=width),
+            lambda: attacks_data(rows, lines["attacks"]),
+        ),
     }
     return dict(_pictures(drawn, name, title, brackets(rows)))
 
 
 def map_pictures(table: pd.DataFrame, rows: Sequence[Record], protocol: str) -> dict[str, Picture]:
     """Return the maps of sources and targets by the number that they show."""
-    drawn: dict[str, Any] = {name: (lambda width, name=name: map_figure(table, rows, name, width)) for name in MAPS}
+    drawn = {name: _map(table, rows, name) for name in MAPS}
     return dict(_pictures(drawn, "map", protocol, ""))
 
 
-def _pictures(
-    drawn: Mapping[str, Callable[[float], Figure | None]], name: str, title: str, note: str
-) -> Iterator[tuple[str, Picture]]:
-    for kind, draw in drawn.items():
+def _map(table: pd.DataFrame, rows: Sequence[Record], name: str) -> Drawing:
+    return lambda width: map_figure(table, rows, name, width), lambda: map_data(table, rows, name)
+
+
+def _pictures(drawn: Mapping[str, Drawing], name: str, title: str, note: str) -> Iterator[tuple[str, Picture]]:
+    for kind, (draw, data) in drawn.items():
         with styled():
             wide, narrow = draw(WIDE), draw(NARROW)
-            if wide is None:
+            if wide is None or narrow is None:
                 continue
-            files = rendered(wide)
-            small = _base64(rendered(narrow, ("png",))["png"]) if narrow is not None else ""
+            two, one = rendered(wide), rendered(narrow)
+        files = {f".{form}": held for form, held in two.items()} | {
+            f"-column.{form}": held for form, held in one.items()
+        }
         heading, caption = CAPTIONS[kind]
         said = f"{caption} {note.replace('Brackets', 'Lines')}" if kind == "ranking" and note else caption
-        yield kind, Picture(f"{kind}-{name}", heading, said, title, _base64(files["png"]), small, files)
+        shown = _base64(two["png"]), _base64(one["png"])
+        yield kind, Picture(f"{kind}-{name}", heading, said, title, *shown, files | {".csv": csv(data())})
 
 
 def _base64(data: bytes) -> str:

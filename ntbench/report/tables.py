@@ -88,7 +88,7 @@ class Tables:
     def files(self) -> dict[str, bytes]:
         """Return the tables as files by name."""
         names = [field.name for field in fields(self) if field.name not in ("trajectories", "detectable", "protocols")]
-        named = {f"{n}.csv": _csv(getattr(self, n)) for n in names if self._told(n)}
+        named = {f"{n}.csv": csv(getattr(self, n)) for n in names if self._told(n)}
         return named | {"trajectories.parquet": _parquet(self.trajectories)}
 
     def _told(self, name: str) -> bool:
@@ -101,7 +101,8 @@ def _labelled(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(**{end: table[end].map(domain_label) for end in ("source", "target")})
 
 
-def _csv(table: pd.DataFrame) -> bytes:
+def csv(table: pd.DataFrame) -> bytes:
+    """Return a table as the bytes of a CSV file, numbers rounded."""
     return table.round(DECIMALS).to_csv(index=False).encode("utf-8", "replace")
 
 

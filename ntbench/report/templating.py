@@ -18,6 +18,10 @@ _TEX |= {"[": "{[}", "]": "{]}"}  # a bracket after \\ would be its argument
 _MARKDOWN = re.compile(r"[\\`*\[\]|#~]|(?<!\w)_|_(?!\w)")
 
 
+class Tex(str):
+    """LaTeX that was made here, of escaped parts: it enters a template as it stands."""
+
+
 def html() -> Environment:
     """Return the environment of HTML templates."""
     return _environment("ntbench.report", autoescape=True)
@@ -43,7 +47,12 @@ def latex() -> Environment:
 
 
 def escape_latex(value: object) -> str:
-    """Return a value as LaTeX text in which nothing is a command; characters beyond ASCII become question marks."""
+    """Return a value as LaTeX text in which nothing is a command; characters beyond ASCII become question marks.
+
+    `Tex` is such text already and stays.
+    """
+    if isinstance(value, Tex):
+        return str(value)
     escaped = "".join(_TEX.get(character, character) for character in " ".join(str(value).split()))
     return escaped.encode("ascii", "replace").decode()
 

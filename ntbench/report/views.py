@@ -170,7 +170,8 @@ def factors(found: Sequence[Record], board: pd.DataFrame, task: Task) -> list[Vi
 
 
 def _value(value: str, name: str, show: Callable[[Any], str]) -> Column:
-    return Column(line(value), name, lambda row: show(row.get(f"{name} {value}")))
+    key = f"{name} {value}"
+    return Column(line(value), name, lambda row: show(row.get(key)), least=key)
 
 
 def _pivot(part: Sequence[Record], board: pd.DataFrame, task: Task) -> list[Record]:

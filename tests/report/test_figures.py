@@ -8,6 +8,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
@@ -15,7 +16,7 @@ from PIL import Image
 from ntbench.report.forest import ranking_figure
 from ntbench.report.heat import attacks_figure, factors_figure, map_figure
 from ntbench.report.panels import compute_figure, learning_curves_figure
-from ntbench.report.pictures import mapped
+from ntbench.report.pictures import Picture, map_pictures, mapped, task_pictures
 from ntbench.report.sentences import ranking
 from ntbench.report.style import NARROW, WIDE, rendered, styled
 from ntbench.report.views import levels
@@ -29,8 +30,8 @@ def part(table: pd.DataFrame) -> pd.DataFrame:
     return table[table["task"] == TASK.name]
 
 
-def factor_map(board: pd.DataFrame, _: float) -> Figure | None:
-    return factors_figure(ranking(board, TASK), levels(boards.factors(board), board, TASK))
+def factor_map(board: pd.DataFrame, width: float) -> Figure | None:
+    return factors_figure(ranking(board, TASK), levels(boards.factors(board), board, TASK), width=width)
 
 
 DRAWN: dict[str, Draw] = {
@@ -74,11 +75,12 @@ def test_twenty_defenses_are_legible(name: str, width: float) -> None:
     assert min(box.x0 for box, _ in boxes) >= -1
 
 
-def test_sixty_attacks_are_legible() -> None:
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+def test_sixty_attacks_are_legible(width: float) -> None:
     board = boards.board(count=1)
     with styled():
         table = part(boards.attacks(board))
-        figure = attacks_figure(ranking(board, TASK), table[table["mask"] == "dense"])
+        figure = attacks_figure(ranking(board, TASK), table[table["mask"] == "dense"], width=width)
         assert figure is not None
         labels = figure.axes[0].get_yticklabels()
         figure.draw_without_rendering()
@@ -140,6 +142,101 @@ def test_learning_curves_show_the_seed_means_and_leave_baselines_out() -> None:
     first = ranking(board, TASK)[0]
     mean = curves[curves["defense"] == first["defense"]].groupby("samples")["worst"].mean()
     np.testing.assert_allclose(np.asarray(drawn, float), mean.to_numpy())
+
+
+def read(picture: Picture) -> pd.DataFrame:
+    return pd.read_csv(io.BytesIO(picture.files[".csv"]), keep_default_na=False, na_values=[""])
+
+
+def grids(figure: Figure | None) -> list[Any]:
+    assert figure is not None
+    return [np.ma.filled(np.ma.asarray(axes.images[0].get_array()), np.nan) for axes in figure.axes]
+
+
+@pytest.fixture(scope="module")
+def drawn() -> tuple[pd.DataFrame, dict[str, Picture]]:
+    """A small board and its pictures."""
+    board = boards.board(("a", "b", "c"))
+    lines = {"curves": boards.curves(board), "budgets": boards.budgets(board), "attacks": boards.attacks(board, 4)}
+    rows, found = ranking(board, TASK), levels(boards.factors(board), board, TASK)
+    pictures = task_pictures(rows, {name: part(table) for name, table in lines.items()}, found, "t", "T")
+    return board, pictures | map_pictures(boards.maps(board), mapped(board), "P")
+
+
+def test_every_figure_has_both_widths_in_every_format_and_its_data(drawn: tuple[Any, dict[str, Picture]]) -> None:
+    assert set(drawn[1]) == {"ranking", "learning_curves", "compute", "factors", "attacks", "slc", "leak"}
+    for picture in drawn[1].values():
+        forms = {f"{end}.{kind}" for end in ("", "-column") for kind in ("pdf", "png", "svg")}
+        assert set(picture.files) == forms | {".csv"}
+        for end, inches in (("", WIDE), ("-column", NARROW)):
+            with Image.open(io.BytesIO(picture.files[f"{end}.png"])) as image:
+                assert image.width == round(200 * inches)
+        assert len(read(picture)) > 1
+
+
+def test_the_data_of_the_ranking_are_where_its_marks_are(drawn: tuple[pd.DataFrame, dict[str, Picture]]) -> None:
+    board, pictures = drawn
+    data = read(pictures["ranking"])
+    with styled():
+        figure = ranking_figure(ranking(board, TASK))
+    assert figure is not None
+    low, high = figure.axes[0].get_xlim()
+    lines = [line for line in figure.axes[0].get_lines() if line.get_marker() not in ("None", "<", ">")]
+    inside = data[data["leak"].between(low, high)]
+    np.testing.assert_allclose([float(np.ravel(line.get_xdata())[0]) for line in lines], inside["leak"], atol=1e-6)
+    spans = [
+        np.asarray(line.get_xdata(), float)
+        for line in figure.axes[0].get_lines()
+        if len(np.ravel(line.get_ydata())) == 2
+    ][2:]
+    np.testing.assert_allclose(np.array(spans), data[["leak_low", "leak_high"]].clip(low, high), atol=1e-6)
+
+
+def test_the_data_of_the_curves_are_their_points(drawn: tuple[pd.DataFrame, dict[str, Picture]]) -> None:
+    board, pictures = drawn
+    data, rows = read(pictures["learning_curves"]), ranking(board, TASK)
+    with styled():
+        figure = learning_curves_figure(rows, part(boards.curves(board)))
+    assert figure is not None
+    panels = data.groupby(["defense", "mask"], sort=False)
+    assert len(panels) == len(figure.axes)
+    for axes, (_, told) in zip(figure.axes, panels, strict=True):
+        for line, name in zip(axes.get_lines(), ("paper", "baseline", "release"), strict=True):
+            np.testing.assert_allclose(np.asarray(line.get_xydata()), told[["samples", name]], atol=1e-6)
+        bars = [bar.get_segments() for bar in axes.collections if isinstance(bar, LineCollection)]
+        for segments, name in zip(bars, ("baseline", "release"), strict=True):
+            ends = [[low[1], high[1]] for low, high in segments]
+            np.testing.assert_allclose(ends, told[[f"{name}_min", f"{name}_max"]], atol=1e-6)
+
+
+def test_the_data_of_the_budgets_are_their_points(drawn: tuple[pd.DataFrame, dict[str, Picture]]) -> None:
+    board, pictures = drawn
+    with styled():
+        figure = compute_figure(ranking(board, TASK), part(boards.budgets(board)))
+    assert figure is not None
+    panels = read(pictures["compute"]).groupby(["defense", "mask"], sort=False)
+    assert len(panels) == len(figure.axes)
+    for axes, (_, told) in zip(figure.axes, panels, strict=True):
+        np.testing.assert_allclose(np.asarray(axes.get_lines()[-1].get_xydata()), told[["budget", "uplift"]], atol=1e-6)
+        (band,) = [path.vertices for path in axes.collections[0].get_paths()]
+        assert {*np.round(np.asarray(band)[:, 1], 6)} == {
+            *np.round(told[["uplift_low", "uplift_high"]].to_numpy().ravel(), 6)
+        }
+
+
+def test_the_data_of_the_maps_are_their_cells(drawn: tuple[pd.DataFrame, dict[str, Picture]]) -> None:
+    board, pictures = drawn
+    rows, found = ranking(board, TASK), levels(boards.factors(board), board, TASK)
+    for name, number, figure in (
+        ("factors", "leak", factors_figure(rows, found)),
+        ("attacks", "slc", attacks_figure(rows, part(boards.attacks(board, 4)))),
+        ("slc", "slc", map_figure(boards.maps(board), mapped(board), "slc")),
+        ("leak", "leak", map_figure(boards.maps(board), mapped(board), "leak")),
+    ):
+        cells = np.concatenate([grid.ravel() for grid in grids(figure)])
+        cells = np.sort(cells[np.isfinite(cells)])
+        data = np.sort(read(pictures[name])[number].dropna().to_numpy(float))
+        np.testing.assert_allclose(cells, data, atol=1e-6, err_msg=name)
 
 
 def test_maps_have_the_mean_in_the_title_of_each_panel() -> None:

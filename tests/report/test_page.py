@@ -2,47 +2,20 @@
 
 import json
 import re
-import shutil
 import subprocess
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
 import boards
-import pandas as pd
 import pytest
+from boards import HOSTILE, NAMES, tables
 
-from ntbench.measure.reproduced import Reproduction
 from ntbench.report.files import write_all
 from ntbench.report.glossary import GLOSSARIES
 from ntbench.report.page import OURS, report_files
-from ntbench.report.tables import Tables
 
 CHROMIUM = Path("/usr/bin/chromium")
-HOSTILE = "<script>alert(1)</script>&_$\\frac{$[red]"
-NAMES = (HOSTILE, "ntp", "sophon-with-a-long-name-and-loops-3")
-
-
-def tables(names: tuple[str, ...] = NAMES, count: int = 3, seeds: int = 5) -> Tables:
-    board = boards.board(names, count, seeds)
-    failed = [(board["task"][0], "ntp", "sgd-1", "dense", 12, 0, "diverged", "loss <i>is</i> nan_")]
-    columns = ["task", "defense", "attack", "mask", "samples", "seed", "status", "error"]
-    return Tables(
-        leaderboard=board,
-        results=pd.DataFrame({"task": []}),
-        trajectories=pd.DataFrame({"task": []}),
-        failures=pd.DataFrame(failed, columns=columns),
-        coverage=boards.coverage(board),
-        curves=boards.curves(board),
-        budgets=boards.budgets(board),
-        attacks=boards.attacks(board, 6),
-        factors=boards.factors(board),
-        tasks=boards.together(board),
-        profiles=pd.DataFrame({"track": []}),
-        map=boards.maps(board),
-        detectable=0.07,
-        protocols=Reproduction(boards.suite(names, count), (), ()),
-    )
 
 
 class Page(HTMLParser):
@@ -51,12 +24,16 @@ class Page(HTMLParser):
     def __init__(self, text: str) -> None:
         super().__init__()
         self.links: list[str] = []
+        self.papers: list[str] = []
         self.tags: list[str] = []
         self.shown: list[str] = []
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
+        if tag == "a":
+            self.papers += [value or "" for name, value in attrs if name == "href"]
+            return
         self.links += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "data", "action")]
 
     def handle_data(self, data: str) -> None:
@@ -83,12 +60,14 @@ def test_every_file_is_written(report: Path) -> None:
     names = {path.relative_to(report).as_posix() for path in report.rglob("*") if path.is_file()}
     kinds = ("ranking", "learning_curves", "compute", "factors", "attacks")
     stems = [f"{kind}-{task.name}" for kind in kinds for task in boards.tasks()] + ["slc-map", "leak-map"]
-    figures = {f"figures/{stem}.{kind}" for stem in stems for kind in ("png", "pdf", "svg")}
+    figures = {f"figures/{stem}{end}.{k}" for stem in stems for end in ("", "-column") for k in ("png", "pdf", "svg")}
+    figures |= {f"figures/{stem}.csv" for stem in stems}
     found = {
         f"{name}.csv" for name in ("leaderboard", "results", "failures", "coverage", "curves", "budgets", "attacks")
     }
     found |= {"factors.csv", "tasks.csv", "profiles.csv", "map.csv", "trajectories.parquet", "leaderboard.md"}
-    assert names == figures | found | {"index.html", "leaderboard.tex", "beside.tex", "factors.tex"}
+    found |= {f"{name}{form}.tex" for name in ("leaderboard", "beside", "factors", "tasks") for form in ("", "-column")}
+    assert names == figures | found | {"index.html", "papers.bib"}
 
 
 def test_a_sentence_and_a_picture_come_first(page: Page) -> None:
@@ -121,6 +100,11 @@ def test_the_page_fetches_nothing(page: Page) -> None:
     assert {"link", "iframe", "object", "script", "base"}.isdisjoint(page.tags)
 
 
+def test_papers_are_links_that_nothing_follows(page: Page) -> None:
+    assert page.papers == ["https://arxiv.org/abs/2410.08015", "https://arxiv.org/abs/2502.13593"]
+    assert "Non-transferable Pruning" in page.text
+
+
 def test_the_page_says_what_faced_what_and_what_failed(page: Page) -> None:
     assert "60 of 120" in page.text
     assert f"{boards.ATTACKS[-1]} (mask kept) (it moves zeros)" in page.text
@@ -148,34 +132,6 @@ def test_every_column_of_every_file_is_explained(page: Page) -> None:
         for name, meaning in columns.items():
             assert name in page.text
             assert " ".join(meaning.split()) in page.text
-
-
-def test_latex_rows_have_one_cell_per_column(report: Path) -> None:
-    for name in ("leaderboard", "beside", "factors"):
-        text = (report / f"{name}.tex").read_text(encoding="utf-8")
-        found = re.findall(r"\\begin{tabular}{([lr]+)}.*?\\midrule(.*?)\\bottomrule", text, re.DOTALL)
-        assert found
-        for columns, body in found:
-            for row in body.strip().split("\\\\\n"):
-                assert len(re.findall(r"(?<!\\)&", row)) == len(columns) - 1
-        assert text.count(r"\label{tab:") == text.count(r"\caption{") == len(found)
-        labels = re.findall(r"\\label{(.*?)}", text)
-        assert len(set(labels)) == len(labels)
-    assert r"\textit{scratch}" in (report / "leaderboard.tex").read_text(encoding="utf-8")
-
-
-@pytest.mark.skipif(not shutil.which("pdflatex"), reason="pdflatex is not installed")
-def test_latex_compiles(report: Path, tmp_path: Path) -> None:
-    names = ("leaderboard", "beside", "factors")
-    for name in names:
-        shutil.copy(report / f"{name}.tex", tmp_path)
-    body = "".join(rf"\input{{{name}}}\clearpage" for name in names)
-    (tmp_path / "paper.tex").write_text(
-        rf"\documentclass[twocolumn]{{article}}\usepackage{{booktabs}}\begin{{document}}{body}\end{{document}}"
-    )
-    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stdout
 
 
 PROBE = """<script>addEventListener('load', () => {
