@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ntbench.errors import UserError
+from ntbench.measure.registered import Registered
 from ntbench.report.files import write_all
-from ntbench.report.glossary import GLOSSARIES
+from ntbench.report.glossary import GLOSSARIES, LEADERBOARD
+from ntbench.report.metrics import meanings
 from ntbench.report.origin import provenance, suite_facts
 from ntbench.report.pictures import Picture, map_pictures, mapped
 from ntbench.report.sections import Section, sections
@@ -23,8 +25,10 @@ OURS = ("*.csv", "*.tex", "*.md", "*.parquet", "figures/*.pdf", "figures/*.png",
 """What an earlier report may have left in its folder."""
 
 
-def write_report(folder: Path, results: Iterable[Result], suite: Suite) -> Path:
+def write_report(folder: Path, results: Iterable[Result], suite: Suite, registered: Registered | None = None) -> Path:
     """Write FOLDER/report from results alone and return the path of its index.html, which opens offline.
+
+    What metrics gave for the results stands beside the other numbers.
 
     Raises UserError where there are no results, and for results that must not be mixed.
     """
@@ -32,7 +36,7 @@ def write_report(folder: Path, results: Iterable[Result], suite: Suite) -> Path:
     if not found:
         raise UserError(f"{folder}: holds no results yet; run `ntbench run {suite.name}` first")
     out = folder / "report"
-    write_all(out, report_files(Tables.of(found, suite), suite, provenance(found)), OURS)
+    write_all(out, report_files(Tables.of(found, suite, registered), suite, provenance(found)), OURS)
     return out / "index.html"
 
 
@@ -54,6 +58,7 @@ def report_files(tables: Tables, suite: Suite, origin: Mapping[str, Mapping[str,
     for picture in pictures:
         files |= {f"figures/{picture.stem}.{kind}": data for kind, data in picture.files.items()}
     context["glossaries"] = {name: columns for name, columns in GLOSSARIES.items() if name in files}
+    context["glossary"] = context["glossaries"]["leaderboard.csv"] = LEADERBOARD | meanings(tables.metrics)
     files["leaderboard.md"] = _encoded(markdown().get_template("leaderboard.md.j2").render(context))
     files |= {f"{name}.tex": _latex(views, suite) for name, views in _papers(parts).items() if views}
     return files | {"index.html": _encoded(html().get_template("index.html.j2").render(context))}
