@@ -124,7 +124,8 @@ def test_one_file_brings_a_domain_an_attack_and_a_metric(empty: Path, inside: In
     words = ["run", "mine.toml", "--plugin", "mine.py", "--wide"]
     done = inside(*words)
     assert done.exit_code == 0, done.output
-    assert "digits to ramps: Metrics of plug-ins" in done.output and "few \N{DOWNWARDS ARROW}" in done.output
+    told = " ".join(done.output.split())
+    assert "digits to ramps: Metrics of plug-ins" in told and "few \N{DOWNWARDS ARROW}" in told, done.output
     board = pd.read_csv(empty / "runs/mine/report/leaderboard.csv").set_index("defense")
     assert board["faced"].tolist() == [2, 2, 2] and board["few_error"].isna().all()
     curves = pd.read_csv(empty / "runs/mine/report/curves.csv").set_index(["defense", "samples"])
