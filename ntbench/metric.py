@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ntbench.errors import first_line
 from ntbench.types import Mask, Track
 
 Better = Literal["higher", "lower"]
@@ -120,8 +121,7 @@ def answer(metric: type[Metric], row: Row) -> Answer:
         found = metric().measure(row)
         return Answer(None if found is None else plain(found))
     except (Exception, SystemExit) as error:
-        first = (str(error).splitlines() or [""])[0]
-        return Answer(None, f"{type(error).__name__}: {first}"[:LONGEST])
+        return Answer(None, f"{type(error).__name__}: {first_line(str(error))}"[:LONGEST])
 
 
 def plain(found: Any) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from ntbench.engine.apart import Bounds, child
 from ntbench.engine.frames import message_of
+from ntbench.errors import first_line
 from ntbench.metric import Answer, Row
 
 ROW_BOUNDS = Bounds()
@@ -29,6 +30,6 @@ def measure(name: str, rows: Sequence[Row], bounds: Bounds = ROW_BOUNDS) -> Iter
                 told, _ = line.answer()
                 answers.append(Answer(told.get("found"), str(told.get("error", ""))))
     except (ValueError, ArithmeticError, OSError, RuntimeError, MemoryError) as ended:
-        error = str(ended).partition("\n")[0]
+        error = first_line(str(ended))
     yield from answers
     yield from (Answer(None, error) for _ in rows[len(answers) :])
