@@ -1,4 +1,4 @@
-"""Defense, Attack, Context: the only module of ours that a submission imports."""
+"""Defense, Attack, Context, and what a domain or a metric is: the only module of ours that a submission imports."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from ntbench.learn.fit import Fit, descend, fit
 from ntbench.learn.models import features, head, load_public, reset_head
 from ntbench.learn.optim import create_optimizer, create_schedule
 from ntbench.learn.scoring import accuracy, correct
+from ntbench.metric import Metric, Row
 from ntbench.registry import registry
 from ntbench.sources import code_digest, file_digest
 from ntbench.tasks.classification import CLASSIFYING
@@ -36,9 +37,11 @@ __all__ = [
     "Field",
     "Fit",
     "Mask",
+    "Metric",
     "Objective",
     "Optimizer",
     "Raw",
+    "Row",
     "Schedule",
     "Split",
     "Training",

@@ -25,7 +25,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="append",
         default=[],
         metavar="FILE",
-        help="Examine the defenses and attacks of this file; alone, nothing else is collected. Repeatable.",
+        help="Examine all that this file registers; alone, nothing else is collected. Repeatable.",
     )
 
 
@@ -53,7 +53,9 @@ class Methods(pytest.File):
     def collect(self) -> Iterator[pytest.Item]:
         """Yield a test for every check of every method."""
         from ntbench.checks import checks_of
+        from ntbench.checks.contract import check_of
         from ntbench.errors import UserError
+        from ntbench.method import Method
         from ntbench.registry import registry
 
         try:
@@ -61,19 +63,20 @@ class Methods(pytest.File):
         except UserError as error:
             raise self.CollectError(str(error)) from None
         for cls in classes:
-            method = cls(**cls.quick)
-            for check in checks_of(method):
-                yield Contract.from_parent(self, name=f"{cls.name}-{check.__name__}", method=method, check=check)
+            method = issubclass(cls, Method)
+            subject: Any = cls(**cls.quick) if method else cls
+            for check in checks_of(subject) if method else [check_of(cls)]:
+                yield Contract.from_parent(self, name=f"{cls.name}-{check.__name__}", method=subject, check=check)
 
 
 class Contract(pytest.Item):
-    """One check of one method."""
+    """One check of one method, or of the class of a domain or metric."""
 
-    def __init__(self, *, method: Method, check: Check, **given: Any) -> None:
+    def __init__(self, *, method: Method | type, check: Check, **given: Any) -> None:
         """Take what is checked; an expected failure is a strict xfail."""
         super().__init__(**given)
         self.method, self.check = method, check
-        reason = method.expected_failures.get(check.__name__)
+        reason = getattr(method, "expected_failures", {}).get(check.__name__)
         if reason is not None:
             self.add_marker(pytest.mark.xfail(reason=reason, strict=True, raises=AssertionError))
 

@@ -25,7 +25,7 @@ from ntbench.sources import code_digest, source_file
 from ntbench.types import Kind, MethodSpec
 
 GROUP = "ntbench.methods"
-KINDS = (*get_args(Kind), "domain")
+KINDS = (*get_args(Kind), "domain", "metric")
 OURS = ("ntbench.defenses", "ntbench.attacks")
 T = TypeVar("T", bound=type)
 
@@ -45,7 +45,7 @@ class CollisionError(UserError):
 
 
 class Registry:
-    """The defenses, attacks and domains of one's own that are known to this process."""
+    """The defenses and attacks, and the domains and metrics of one's own, that are known to this process."""
 
     def __init__(self) -> None:
         """Start empty."""
@@ -118,8 +118,18 @@ class Registry:
 
     def others(self) -> bool:
         """Return whether this process has, or would find installed, methods that are not our own files."""
-        points = entry_points(group=GROUP)
-        return any(point.value not in OURS for point in points) or not all(map(is_ours, self._classes.values()))
+        return bool(self.packages()) or not all(map(is_ours, self._classes.values()))
+
+    def packages(self) -> dict[str, str]:
+        """Return what other installed packages offer, by the name of the module, with the version of the package."""
+        points = (point for point in entry_points(group=GROUP) if point.value not in OURS)
+        return {point.value: getattr(getattr(point, "dist", None), "version", "") for point in points}
+
+    def of_others(self, kind: str) -> list[type[Any]]:
+        """Return the classes of a kind of which there is none of ours, by name, without importing ours for it."""
+        if self.packages():
+            self.discover()
+        return [cls for (held, _), cls in sorted(self._classes.items()) if held == kind]
 
     def load_plugin(self, path: str) -> list[type[Any]]:
         """Take in one file, unless it is known as it is now, and return the methods that it registers."""
@@ -168,7 +178,7 @@ def _identity(cls: type[Any]) -> tuple[str, str]:
     if kind not in KINDS or not isinstance(name, str) or not name.isidentifier() or name != name.lower():
         raise UserError(
             f"{cls.__module__}.{cls.__qualname__}: name={name!r} of kind={kind!r} cannot be registered; "
-            "derive from Defense or Attack, or from Dataset, and set `name` to a lower snake case name"
+            "derive from Defense or Attack, from Dataset or Metric, and set `name` to a lower snake case name"
         )
     return str(kind), name
 

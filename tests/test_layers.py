@@ -17,10 +17,10 @@ ROOT = Path(__file__).parents[1]
 # A package imports those that stand before it, and itself. Inside a package nothing goes round in circles.
 ORDER = (
     *("errors", "types", "access", "sources", "registry", "suite"),
-    *("domains", "tasks", "learn", "method"),
+    *("domains", "tasks", "learn", "metric", "method"),
     *("measure", "report", "engine", "checks", "pytest_plugin", "notebook", "cli"),
 )
-NO_TORCH = {"errors", "types", "access", "sources", "registry", "suite", "domains", "measure", "report"}
+NO_TORCH = {"errors", "types", "access", "sources", "registry", "suite", "domains", "metric", "measure", "report"}
 
 
 def modules() -> dict[str, list[Path]]:

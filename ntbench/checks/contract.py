@@ -12,12 +12,13 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from ntbench.checks import adaptation, conduct, declaration, protection
-from ntbench.checks.images import examine_domain
+from ntbench.checks.images import check_builds_the_same_twice
 from ntbench.checks.laboratory import labelled
+from ntbench.checks.numbers import check_gives_the_same_twice
 from ntbench.domains import Dataset
 from ntbench.engine.limits import guarded
 from ntbench.errors import unknown
-from ntbench.method import Attack, Defense, Method
+from ntbench.method import Attack, Defense, Method, Metric
 from ntbench.registry import KINDS, registry
 from ntbench.sources import source_file
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 Check = Callable[[Any], None]
 SECONDS = 120.0
+BUILD_SECONDS = 600.0
 REFUSAL = "AssertionError: "
 
 
@@ -134,10 +136,15 @@ def check_method(name_or_file: str, console: Console) -> bool:
     Raises UserError on names that nothing registers and on files that hold nothing.
     """
     found = _classes(name_or_file)
-    return all([examine_domain(cls, console) if issubclass(cls, Dataset) else _report(cls, console) for cls in found])
+    return all([_report(cls, console) if issubclass(cls, Method) else _examined(cls, console) for cls in found])
 
 
-def _classes(name_or_file: str) -> list[type[Method] | type[Dataset]]:
+def check_of(cls: type[Dataset] | type[Metric]) -> Callable[[Any], str]:
+    """Return the one check of the class of a domain or metric, which says what it has found."""
+    return check_gives_the_same_twice if issubclass(cls, Metric) else check_builds_the_same_twice
+
+
+def _classes(name_or_file: str) -> list[type[Method] | type[Dataset] | type[Metric]]:
     known = [registry.get(kind, name) for kind in KINDS for name in registry.names(kind)]
     if name_or_file.endswith(".py"):
         file = Path(name_or_file).resolve()
@@ -146,6 +153,15 @@ def _classes(name_or_file: str) -> list[type[Method] | type[Dataset]]:
     if not found:
         raise unknown("method", name_or_file, [cls.name for cls in known])
     return found
+
+
+def _examined(cls: type[Dataset] | type[Metric], console: Console) -> bool:
+    console.print(f"{cls.kind} {cls.name}", style="bold", highlight=False)
+    found: list[str] = []
+    status, error = guarded(BUILD_SECONDS, lambda: found.append(check_of(cls)(cls)))
+    told = found[0] if found else _refusal(error)
+    console.print(f"  {told}", style="green" if found else "red", highlight=False, markup=False, soft_wrap=True)
+    return status == "ok"
 
 
 def _report(cls: type[Method], console: Console) -> bool:
@@ -188,10 +204,14 @@ def _find(check: Check, method: Method) -> Finding:
         )
     if status == "ok":
         return Finding(check.__name__, "ok")
-    if not error.startswith(REFUSAL):  # a check's own message stands for itself; a crash needs its traceback
+    if not error.startswith(REFUSAL):
         return Finding(check.__name__, "failed", error)
-    reason = error.splitlines()[0].removeprefix(REFUSAL)
-    return Finding(check.__name__, "failed" if expected is None else "expected", expected or reason)
+    return Finding(check.__name__, "failed" if expected is None else "expected", expected or _refusal(error))
+
+
+def _refusal(error: str) -> str:
+    """Return a check's own message, which stands for itself; a crash needs its traceback."""
+    return error.splitlines()[0].removeprefix(REFUSAL) if error.startswith(REFUSAL) else error
 
 
 def _title(method: Method) -> str:

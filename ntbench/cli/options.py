@@ -12,7 +12,8 @@ from ntbench.errors import UserError
 
 Run = Annotated[Path, typer.Argument(help="The folder of a run, for example runs/quick.")]
 Plugins = Annotated[
-    list[str] | None, typer.Option("--plugin", metavar="FILE", help="A Python file with methods. Repeatable.")
+    list[str] | None,
+    typer.Option("--plugin", metavar="FILE", help="A Python file with methods, domains or metrics. Repeatable."),
 ]
 Out = Annotated[Path | None, typer.Option(help="The run's folder.  [default: below runs/]")]
 Jobs = Annotated[int, typer.Option(min=1, help="Worker processes, one torch thread each.")]

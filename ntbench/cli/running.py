@@ -88,7 +88,7 @@ def compute(request: Request, out: Path, workers: Workers, retry_failed: bool, d
     """Run what is asked for, or what is left of it, then show the board; a dry run says how much that is."""
     from ntbench.engine.session import Session
 
-    session = Session(out, console)
+    session = Session(out, console, request.plugins)
     if workers.sandbox:
         from ntbench.engine.sandbox import confine
 
@@ -118,24 +118,30 @@ def _show(session: Session, wide: bool, anew: bool = False) -> None:
 
 def _made(session: Session, wide: bool, anew: bool) -> tuple[str, str]:
     """Return the board as text in colours and the cells that failed, and see that the page is current."""
+    from ntbench.engine.request import registered
     from ntbench.engine.told import failures
     from ntbench.measure.board import leaderboard_table
     from ntbench.measure.reproduced import Reproduction
+    from ntbench.measure.standing import Study
+    from ntbench.report.metrics import problems
     from ntbench.report.page import write_report
     from ntbench.report.sentences import sentence
     from ntbench.report.terminal import details, headlines, in_colours, repeated
 
     results, suite = session.results(), session.suite
-    board, failed = leaderboard_table(results, suite), failures(results)
+    study, failed = Study(results, suite), failures(results)
+    brought = registered(study, session.plugins)
+    board = brought.beside(leaderboard_table(study, suite))
     told = suite.tasks if any(entry.protocol is None for entry in suite.attacks) else ()
     sentences = [Text(sentence(board, task), style="bold") for task in told]
     again = repeated(Reproduction.of(results, suite), suite)
+    sentences += [Text(problem, style="yellow") for problem in problems(board, brought.metrics)]
     shown = in_colours([*headlines(board, suite), *again, *sentences])
     if anew or not session.page_is_current():
         with console.status("writing the report"):
-            write_report(session.folder, results, suite)
+            write_report(session.folder, results, suite, brought)
         session.mark_page(shown, failed)
-    everything = [*headlines(board, suite), *details(board, suite), *sentences]
+    everything = [*headlines(board, suite), *details(board, suite, brought=brought.metrics), *sentences]
     return in_colours(everything) if wide else shown, failed
 
 
@@ -170,11 +176,14 @@ def calibrate(
 
 
 @app.command()
-def report(folder: Run, wide: Wide = False) -> None:
-    """Write tables, figures and one self-contained HTML page from what a run has finished."""
+def report(folder: Run, plugin: Plugins = None, wide: Wide = False) -> None:
+    """Write tables, figures and one self-contained HTML page from what a run has finished.
+
+    Metrics of plug-ins and of other packages become columns of leaderboard.csv, of the page and of `--wide`.
+    """
     from ntbench.engine.session import open_run
 
-    _show(open_run(folder, console), wide, anew=True)
+    _show(open_run(folder, console, plugin or []), wide, anew=True)
 
 
 @app.command()

@@ -47,18 +47,18 @@ class Bounds:
 
 
 class Line:
-    """One child, its line, and how long it may live."""
+    """One child, its line, and how long it may take to answer."""
 
     def __init__(self, bounds: Bounds, file: str = "") -> None:
         """Fork a child, which may be asked of a file that is no plug-in yet."""
         self.bounds = bounds
         self.nursery = nursery(os.getpid(), _files(file))
         self.child, self.line = self.nursery.fork(bounds.memory_mb)
-        # The first fork waits for the nursery's imports, which are no fault of the method's.
-        self._deadline = time.monotonic() + bounds.seconds
 
     def ask(self, request: dict[str, Any], tensors: dict[str, Tensor] | None = None) -> None:
-        """Send the request."""
+        """Send a request, from which on the time counts."""
+        # The first fork waits for the nursery's imports, which are no fault of the method's.
+        self._deadline = time.monotonic() + self.bounds.seconds
         send(self.line, {"plugins": registry.plugins, "path": _path()} | request, tensors)
 
     def answer(self, most: int = 0) -> Message:

@@ -14,11 +14,12 @@ from pydantic import ValidationError
 
 from ntbench.domains import PARTS, find
 from ntbench.engine.declared import described, traits
-from ntbench.engine.frames import Message, receive, send, split_of
+from ntbench.engine.frames import Message, receive, row_of, send, split_of
 from ntbench.engine.subject import Grant, attacked, protected
 from ntbench.errors import UnusableError, UserError
 from ntbench.learn.models import pack
 from ntbench.method import Attack, Defense, Method
+from ntbench.metric import answer
 from ntbench.registry import registry
 from ntbench.tasks.objective import objective_of
 from ntbench.types import Arch, ObjectiveSpec
@@ -101,6 +102,15 @@ def _build(line: socket.socket, message: Message) -> None:
     send(line, {"status": "ok", **facts}, {name: torch.tensor(array) for name, array in arrays.items()})
 
 
+def _measure(line: socket.socket, message: Message) -> None:
+    metric = registry.get("metric", message[0]["name"])
+    for left in reversed(range(message[0]["rows"])):
+        found = answer(metric, row_of(message))
+        send(line, {"status": "ok", **found._asdict()})
+        if left:
+            message = receive(line, MOST)
+
+
 def _protect(line: socket.socket, message: Message) -> None:
     request, tensors = message
     defense: Any = _method(request)
@@ -137,6 +147,7 @@ _ANSWERS = {
     "refuses": _refuses,
     "fingerprint": _fingerprint,
     "build": _build,
+    "measure": _measure,
     "protect": _protect,
     "attack": _attack,
 }

@@ -7,17 +7,22 @@ from typing import Any
 
 from ntbench.domains import Dataset
 from ntbench.engine.space import space_of
-from ntbench.method import Access, Attack, Defense, Method
+from ntbench.method import Access, Attack, Defense, Method, Metric
 from ntbench.sources import source_file
 
 DEFENSE = ("needs_source", "needs_target", "needs_target_labels", "masked")
 
 
-def described(cls: type[Method] | type[Dataset]) -> dict[str, Any]:
+def described(cls: type[Method] | type[Dataset] | type[Metric]) -> dict[str, Any]:
     """Return what a class says of itself."""
-    if issubclass(cls, Dataset):
+    if issubclass(cls, Dataset | Metric):
         facts = {name: getattr(cls, name) for name in ("kind", "name", "version")}
-        return facts | {"text": inspect.getdoc(cls) or "", "file": source_file(cls), "module": cls.__module__}
+        facts |= {
+            "text": inspect.cleandoc(cls.__doc__ or "")[:2000],
+            "file": source_file(cls),
+            "module": cls.__module__,
+        }
+        return facts | ({"better": getattr(cls, "better", None)} if issubclass(cls, Metric) else {})
     facts = {"kind": cls.kind, "name": cls.name, "version": cls.version, "paper": cls.paper}
     text = inspect.getdoc(inspect.getmodule(cls)) or inspect.getdoc(cls) or ""
     facts |= {"text": text[:2000], "file": source_file(cls), "module": cls.__module__, "fields": list(cls.model_fields)}

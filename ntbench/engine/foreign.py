@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any, ClassVar
 
@@ -11,7 +12,9 @@ from torch import nn
 from ntbench.domains import Dataset, Raw
 from ntbench.engine import apart
 from ntbench.engine.declared import DEFENSE
-from ntbench.method import Access, Attack, Defense
+from ntbench.engine.measuring import measure
+from ntbench.method import Access, Attack, Defense, Metric, Row
+from ntbench.metric import Answer
 from ntbench.registry import registry
 from ntbench.sources import code_digest
 from ntbench.types import Kind, MethodSpec
@@ -92,6 +95,17 @@ class ForeignDataset(Dataset):
         return apart.fingerprint(self.name)
 
 
+class ForeignMetric(Metric):
+    """A foreign metric: its code runs in another process, which gets the stored numbers of one row after another."""
+
+    origin_file: ClassVar[str]
+
+    @classmethod
+    def each(cls, rows: Sequence[Row]) -> Iterator[Answer]:
+        """Yield what the metric gives for every row; what ends its process is told of every row behind."""
+        yield from measure(cls.name, rows)
+
+
 class Door:
     """The registry's way to foreign code."""
 
@@ -100,11 +114,13 @@ class Door:
         return apart.describe(file)
 
     def stand_in(self, described: dict[str, Any]) -> type[Any]:
-        """Return a class that stands for a described method or domain."""
+        """Return a class that stands for a described method, domain or metric."""
         facts: dict[str, Any] = {name: described[name] for name in ("kind", "name", "version")}
         facts |= {"origin_file": described["file"], "__doc__": described["text"], "__module__": described["module"]}
         if described["kind"] == "domain":
             return type("ForeignDataset", (ForeignDataset,), facts)
+        if described["kind"] == "metric":
+            return type("ForeignMetric", (ForeignMetric,), facts | {"better": described["better"]})
         facts |= {"paper": described["paper"], "objectives": tuple(described["objectives"])}
         facts["model_fields"] = dict.fromkeys(described["fields"])
         if described["kind"] == "defense":

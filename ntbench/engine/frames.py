@@ -7,12 +7,15 @@ import socket
 import struct
 import time
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
+from ntbench.metric import Row
 from ntbench.tasks.data import Split
 from ntbench.tasks.objective import objective_of
 from ntbench.types import ObjectiveSpec
@@ -88,3 +91,17 @@ def split_of(tensors: dict[str, Tensor], name: str, device: torch.device, told: 
     x, y = (tensors[f"{name}.{column}"].to(device) for column in "xy")
     x = x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
     return Split(x, y, objective=objective_of(ObjectiveSpec(**told[name])))
+
+
+def message_of(row: Row) -> Message:
+    """Return the row of a board as facts and tensors."""
+    held = {field.name: getattr(row, field.name) for field in fields(row)}
+    arrays = {name: torch.tensor(value) for name, value in held.items() if isinstance(value, np.ndarray)}
+    return {"row": {name: value for name, value in held.items() if name not in arrays}}, arrays
+
+
+def row_of(message: Message) -> Row:
+    """Return the row that `message_of` put into words."""
+    facts, arrays = message
+    told: dict[str, Any] = {name: tensor.numpy() for name, tensor in arrays.items()}
+    return Row(**told | {name: tuple(v) if isinstance(v, list) else v for name, v in facts["row"].items()})

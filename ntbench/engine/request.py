@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ntbench.registry import registry
 from ntbench.suite import Suite, load_suite
 from ntbench.types import Kind, digest
+
+if TYPE_CHECKING:
+    from ntbench.measure.registered import Registered
+    from ntbench.measure.standing import Study
 
 
 @dataclass(frozen=True)
@@ -54,13 +60,27 @@ class Workers:
     sandbox: bool = False
 
 
-def take_in(request: Request) -> None:
-    """Learn what the plug-ins of a request hold, without running their code here."""
+def take_in(plugins: Sequence[str]) -> None:
+    """Learn what plug-ins hold, without running their code here.
+
+    Raises UserError on files that hold nothing that can be used, and on metrics that cannot be columns.
+    """
     from ntbench.engine.foreign import open_door
+    from ntbench.measure.registered import known
 
     open_door()
-    for plugin in request.plugins:
+    for plugin in plugins:
         registry.load_plugin(plugin)
+    known()
+
+
+def registered(study: Study, plugins: Sequence[str]) -> Registered:
+    """Return what metrics give for the rows of a study: those of plug-ins, of other packages, and of this process."""
+    from ntbench.measure.registered import known, measured
+
+    if plugins or registry.packages():
+        take_in(plugins)
+    return measured(study, known())
 
 
 def rows_of(request: Request, suite: Suite) -> Suite:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from ntbench import __version__
-from ntbench.engine.manifest import Manifest, read_manifest
+from ntbench.engine.manifest import Manifest, fingerprints, read_manifest
 from ntbench.engine.progress import tally
 from ntbench.engine.request import Request, Workers, rows_of, take_in
 from ntbench.engine.store import Store
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 class Session:
     """What commands do in one run's folder."""
 
-    def __init__(self, folder: Path, console: Console) -> None:
-        """Name the folder; nothing is read or created yet."""
-        self.folder, self.console = folder, console
+    def __init__(self, folder: Path, console: Console, plugins: Sequence[str] = ()) -> None:
+        """Name the folder, and the plug-ins whose metrics stand on its page; nothing is read or created yet."""
+        self.folder, self.console, self.plugins = folder, console, tuple(str(Path(file).resolve()) for file in plugins)
         self.store = Store(folder)
 
     @property
@@ -41,10 +41,11 @@ class Session:
 
     @property
     def stamp(self) -> str:
-        """Return what changes with the folder's plan and with its results: a page made of another stamp is stale."""
+        """Return what changes with plan, results and what may bring metrics: a page made of another stamp is stale."""
         statuses = self.store.statuses()
         cells = self._manifest().cells
-        return digest([__version__, cells, {key: statuses.get(key) for key in cells.values()}])
+        brought = [fingerprints(list(self.plugins)), registry.packages()]
+        return digest([__version__, cells, {key: statuses.get(key) for key in cells.values()}, brought])
 
     @property
     def page(self) -> Path:
@@ -114,7 +115,7 @@ class Session:
 
         Raises UserError where there is nothing to tune.
         """
-        take_in(request)
+        take_in(request.plugins)
         suite = rows_of(request, self.calibrated(request.resolved, workers))
         rows = tuple(entry for entry in suite.defenses if {entry.name, *entry.rows} & {*request.defenses})
         found = self.tuned(suite.model_copy(update={"defenses": rows, "tuned": trials}), workers)
@@ -154,7 +155,7 @@ class Session:
         """Return a request's suite with every T90 and plateau measured anew."""
         from ntbench.engine.releases import prepared
 
-        take_in(request)
+        take_in(request.plugins)
         suite = prepared(request.resolved)
         bare = tuple(
             task.model_copy(update={"levels": tuple(Level(samples=level.samples) for level in task.levels)})
@@ -205,7 +206,7 @@ class Session:
         """Return the suite that a request asks for, with all that it lacked measured, and its cells."""
         from ntbench.engine.plan import plan
 
-        take_in(request)
+        take_in(request.plugins)
         suite = rows_of(request, self.calibrated(self._examined(request, workers), workers))
         found = self.tuned(suite, workers)
         with self.console.status("planning"):
@@ -267,9 +268,9 @@ class Session:
                 shown.cell(result)
 
 
-def open_run(folder: Path, console: Console) -> Session:
+def open_run(folder: Path, console: Console, plugins: Sequence[str] = ()) -> Session:
     """Return a session that reads a finished or interrupted run."""
-    session = Session(folder, console)
+    session = Session(folder, console, plugins)
     session.suite  # noqa: B018
     return session
 

@@ -13,7 +13,7 @@ from ntbench.measure.choice import choose
 from ntbench.measure.gains import area_alone, weighted
 from ntbench.measure.intervals import SEEDS_FOR_AN_INTERVAL
 from ntbench.measure.paper import claim
-from ntbench.measure.standing import Results, Standing, studied
+from ntbench.measure.standing import Results, studied
 from ntbench.suite import Suite
 from ntbench.types import NONE
 
@@ -34,7 +34,7 @@ def learning_curves(results: Results, suite: Suite) -> pd.DataFrame:
         for n, count in enumerate(curves.counts):
             for s, seed in enumerate(curves.seeds):
                 scores = (np.nan if choice is None else float(choice.score[n, s]) for choice in choices)
-                rows.append((*_place(standing), count, seed, *scores))
+                rows.append((*standing.place, count, seed, *scores))
     names = ["samples", "seed", "worst", "rational", "baseline", "paper", "paper_scratch"]
     return pd.DataFrame(rows, columns=[*ROW, *names])
 
@@ -60,7 +60,7 @@ def budgets_table(results: Results, suite: Suite) -> pd.DataFrame:
                 float(np.nanmean(choose(standing.curves, runs, last=ends - back).score))
                 for runs in (standing.pool.all, standing.pool.baseline)
             )
-            rows.append((*_place(standing), float(np.mean(shares)), *weighted(gains[None], np.ones(1)), *scores))
+            rows.append((*standing.place, float(np.mean(shares)), *weighted(gains[None], np.ones(1)), *scores))
     names = ["budget", "uplift", "uplift_low", "uplift_high", "accuracy", "baseline"]
     return pd.DataFrame(rows, columns=[*ROW, *names])
 
@@ -78,7 +78,7 @@ def heatmap_table(results: Results, suite: Suite) -> pd.DataFrame:
             whole = np.isfinite(score + base).all(axis=0)
             attack = curves.attacks[run[1]]
             numbers = _areas(curves.counts, (score - base)[:, whole], score[:, whole])
-            rows.append((*_place(standing), attack.label, attack.mask, *numbers))
+            rows.append((*standing.place, attack.label, attack.mask, *numbers))
     return pd.DataFrame(rows, columns=[*ROW, "attack", "attack_mask", "slc", "accuracy"])
 
 
@@ -95,7 +95,7 @@ def map_table(results: Results, suite: Suite) -> pd.DataFrame:
     for standing in studied(results, suite).standings:
         task = standing.curves.task
         numbers = (area_alone(standing.gain).point, standing.leak.point)
-        rows.append((task.source, task.target, *_place(standing), *numbers))
+        rows.append((task.source, task.target, *standing.place, *numbers))
     return pd.DataFrame(rows, columns=["source", "target", *ROW, "slc", "leak"])
 
 
@@ -112,7 +112,3 @@ def detectable(results: Results, suite: Suite) -> float:
     ]
     known = [half for half in halves if np.isfinite(half)]
     return float(np.median(known)) if known else np.nan
-
-
-def _place(standing: Standing) -> tuple[str, str, str, str]:
-    return (standing.curves.task.name, standing.field.track, standing.release.label, standing.row.mask)

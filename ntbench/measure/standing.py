@@ -19,7 +19,7 @@ from ntbench.measure.intervals import UNKNOWN, Interval
 from ntbench.measure.protections import Effect, effect
 from ntbench.measure.tracks import Pool, Row, granted_to, pool, rows_of, tracks_of, twin_pool
 from ntbench.suite import Suite
-from ntbench.types import NONE, Result, Track
+from ntbench.types import NONE, Mask, Result, Track
 
 GAINS = {"samples": gain, "compute": gain_over_compute}
 """What a suite's axis integrates over; leak, ranks, gates and verdicts rest on it."""
@@ -77,6 +77,11 @@ class Standing:
     def release(self) -> Release:
         """Return the release."""
         return self.curves.releases[self.row.release]
+
+    @property
+    def place(self) -> tuple[str, Track, str, Mask]:
+        """Return where the row stands in tables: task, track, label and mask."""
+        return self.curves.task.name, self.field.track, self.release.label, self.row.mask
 
     @property
     def granted(self) -> tuple[Track, ...]:

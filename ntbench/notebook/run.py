@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,9 +17,11 @@ from ntbench.errors import UserError, unknown
 from ntbench.measure.board import gates_table
 from ntbench.measure.costs import Ratio
 from ntbench.measure.intervals import Interval
+from ntbench.measure.registered import Registered, known, measured
 from ntbench.measure.standing import Study
 from ntbench.notebook.plots import Plots
 from ntbench.report.display import listed, number
+from ntbench.report.metrics import problems
 from ntbench.report.sections import summary
 from ntbench.report.tables import table
 from ntbench.suite import Suite
@@ -76,6 +79,7 @@ class Run:
         """Take results and the suite that they belong to; `load` reads both from a folder."""
         self.cells, self.suite, self.name = tuple(results), suite, name or suite.name
         self._held: dict[str, pd.DataFrame] = {}
+        self._registered = Registered()
 
     def __repr__(self) -> str:
         """Return the run in a line."""
@@ -91,8 +95,16 @@ class Run:
         return Study(self.cells, self.suite)
 
     def leaderboard(self) -> pd.DataFrame:
-        """Return one row per task, track, defense and mask, the least leak first, with every number of the board."""
-        return self._table("leaderboard")
+        """Return one row per task, track, defense and mask, the least leak first, with every number of the board.
+
+        Metrics that this process has registered are columns too; one that fails warns, and `NAME_error` says why.
+        """
+        metrics, board = known(), self._table("leaderboard")
+        if metrics != self._registered.metrics:
+            self._registered = measured(self.study, metrics)
+            for problem in problems(self._registered.beside(board), metrics):
+                warnings.warn(problem, stacklevel=2)
+        return self._registered.beside(board)
 
     def results(self) -> pd.DataFrame:
         """Return one row per cell: its recipe's place, its scores and costs at the largest budget, and its key."""

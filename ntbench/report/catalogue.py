@@ -1,4 +1,4 @@
-"""What can be combined: every defense, attack, domain and suite, with one line each."""
+"""What can be combined: every defense, attack, domain, metric and suite, with one line each."""
 
 from __future__ import annotations
 
@@ -18,12 +18,15 @@ from ntbench.suite import load_suite, suite_names
 def catalogue(plugins: Sequence[str]) -> list[Table]:
     """Return one table a kind of thing."""
     lines = _lines(plugins)
-    return [
-        _table("defenses", lines["defense"]),
-        _table("attacks", lines["attack"]),
-        _table("domains", describe_domains() | lines["domain"]),
-        _table("suites", {name: load_suite(name).summary for name in suite_names()}),
-    ]
+    tables = {
+        "defenses": lines["defense"],
+        "attacks": lines["attack"],
+        "domains": describe_domains() | lines["domain"],
+        "metrics": lines["metric"],
+        "suites": {name: load_suite(name).summary for name in suite_names()},
+    }
+    # There is no metric before somebody brings one.
+    return [_table(title, told) for title, told in tables.items() if told]
 
 
 def contents(title: str, names: Sequence[str], counts: Mapping[str, Sequence[int]]) -> Table:
@@ -38,23 +41,31 @@ def contents(title: str, names: Sequence[str], counts: Mapping[str, Sequence[int
 
 
 def _lines(plugins: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Return one line a method and domain; nothing is imported where all of them are ours and their source tells."""
+    """Return one line a thing by kind and name; nothing is imported where all are ours and their source tells."""
     if not plugins and not registry.others():
         with suppress(UnreadableError):
-            return {"domain": {}} | declared_methods()
+            return {"domain": {}, "metric": {}} | declared_methods()
     return imported(plugins)
 
 
 def imported(plugins: Iterable[str]) -> dict[str, dict[str, str]]:
-    """Return one line a method and domain of the registry, plug-ins and other packages among them."""
+    """Return one line a thing of the registry by kind and name, plug-ins and other packages among them."""
     for plugin in plugins:
         registry.load_plugin(plugin)
-    said = {"defense": _line, "attack": _line, "domain": _domain_line}
+    said = {"defense": _line, "attack": _line, "domain": _domain_line, "metric": _metric_line}
+    if registry.names("metric"):
+        from ntbench.measure.registered import known
+
+        known()
     return {kind: {name: say(registry.get(kind, name)) for name in registry.names(kind)} for kind, say in said.items()}
 
 
 def _domain_line(domain: Any) -> str:
     return str(domain.family().domains[domain.name])
+
+
+def _metric_line(metric: Any) -> str:
+    return str(metric.meaning())
 
 
 def _line(method: Any) -> str:

@@ -45,6 +45,13 @@ def count(value: Any) -> str:
     return f"{value:.1e}" if value >= 1e7 else f"{round(value):,}"
 
 
+def significant(value: Any, signed: bool = False) -> str:
+    """Return a number of unknown size with three significant digits, a whole one from a thousand on."""
+    if _absent(value) or not isfinite(value):
+        return number(value)
+    return count(value) if abs(value) >= 1000 else f"{float(value):.3g}"
+
+
 def seconds(value: Any) -> str:
     """Return seconds, with a decimal below ten."""
     return number(value, 1 if not _absent(value) and value < 10 else 0)

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from ntbench.errors import UserError
+from ntbench.measure.registered import Registered
 from ntbench.report.files import write_all
-from ntbench.report.glossary import GLOSSARIES
+from ntbench.report.glossary import GLOSSARIES, LEADERBOARD
 from ntbench.report.latex import FORMS, Told, latex_tables
+from ntbench.report.metrics import meanings
 from ntbench.report.origin import provenance, suite_facts
 from ntbench.report.papers import bibliography, cited_rows, papers
 from ntbench.report.pictures import Picture, map_pictures, mapped
@@ -36,8 +38,10 @@ OURS = (
 """What an earlier report may have left in its folder."""
 
 
-def write_report(folder: Path, results: Iterable[Result], suite: Suite) -> Path:
+def write_report(folder: Path, results: Iterable[Result], suite: Suite, registered: Registered | None = None) -> Path:
     """Write FOLDER/report from results alone and return the path of its index.html, which opens offline.
+
+    What metrics gave for the results stands beside the other numbers.
 
     Raises UserError where there are no results, and for results that must not be mixed.
     """
@@ -45,7 +49,7 @@ def write_report(folder: Path, results: Iterable[Result], suite: Suite) -> Path:
     if not found:
         raise UserError(f"{folder}: holds no results yet; run `ntbench run {suite.name}` first")
     out = folder / "report"
-    write_all(out, report_files(Tables.of(found, suite), suite, provenance(found)), OURS)
+    write_all(out, report_files(Tables.of(found, suite, registered), suite, provenance(found)), OURS)
     return out / "index.html"
 
 
@@ -68,6 +72,7 @@ def report_files(tables: Tables, suite: Suite, origin: Mapping[str, Mapping[str,
         files |= {f"figures/{picture.stem}{end}": data for end, data in picture.files.items()}
     context["papers"] = found = papers(suite)
     context["glossaries"] = {name: columns for name, columns in GLOSSARIES.items() if name in files}
+    context["glossary"] = context["glossaries"]["leaderboard.csv"] = LEADERBOARD | meanings(tables.metrics)
     files["leaderboard.md"] = _encoded(markdown().get_template("leaderboard.md.j2").render(context))
     files |= _latex(parts, context["together"], suite, cited_rows(suite, found))
     files |= {"papers.bib": _encoded(bibliography([*found.values()]))} if found else {}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from ntbench.report import views
+from ntbench.report import metrics, views
 from ntbench.report.pictures import Picture, task_pictures
 from ntbench.report.protocols import protocols
 from ntbench.report.sentences import gate_line, ranking, sentence
@@ -65,7 +65,12 @@ def sections(tables: Tables, suite: Suite) -> Iterator[Section]:
                     *repeated,
                 ],
                 factors=factors,
-                details=[*views.details(tables.leaderboard, task), *factors, *views.faced(tables.coverage, task)],
+                details=[
+                    *views.details(tables.leaderboard, task),
+                    *metrics.views(tables.leaderboard, task, tables.metrics),
+                    *factors,
+                    *views.faced(tables.coverage, task),
+                ],
                 pictures=task_pictures(rows, lines, levels, task.name, task.title),
             )
 

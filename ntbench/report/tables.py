@@ -11,6 +11,7 @@ import pandas as pd
 from ntbench.measure import board, lines, permitted, tasks
 from ntbench.measure import factors as by_factor
 from ntbench.measure import tables as cells
+from ntbench.measure.registered import Metrics, Registered
 from ntbench.measure.reproduced import Reproduction
 from ntbench.measure.standing import Results, Study
 from ntbench.suite import Suite
@@ -70,14 +71,17 @@ class Tables:
     """What runs by the papers' own protocols give."""
     permitted: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(permitted.COLUMNS)))
     """A file only where a suite has rows that differ in the drop that they permit."""
+    metrics: Metrics = ()
+    """The metrics that somebody brought, of which the leaderboard has columns too."""
 
     @classmethod
-    def of(cls, results: Sequence[Result], suite: Suite) -> Tables:
-        """Measure results; the tables share one study of them."""
+    def of(cls, results: Sequence[Result], suite: Suite, registered: Registered | None = None) -> Tables:
+        """Measure results; the tables share one study of them. What metrics gave for it stands in the leaderboard."""
         study = Study(results, suite)
         measured = {name: table(name, results, study, suite) for name in (*OF_CELLS, *OF_ROWS)}
-        repeated = Reproduction.of(results, suite)
-        return cls(**measured, detectable=lines.detectable(study, suite), protocols=repeated)
+        found, repeated = registered or Registered(), Reproduction.of(results, suite)
+        measured["leaderboard"] = found.beside(measured["leaderboard"])
+        return cls(**measured, detectable=lines.detectable(study, suite), protocols=repeated, metrics=found.metrics)
 
     @property
     def several(self) -> bool:
@@ -87,7 +91,8 @@ class Tables:
     @property
     def files(self) -> dict[str, bytes]:
         """Return the tables as files by name."""
-        names = [field.name for field in fields(self) if field.name not in ("trajectories", "detectable", "protocols")]
+        names = [field.name for field in fields(self) if field.name in OF_ROWS or field.name in OF_CELLS]
+        names.remove("trajectories")
         named = {f"{n}.csv": csv(getattr(self, n)) for n in names if self._told(n)}
         return named | {"trajectories.parquet": _parquet(self.trajectories)}
 

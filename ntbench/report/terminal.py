@@ -12,8 +12,9 @@ from rich.console import Console, Group, JustifyMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ntbench.measure.registered import Metrics
 from ntbench.measure.reproduced import Reproduction
-from ntbench.report import views
+from ntbench.report import metrics, views
 from ntbench.report.columns import dimmed
 from ntbench.report.protocols import protocols
 from ntbench.report.sentences import gate_line
@@ -40,12 +41,17 @@ def headlines(board: pd.DataFrame, suite: Suite, width: int = WIDTH) -> list[Ren
     return [*shown, Text(MEANING, style="dim")] if shown else []
 
 
-def details(board: pd.DataFrame, suite: Suite, width: int = WIDTH) -> list[RenderableType]:
-    """Return the small tables of every task: other tracks, the papers' claims, and everything that is known."""
+def details(board: pd.DataFrame, suite: Suite, width: int = WIDTH, brought: Metrics = ()) -> list[RenderableType]:
+    """Return the small tables of every task: tracks, claims, what else is known, and metrics that somebody brought."""
     return [
         Group(tabled(view, f"{task.title}: {view.title}", width), "")
         for task in suite.tasks
-        for view in [*views.tracks(board, task), *views.claim(board, task), *views.details(board, task)]
+        for view in [
+            *views.tracks(board, task),
+            *views.claim(board, task),
+            *views.details(board, task),
+            *metrics.views(board, task, brought),
+        ]
     ]
 
 

@@ -1,1 +1,1 @@
-"""Methods to begin with: what `ntbench new` writes, with `$name` and `$cls` for their names."""
+"""Methods, domains and metrics to begin with: what `ntbench new` writes, with `$name` and `$cls` for their names."""
