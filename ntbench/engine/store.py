@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from ntbench.engine.reading import Reader, checksum
 from ntbench.errors import UserError
-from ntbench.types import Result
+from ntbench.types import Columns, Result
 
 _TABLE = "CREATE TABLE IF NOT EXISTS results (key TEXT PRIMARY KEY, status TEXT NOT NULL, body TEXT NOT NULL)"
 _SUMS = "CREATE TABLE IF NOT EXISTS sums (key TEXT PRIMARY KEY, sum TEXT NOT NULL)"
@@ -58,30 +58,32 @@ class Store:
         """Return the status of every stored key."""
         return dict(self._rows("SELECT key, status FROM results", lambda row: (row[0], row[1])))
 
-    def results(self) -> list[Result]:
+    def results(self) -> Columns:
         """Return every stored result, in the order of keys.
 
         Raises UserError where one was damaged, or is of another schema.
         """
-        query = "SELECT key, status, body, sum FROM results LEFT JOIN sums USING (key) ORDER BY key"
-        return self._rows(query, self._result_by(Reader()))
+        reader = Reader()
+        self._rows(
+            "SELECT key, status, body, sum FROM results LEFT JOIN sums USING (key) ORDER BY key",
+            lambda row: self._read(reader, *row),
+        )
+        with self._of_this_schema():
+            return reader.columns()
 
-    def _result_by(self, reader: Reader) -> Callable[[tuple[str, ...]], Result]:
-        def build(row: tuple[str, ...]) -> Result:
-            key, status, body, held = row
-            result = self._read(reader, key, body)
-            if held and held != checksum(key, status, body):
-                raise UserError(
-                    f"{str(self.database)!r}: the result {key} was damaged; restore the file from a copy, or start a "
-                    "new folder with --out"
-                )
-            return result
+    def _read(self, reader: Reader, key: str, status: str, body: str, held: str | None) -> None:
+        with self._of_this_schema():
+            reader.add(key, body)
+        if held and held != checksum(key, status, body):
+            raise UserError(
+                f"{str(self.database)!r}: the result {key} was damaged; restore the file from a copy, or start a "
+                "new folder with --out"
+            )
 
-        return build
-
-    def _read(self, reader: Reader, key: str, body: str) -> Result:
+    @contextmanager
+    def _of_this_schema(self) -> Iterator[None]:
         try:
-            return reader.read(key, body)
+            yield
         except ValueError as error:
             said = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
             raise UserError(
