@@ -4,7 +4,7 @@ Here enter words, recipes and results; nothing that computes.
 """
 
 from ntbench.types.budgets import Budget, Epochs
-from ntbench.types.columns import Columns, Factor
+from ntbench.types.columns import Columns, Factor, Texts
 from ntbench.types.gathered import columns_of
 from ntbench.types.recipes import Arch, Cell, Channels, MethodSpec, Positive, Training, Tuning
 from ntbench.types.results import Protection, Provenance, Result
@@ -62,6 +62,7 @@ __all__ = [
     "Selection",
     "Status",
     "Task",
+    "Texts",
     "Track",
     "Training",
     "Trajectory",

@@ -81,6 +81,11 @@ class Factor(NamedTuple):
         order = np.argsort(first)
         return dict(zip(codes[order].tolist(), first[order].tolist(), strict=True))
 
+    @property
+    def present(self) -> list[Any]:
+        """Return the values that any row holds, in the order of these rows."""
+        return [self.values[code] for code in self.firsts()]
+
     def take(self, rows: NDArray[np.intp]) -> Factor:
         """Return some of the rows."""
         return Factor(self.codes[rows], self.values)
@@ -151,11 +156,15 @@ class Columns(Sequence[Result]):
         """Return how many ends each trajectory has."""
         return np.diff(self.starts)
 
+    def points(self, rows: NDArray[np.intp]) -> NDArray[np.int64]:
+        """Return the places of some rows' trajectories in `runs` and `correct`, row by row."""
+        return within(self.starts, rows)
+
     def take(self, rows: NDArray[np.intp]) -> Columns:
         """Return some of the rows, in this order."""
         if len(rows) == len(self) and bool((rows == np.arange(len(self))).all()):
             return self
-        points = within(self.starts, rows)
+        points = self.points(rows)
         return Columns(
             keys=self.keys[rows],
             parts={name: factor.take(rows) for name, factor in self.parts.items()},
