@@ -13,6 +13,7 @@ from ntbench.measure.areas import Array
 from ntbench.measure.curves import ABSENT, COSTS, NO_BITS, STATES, Attacker, Curves, Grid, Release
 from ntbench.suite import Suite
 from ntbench.types import FILE, NONE, Budget, Columns, Knowledge, MethodSpec, Protection, Result, columns_of
+from ntbench.types.columns import firsts
 
 BEYOND = "longer"
 """The registered name of a check beyond the horizon, which enters nothing."""
@@ -111,7 +112,7 @@ def _one_data(task: str, columns: Columns) -> None:
 def _budgets(task: str, columns: Columns) -> dict[int, Budget]:
     seen: dict[int, Budget] = {}
     factor, samples = columns.parts["budget"], columns.numbers["samples"]
-    for row in _firsts(factor.codes, samples):
+    for row in firsts(factor.codes, samples):
         count, budget = int(samples[row]), columns.value("budget", row)
         other = seen.setdefault(count, budget)
         if other != budget:
@@ -121,14 +122,6 @@ def _budgets(task: str, columns: Columns) -> dict[int, Budget]:
                 "from its own run folder"
             )
     return seen
-
-
-def _firsts(*columns: NDArray[Any]) -> list[int]:
-    """Return the first row of each combination of values, in the order of the rows."""
-    code = np.zeros(len(columns[0]), dtype=np.int64)
-    for column in columns:
-        code = code * (int(column.max(initial=0)) + 1) + column
-    return sorted(np.unique(code, return_index=True)[1].tolist())
 
 
 def _releases(columns: Columns, suite: Suite) -> tuple[Release, ...]:
@@ -144,8 +137,7 @@ def _releases(columns: Columns, suite: Suite) -> tuple[Release, ...]:
 def _one_file(columns: Columns) -> set[str]:
     """Return the rows whose seeds all attack one file: a release, or the undefended model where that is a file too."""
     files: dict[str, set[str]] = {}
-    for row in _firsts(columns.parts["defense"].codes, columns.parts["pretrain"].codes):
-        defense, pretrain = columns.value("defense", row), columns.value("pretrain", row)
+    for defense, pretrain in columns.pairs("defense", "pretrain"):
         held = {FILE: defense.params.get("sha256"), NONE: pretrain.sha256}.get(defense.name)
         if held:
             files.setdefault(defense.label, set()).add(held)
@@ -212,7 +204,7 @@ def _images(columns: Columns) -> tuple[int, int]:
     scored = np.flatnonzero(columns.lengths)
     shapes = {
         (images.values[images.codes[row]], originals.values[originals.codes[row]] or images.values[images.codes[row]])
-        for row in scored[_firsts(images.codes[scored], originals.codes[scored])]
+        for row in scored[firsts(images.codes[scored], originals.codes[scored])]
     }
     whole = len(shapes) == 1 and bool(np.diff(columns.correct.starts).all())
     return shapes.pop() if whole else (0, 0)
@@ -263,12 +255,12 @@ def _positions(task: str, steps: NDArray[Any], counts: Rows, ends: Sequence[tupl
 
 def _protections(columns: Columns, rows: Rows, cells: Rows) -> dict[tuple[int, int], Protection]:
     known = rows[columns.parts["protection"].coded(lambda held: held is not None, [True])[rows] == 0]
-    first = known[_firsts(cells[0, known], cells[3, known])]
+    first = known[firsts(cells[0, known], cells[3, known])]
     return {(int(cells[0, row]), int(cells[3, row])): columns.value("protection", row) for row in first}
 
 
 def _refused(columns: Columns, rows: Rows, cells: Rows) -> dict[tuple[int, int], str]:
     off = rows[columns.parts["status"].coded(str, ["inapplicable"])[rows] == 0]
     # Of several reasons for one attack on one release the last stands.
-    last = off[::-1][_firsts(*cells[:2, off[::-1]])][::-1]
+    last = off[::-1][firsts(*cells[:2, off[::-1]])][::-1]
     return {(int(cells[0, row]), int(cells[1, row])): columns.value("error", row) for row in last}

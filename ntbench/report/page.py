@@ -17,7 +17,7 @@ from ntbench.report.tables import MAPPED, Tables
 from ntbench.report.templating import html, latex, markdown
 from ntbench.report.views import View, failed, together
 from ntbench.suite import Suite
-from ntbench.types import Result
+from ntbench.types import Result, columns_of
 
 OURS = ("*.csv", "*.tex", "*.md", "*.parquet", "figures/*.pdf", "figures/*.png", "figures/*.svg")
 """What an earlier report may have left in its folder."""
@@ -28,7 +28,7 @@ def write_report(folder: Path, results: Iterable[Result], suite: Suite) -> Path:
 
     Raises UserError where there are no results, and for results that must not be mixed.
     """
-    found = list(results)
+    found = columns_of(results)
     if not found:
         raise UserError(f"{folder}: holds no results yet; run `ntbench run {suite.name}` first")
     out = folder / "report"

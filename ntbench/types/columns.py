@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Annotated, Any, NamedTuple, overload
 
 import numpy as np
@@ -13,6 +14,7 @@ from pydantic import Field, TypeAdapter
 from ntbench.types.recipes import Cell
 from ntbench.types.results import Result
 from ntbench.types.trajectory import Trajectory
+from ntbench.types.words import SETTLED
 
 NUMBERS: dict[str, TypeAdapter[Any]] = {
     "samples": TypeAdapter(list[Annotated[int, Field(ge=1)]]),
@@ -30,9 +32,9 @@ RUNS: dict[str, TypeAdapter[Any]] = {
 """The numbers of trajectories."""
 OF_CELLS = tuple(name for name in Cell.model_fields if name not in NUMBERS)
 OF_RESULTS = tuple(n for n in Result.model_fields if n not in (*NUMBERS, "schema_version", "cell", "trajectory"))
+_FIELDS = [Cell.model_fields[name] for name in OF_CELLS] + [Result.model_fields[name] for name in OF_RESULTS]
 PARTS: dict[str, TypeAdapter[Any]] = {
-    **{name: TypeAdapter(Cell.model_fields[name].annotation) for name in OF_CELLS},
-    **{name: TypeAdapter(Result.model_fields[name].annotation) for name in OF_RESULTS},
+    name: TypeAdapter(field.rebuild_annotation()) for name, field in zip((*OF_CELLS, *OF_RESULTS), _FIELDS, strict=True)
 }
 """What rows have in common."""
 
@@ -55,7 +57,7 @@ class Texts(NamedTuple):
     def listed(self) -> list[str]:
         """Return all of them."""
         text, ends = self.data.tobytes().decode("ascii"), self.starts.tolist()
-        return [text[a:b] for a, b in zip(ends[:-1], ends[1:], strict=True)]
+        return [text[a:b] for a, b in pairwise(ends)]
 
 
 class Factor(NamedTuple):
@@ -64,16 +66,12 @@ class Factor(NamedTuple):
     codes: NDArray[np.signedinteger[Any]]
     values: tuple[Any, ...]
 
-    def each(self, told: Callable[[Any], Any]) -> list[Any]:
-        """Return what is told of the values, row by row; it is worked out once a value."""
-        said = [told(value) for value in self.values]
-        return [said[code] for code in self.codes.tolist()]
-
     def coded(self, told: Callable[[Any], Any], axis: Sequence[Any]) -> NDArray[np.intp]:
         """Return the place on an axis of what is told of each row's value."""
         place = {value: k for k, value in enumerate(axis)}
         # A value that no row holds need not be on the axis.
-        return np.array([place.get(told(value), -1) for value in self.values], dtype=np.intp)[self.codes]
+        places = np.array([place.get(told(value), -1) for value in self.values], dtype=np.intp)
+        return np.asarray(places[self.codes])
 
     def firsts(self) -> dict[int, int]:
         """Return the first row of each code that any row holds, in the order of these rows."""
@@ -135,14 +133,15 @@ class Columns(Sequence[Result]):
 
     def _trajectory(self, at: int) -> Trajectory:
         begin, end = self.starts[at : at + 2].tolist()
-        run = {name: tuple(column[begin:end].tolist()) for name, column in self.runs.items()}
+        run: dict[str, Any] = {name: tuple(column[begin:end].tolist()) for name, column in self.runs.items()}
         run["own"] = tuple(None if value != value else value for value in run["own"])
         return Trajectory.model_construct(**run, correct=tuple(self.correct.at(i) for i in range(begin, end)))
 
     def __eq__(self, other: object) -> bool:
         """Return whether another sequence holds equal results in the same order."""
-        same = isinstance(other, Sequence) and len(other) == len(self)
-        return same and all(one == another for one, another in zip(self, other, strict=True))  # type: ignore[arg-type]
+        if not isinstance(other, Sequence) or len(other) != len(self):
+            return False
+        return all(one == another for one, another in zip(self, other, strict=True))
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -178,9 +177,27 @@ class Columns(Sequence[Result]):
         """Return the rows whose value of one of the parts is kept."""
         return self.take(np.flatnonzero(np.array([*map(keeps, self.parts[name].values)], bool)[self.parts[name].codes]))
 
+    @property
+    def failed(self) -> Columns:
+        """Return the rows that failed; what is inapplicable did not."""
+        return self.where("status", lambda status: status not in SETTLED)
+
+    def pairs(self, one: str, other: str) -> Iterator[tuple[Any, Any]]:
+        """Yield the values of two parts that stand together in any row, in the order of these rows."""
+        for row in firsts(self.parts[one].codes, self.parts[other].codes):
+            yield self.value(one, row), self.value(other, row)
+
     def with_part(self, name: str, factor: Factor) -> Columns:
         """Return the same rows with other values of one part."""
         return replace(self, parts={**self.parts, name: factor})
+
+
+def firsts(*columns: NDArray[Any]) -> list[int]:
+    """Return the first row of each combination of numbers that are not negative, in the order of the rows."""
+    code = np.zeros(len(columns[0]), dtype=np.int64)
+    for column in columns:
+        code = code * (int(column.max(initial=0)) + 1) + column
+    return sorted(np.unique(code, return_index=True)[1].tolist())
 
 
 def bounds(lengths: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
