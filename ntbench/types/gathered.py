@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from ntbench.types.columns import NUMBERS, OF_CELLS, OF_RESULTS, PARTS, RUNS, Columns, Factor, Texts, bounds
 from ntbench.types.results import Result
 
-CHUNK = 10_000
+CHUNK = 1_000
 """Rows that wait as Python's objects, which take ten times the memory of columns."""
 KINDS: dict[str, type[Any]] = {
     **dict.fromkeys(("samples", "seed", "paid", "step", "flops"), np.int64),
