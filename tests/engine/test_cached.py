@@ -18,7 +18,7 @@ from ntbench.errors import UserError
 from ntbench.measure.board import gates_table, leaderboard_table
 from ntbench.measure.standing import Study
 from ntbench.measure.tables import results_table, trajectories_table
-from ntbench.types import Columns, Result
+from ntbench.types import Columns, Epochs, Result
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +39,8 @@ def fill(store: Store, results: list[Result]) -> None:
 
 
 OWN = outcome(recipe("none", "weak", 10, 0, knowledge="own"), trajectory([0.3, 0.4], own=[None, 0.25]), error="é\n2")
-RESULTS = [*list(with_bits(additive))[:12], *list(grid(additive, rows=[("ntp", "dense")]))[-4:], OWN]
+PAPERS = outcome(recipe("none", "weak", 10, 1, budget=Epochs(epochs=2, each=5)), trajectory([0.4], ends=(10,)))
+RESULTS = [*list(with_bits(additive))[:12], *list(grid(additive, rows=[("ntp", "dense")]))[-4:], OWN, PAPERS]
 
 
 def cache(store: Store) -> Path:
