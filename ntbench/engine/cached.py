@@ -24,21 +24,18 @@ from ntbench.types.columns import NUMBERS, PARTS, RUNS
 FEWEST = 1000
 """Rows under which a cache saves nothing worth a file."""
 _SIZE = hashlib.sha256().digest_size
+CODE = files_digest([*sorted(Path(types.__file__).parent.glob("*.py")), Path(reading.__file__), Path(__file__)])
+"""The code that reads, as it is when this process starts."""
 
 
 def stamp(files: Iterable[Path]) -> bytes:
     """Return what changes with any byte of a store's files, and with the code that reads it."""
-    state = hashlib.sha256(_code().encode())
+    state = hashlib.sha256(CODE.encode())
     for file in files:
         with suppress(FileNotFoundError), file.open("rb") as opened:
             state.update(hashlib.file_digest(opened, "sha256").digest())
         state.update(file.name.encode())
     return state.digest()
-
-
-def _code() -> str:
-    folder = Path(types.__file__).parent
-    return files_digest([*sorted(folder.glob("*.py")), Path(reading.__file__), Path(__file__)])
 
 
 def load(path: Path, stamp: bytes) -> Columns | None:

@@ -144,7 +144,7 @@ def test_a_cache_of_another_store_is_made_again(store: Store, tmp_path: Path, mo
 
 def test_a_cache_that_other_code_made_is_made_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as before:
-        before.setattr(cached, "_code", lambda: "older")
+        before.setattr(cached, "CODE", "older")
         store.results()
     assert refused(store, monkeypatch)
 
