@@ -11,6 +11,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from ntbench.types import Result
 ROWS = int(os.environ.get("NTBENCH_BENCH_ROWS", "20000"))
 DEFENSES = ("none", "scratch", *(f"ntp-{k}" for k in range(12)))
 IMAGES = 200
+GOAL = 5.0
 SHARES = np.array([0.2, 0.3, 0.5, 0.7, 0.9, 1, 1])
 PROGRAM = """
 import resource, sys
@@ -87,6 +89,25 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     connection.close()
     Manifest(suite=plan, request="", sources={}, cells=cells, asked=tuple(cells.values())).write(folder)
     return folder
+
+
+def seconds_to_read(store: Store) -> float:
+    begun = time.process_time()
+    assert len(store.results())
+    return time.process_time() - begun
+
+
+def test_reading_again_against_reading_rows(benchmark: BenchmarkFixture, folder: Path) -> None:
+    """The first reading makes the file that the later ones take, both in one process; objects are built of no row."""
+    store, again = Store(folder), []
+    (folder / "results.arrow").unlink(missing_ok=True)
+    first = seconds_to_read(store)
+    measured(benchmark, lambda: again.append(seconds_to_read(store)), rounds=3)
+    rows, ratio = len(store.statuses()), first / min(again)
+    each = 1e6 * min(again) / rows
+    said = f"{each:.1f} us a row, {ratio:.0f} times faster than at first"
+    figure(benchmark, f"{rows:,} rows read again", said, "1 us a row")
+    assert ratio > GOAL
 
 
 @pytest.mark.parametrize(("what", "goal"), [("board", "10 s, 2 GB for a million"), ("report", "30 s for 200,000")])

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from ntbench.engine.session import Session
-    from ntbench.types import Result
+    from ntbench.types import Columns, Result
 
 
 @app.command()
@@ -73,7 +73,7 @@ def diff(
         console.print(part)
 
 
-def _read(folder: Path) -> tuple[Session, list[Result], pd.DataFrame, pd.DataFrame]:
+def _read(folder: Path) -> tuple[Session, Columns, pd.DataFrame, pd.DataFrame]:
     """Return a run with its leaderboard, and with its choices by key."""
     from ntbench.engine.session import open_run
     from ntbench.measure.board import leaderboard_table

@@ -82,7 +82,7 @@ def attack_zoo(
     kept = read_zoo(zoo)
     files, names = _attacks(attack, plugin or [])
     session = Session(zoo, console)
-    earlier = session.results() if session.held() else []
+    earlier = list(session.results()) if session.held() else []
     request = Request(suite=kept.suite, attacks=names, plugins=files)
     results = run(session, kept, request, Workers(jobs, device))
     keys = {result.cell.key for result in results}
@@ -135,7 +135,7 @@ def _published(board: Path, suite: Suite) -> list[Result]:
     from ntbench.leaderboard.schema import SUITE
 
     if (board / "manifest.json").exists():
-        return open_run(board, console).results()
+        return list(open_run(board, console).results())
     folder = board / "results" / suite.name
     if (folder / SUITE).exists():
         held: list[Result] = Rows.read(folder).results

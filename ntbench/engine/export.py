@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ def export(session: Session, defense: str, seed: int, file: Path, task: str = ""
     return write_release(file, weights, card)
 
 
-def _found(results: list[Result], defense: str, seed: int, task: str) -> Result:
+def _found(results: Sequence[Result], defense: str, seed: int, task: str) -> Result:
     rows = [r for r in results if r.cell.defense.label == defense]
     if not rows:
         raise unknown("row", defense, {r.cell.defense.label for r in results})

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from pydantic import ValidationError
+from pydantic_core import from_json
 
 from ntbench.errors import UserError
 from ntbench.suite import AttackEntry, Suite
-from ntbench.types import Recipe
+from ntbench.types import Columns, Factor, Recipe
 
 _FILE = "manifest.json"
 
@@ -29,8 +30,17 @@ class Manifest(Recipe):
     @property
     def places(self) -> dict[str, tuple[str, str]]:
         """Return the labels of the defense and the attack of every cell by its key."""
-        coordinates = ((key, json.loads(place)) for place, key in self.cells.items())
+        coordinates = ((key, from_json(place)) for place, key in self.cells.items())
         return {key: (defense, attack) for key, (_, defense, attack, *_) in coordinates}
+
+    def labelled(self, columns: Columns) -> Columns:
+        """Return the results that belong to the plan, under the labels that their methods have in it."""
+        places = self.places
+        found = [places.get(key) for key in columns.keys.tolist()]
+        held = columns.take(np.flatnonzero([labels is not None for labels in found]))
+        for name, labels in zip(("defense", "attack"), zip(*filter(None, found), strict=True), strict=False):
+            held = held.with_part(name, _relabelled(held.parts[name], labels))
+        return held
 
     def answers(self, request: str) -> bool:
         """Return whether this is the plan of a request and the methods' files are still the same."""
@@ -80,6 +90,17 @@ def _joined(held: Sequence[AttackEntry], own: Sequence[AttackEntry]) -> tuple[At
     if before.keys() <= now.keys():
         return tuple(own)
     return (*held, *(single for place, single in now.items() if place not in before))
+
+
+def _relabelled(factor: Factor, labels: Sequence[str]) -> Factor:
+    """Return the rows' specifications under these labels, which are no part of a recipe."""
+    names = list(dict.fromkeys(labels))
+    place = {label: k for k, label in enumerate(names)}
+    wanted = np.array([place[label] for label in labels], dtype=np.int64)
+    pairs, codes = np.unique(factor.codes * np.int64(len(names)) + wanted, return_inverse=True)
+    values = [(factor.values[pair // len(names)], names[pair % len(names)]) for pair in pairs.tolist()]
+    said = (spec if spec.label == label else spec.model_copy(update={"label": label}) for spec, label in values)
+    return Factor(codes.astype(np.min_scalar_type(-max(len(values), 1))), tuple(said))
 
 
 def _place(single: AttackEntry) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from ntbench.engine.rehearsal import shares_of
 from ntbench.errors import UserError
 from ntbench.learn.models import STARTS, start
 from ntbench.tasks.data import Domain
-from ntbench.types import Arch, Cell, Result
+from ntbench.types import Arch, Cell, Result, columns_of
 
 
 def prepared(cells: Iterable[Cell], cache: Path, earlier: Iterable[Result]) -> list[str]:
@@ -43,10 +43,10 @@ def _start(arch: str, classes: int, weights: str) -> None:
 
 
 def _hashes(results: Iterable[Result]) -> Iterator[tuple[tuple[int, str], str]]:
-    for result in results:
-        if result.provenance:
-            for name, value in result.provenance.data.items():
-                yield (result.cell.task.image_size, name), value
+    columns = columns_of(results)
+    for task, origin in columns.pairs("task", "provenance"):
+        for name, value in (origin.data if origin else {}).items():
+            yield (task.image_size, name), value
 
 
 def _unchanged(domain: Domain, image_size: int, known: dict[tuple[int, str], str]) -> None:

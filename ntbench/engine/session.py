@@ -20,7 +20,7 @@ from ntbench.errors import UserError
 from ntbench.registry import registry
 from ntbench.report.files import write_whole
 from ntbench.suite import Limits, Suite
-from ntbench.types import SETTLED, Cell, Level, Result, digest
+from ntbench.types import SETTLED, Cell, Columns, Level, Result, digest
 
 if TYPE_CHECKING:
     from ntbench.engine.tune import Found
@@ -73,10 +73,9 @@ class Session:
     def _mark(self) -> Path:
         return self.page.with_name("told.json")
 
-    def results(self) -> list[Result]:
+    def results(self) -> Columns:
         """Return the stored results that belong to the folder's plan, under the labels that they have there."""
-        places = self._manifest().places
-        return [relabelled(r, *places[r.cell.key]) for r in self.store.results() if r.cell.key in places]
+        return self._manifest().labelled(self.store.results())
 
     def run(self, request: Request, workers: Workers, retry_failed: bool = False) -> None:
         """Compute what a request asks for and the folder lacks."""
@@ -229,7 +228,7 @@ class Session:
         return cells
 
     def _forget_failed(self, statuses: dict[str, str]) -> dict[str, str]:
-        failed = [result for result in self.store.results() if result.status not in SETTLED]
+        failed = self.store.results().failed
         for result in failed:
             if result.protection and result.protection.status != "ok":
                 self.store.forget_artifact(result.cell.protect_key)
@@ -273,16 +272,6 @@ def open_run(folder: Path, console: Console, plugins: Sequence[str] = ()) -> Ses
     session = Session(folder, console, plugins)
     session.suite  # noqa: B018
     return session
-
-
-def relabelled(result: Result, defense: str, attack: str) -> Result:
-    """Return a result whose methods have these labels, which are no part of a recipe."""
-    cell = result.cell
-    if (cell.defense.label, cell.attack.label) == (defense, attack):
-        return result
-    named = {"defense": (cell.defense, defense), "attack": (cell.attack, attack)}
-    update = {name: spec.model_copy(update={"label": label}) for name, (spec, label) in named.items()}
-    return result.model_copy(update={"cell": cell.model_copy(update=update)})
 
 
 def cache_folder() -> Path:

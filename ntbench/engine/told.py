@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ntbench.errors import first_line
-from ntbench.types import SETTLED, Recipe, Result
+from ntbench.types import Recipe, Result, columns_of
 
 NAMED = 10
 """How many failed cells are named on a terminal."""
@@ -21,10 +21,11 @@ class Told(Recipe):
 
 def failures(results: Sequence[Result]) -> str:
     """Return the cells that failed, with their reasons, or an empty string."""
-    failed = [result for result in results if result.status not in SETTLED]
+    failed = columns_of(results).failed
     if not failed:
         return ""
-    lines = [f"  {r.status}: {', '.join(map(str, r.cell.coordinates[:6]))}: {first_line(r.error)}" for r in failed]
-    more = [f"  and {len(lines) - NAMED} more"] if len(lines) > NAMED else []
+    named = failed[:NAMED]
+    lines = [f"  {r.status}: {', '.join(map(str, r.cell.coordinates[:6]))}: {first_line(r.error)}" for r in named]
+    more = [f"  and {len(failed) - NAMED} more"] if len(failed) > NAMED else []
     head = f"{len(failed)} of {len(results)} cells failed; `--retry-failed` runs them again:"
-    return "\n".join([head, *lines[:NAMED], *more])
+    return "\n".join([head, *lines, *more])

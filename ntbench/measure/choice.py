@@ -81,6 +81,15 @@ def final(curves: Curves, run: Run, by: By = "others") -> Choice:
     return _best((run,), np.broadcast_to(np.arange(test.shape[-1], dtype=np.float64), test.shape), test)
 
 
+def alone(curves: Curves, runs: Sequence[Run]) -> Array:
+    """Return what each of some runs reaches [run, count, seed] for an attacker who has no other, NaN for nothing."""
+    test = _taken(curves.grid.test, runs)
+    held = latest(test)
+    pick, there = _first_best(_usable(others_mean(_taken(curves.grid.val, runs)), held))
+    end = np.take_along_axis(held, pick[..., None], axis=-1)
+    return np.where(there, np.take_along_axis(test, end, axis=-1)[..., 0], np.nan)
+
+
 def with_default(curves: Curves, choice: Choice, default: str) -> Choice:
     """Fill a choice by own samples, where these were too few to choose by, with the default attack at its horizon."""
     runs = [run for run in choice.runs if curves.attacks[run[1]].label == default]
@@ -106,16 +115,23 @@ def latest(test: Array) -> NDArray[np.intp]:
     return np.maximum.accumulate(np.where(np.isfinite(test), ends, -1), axis=-1)
 
 
+def _usable(score: Array, held: NDArray[np.intp]) -> Array:
+    return np.where((held >= 0) & np.isfinite(score), score, -np.inf)
+
+
+def _first_best(usable: Array) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+    """Return along the last axis the first of the best, and whether there is any."""
+    best = usable.max(axis=-1, keepdims=True)
+    return (usable >= best - TOLERANCE).argmax(axis=-1), np.isfinite(best[..., 0])
+
+
 def _best(runs: tuple[Run, ...], score: Array, test: Array) -> Choice:
     held = latest(test)
-    usable = np.where((held >= 0) & np.isfinite(score), score, -np.inf)
+    usable = _usable(score, held)
     # [count, seed, run and end]: in list order, budgets rising.
-    flat = usable.transpose(1, 2, 0, 3).reshape(*usable.shape[1:3], -1)
-    best = flat.max(axis=-1, keepdims=True)
-    pick = (flat >= best - TOLERANCE).argmax(axis=-1)
+    pick, there = _first_best(usable.transpose(1, 2, 0, 3).reshape(*usable.shape[1:3], -1))
     run, end = np.divmod(pick, test.shape[-1])
     n, s = np.indices(run.shape)
     end = held[run, n, s, end]
-    there = np.isfinite(best[..., 0])
     reached = np.where(there, test[run, n, s, end], np.nan)
     return Choice(runs, np.where(there, run, -1), np.where(there, end, -1), reached)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
 from ntbench.measure.choice import Choice
 from ntbench.measure.standing import Results, Standing, studied
+from ntbench.measure.tables import places_of
 from ntbench.suite import Suite
-from ntbench.types import Result
+from ntbench.types import Result, columns_of
 
 COLUMNS = ("task", "track", "defense", "mask", "attacker", "samples", "seed", "start", "attack", "attack_mask", "steps")
 
@@ -42,9 +44,11 @@ def _runs(standing: Standing, choice: Choice) -> list[tuple[Any, ...]]:
     return rows
 
 
-def keyed(choices: pd.DataFrame, results: list[Result]) -> pd.DataFrame:
+def keyed(choices: pd.DataFrame, results: Sequence[Result]) -> pd.DataFrame:
     """Return the table with the key of the cell that each run is."""
-    keys = {r.cell.coordinates: r.cell.key for r in results}
+    columns = columns_of(results)
+    where = places_of(columns, ("task", "defense", "attack", "mask", "samples", "seed", "knowledge"))
+    keys = dict(zip(zip(*where.values(), strict=True), columns.keys.tolist(), strict=True))
     names = ["task", "start", "attack", "attack_mask", "samples", "seed"]
     places = choices[names].itertuples(index=False, name=None)
     return choices.assign(key=[keys[(*place, "others")] for place in places])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -11,16 +10,16 @@ from numpy.typing import NDArray
 
 from ntbench.errors import UserError
 from ntbench.measure.areas import Array
-from ntbench.measure.curves import ABSENT, COSTS, STATES, Attacker, Curves, Grid, Release
+from ntbench.measure.curves import ABSENT, COSTS, NO_BITS, STATES, Attacker, Curves, Grid, Release
 from ntbench.suite import Suite
-from ntbench.types import FILE, NONE, Budget, Protection, Result
+from ntbench.types import FILE, NONE, Budget, Columns, Knowledge, MethodSpec, Protection, Result, columns_of
+from ntbench.types.columns import firsts
 
 BEYOND = "longer"
 """The registered name of a check beyond the horizon, which enters nothing."""
-Place = tuple[int, int, int, int]
-"""Where a run stands: release, attack, sample count, seed."""
-Placed = list[tuple[Place, Result]]
-Shape = tuple[int, int, int, int, int]
+Rows = NDArray[np.intp]
+Axes = tuple[Sequence[str], Sequence[tuple[str, str]], Sequence[int], Sequence[int]]
+"""Releases, attacks (label and mask), sample counts and seeds: where runs stand."""
 
 
 def collect(results: Iterable[Result], suite: Suite) -> list[Curves]:
@@ -29,27 +28,36 @@ def collect(results: Iterable[Result], suite: Suite) -> list[Curves]:
     Runs by a paper's protocol have another budget, and some are chosen on test data: they are no part of it.
     Raises UserError where results of several protocols, data sets or budgets are mixed, or two stand in one place.
     """
-    found: dict[str, list[Result]] = {}
-    names: dict[tuple[str, str, str], str] = {}
-    protocol = ""
-    for result in results:
-        task = result.cell.task
-        protocol = _one_protocol(protocol, result)
-        key = (task.label, task.source, task.target)
-        name = names.get(key) or names.setdefault(key, task.name)
-        if result.cell.attack.name != BEYOND and isinstance(result.cell.budget, Budget):
-            found.setdefault(name, []).append(result)
+    columns = columns_of(results)
+    _one_protocol(columns)
+    plain = columns.where("attack", lambda spec: spec.name != BEYOND)
+    plain = plain.where("budget", lambda budget: isinstance(budget, Budget))
+    found = _by_task(columns, plain)
     order = _ordered([task.name for task in suite.tasks], found)
     return [_curves(name, found[name], suite) for name in order if name in found]
 
 
-def _one_protocol(protocol: str, result: Result) -> str:
-    if protocol and result.cell.protocol != protocol:
+def _one_protocol(columns: Columns) -> None:
+    protocols = columns.parts["protocol"]
+    names = [protocols.values[code] for code in protocols.firsts()]
+    if len(names) > 1:
         raise UserError(
-            f"results of two protocols are mixed: {min(protocol, result.cell.protocol)} and "
-            f"{max(protocol, result.cell.protocol)}; report each from its own run folder"
+            f"results of two protocols are mixed: {min(names[:2])} and {max(names[:2])}; report each from its own run "
+            "folder"
         )
-    return result.cell.protocol
+
+
+def _by_task(columns: Columns, plain: Columns) -> dict[str, Columns]:
+    # Levels differ between suites, and a task is the same for all that.
+    names: dict[tuple[str, str, str], str] = {}
+    tasks = columns.parts["task"]
+    keys = {code: (task.label, task.source, task.target) for code, task in enumerate(tasks.values)}
+    for code in tasks.firsts():
+        names.setdefault(keys[code], tasks.values[code].name)
+    told = [names.get(keys[code]) for code in range(len(tasks.values))]
+    held = plain.parts["task"]
+    there = [told[code] for code in held.firsts()]
+    return {name: plain.take(np.flatnonzero(np.array([t == name for t in told])[held.codes])) for name in there if name}
 
 
 def _ordered(first: Iterable[Any], found: Iterable[Any]) -> tuple[Any, ...]:
@@ -57,18 +65,22 @@ def _ordered(first: Iterable[Any], found: Iterable[Any]) -> tuple[Any, ...]:
     return (*known, *sorted(set(found) - set(known)))
 
 
-def _curves(task: str, results: Sequence[Result], suite: Suite) -> Curves:
-    _one_data(task, results)
-    budgets = _budgets(task, results)
-    releases, attacks = _releases(results, suite), _attacks(results, suite)
-    counts, seeds = tuple(sorted(budgets)), tuple(sorted({r.cell.seed for r in results}))
+def _curves(task: str, columns: Columns, suite: Suite) -> Curves:
+    _one_data(task, columns)
+    budgets = _budgets(task, columns)
+    releases, attacks = _releases(columns, suite), _attacks(columns, suite)
+    counts, seeds = tuple(sorted(budgets)), tuple(np.unique(columns.numbers["seed"]).tolist())
     ends = tuple(budgets[count].ends for count in counts)
     shape = (len(releases), len(attacks), len(counts), len(seeds), max(map(len, ends)))
     axes = ([r.label for r in releases], [(a.label, a.mask) for a in attacks], counts, seeds)
-    placed = {knowledge: _placed(task, results, knowledge, axes) for knowledge in ("others", "own")}
-    images, originals = _images(results)
+    cells = _cells(columns, axes)
+    placed: dict[Knowledge, Rows] = {
+        knowledge: _placed(task, columns, cells, shape, knowledge) for knowledge in ("others", "own")
+    }
+    others, own = placed["others"], placed["own"]
+    images, originals = _images(columns)
     return Curves(
-        task=next((t for t in suite.tasks if t.name == task), results[0].cell.task),
+        task=next((t for t in suite.tasks if t.name == task), columns.value("task", 0)),
         releases=releases,
         attacks=attacks,
         counts=counts,
@@ -77,23 +89,19 @@ def _curves(task: str, results: Sequence[Result], suite: Suite) -> Curves:
         horizons=tuple(budgets[count].horizon for count in counts),
         images=images,
         originals=originals,
-        source_images=max(result.source_images for result in results),
-        grid=_grid(task, placed["others"], ends, shape),
-        own=_grid(task, placed["own"], ends, shape) if placed["own"] else None,
-        protections=_protections(placed["others"] + placed["own"]),
-        refused={place[:2]: r.error for place, r in placed["others"] if r.status == "inapplicable"},
+        source_images=max(columns.parts["source_images"].present),
+        grid=_grid(task, columns, others, cells, ends, shape),
+        own=_grid(task, columns, own, cells, ends, shape) if len(own) else None,
+        packed=columns.correct,
+        protections=_protections(columns, np.concatenate([others, own]), cells),
+        refused=_refused(columns, others, cells),
     )
 
 
-def _one_data(task: str, results: Sequence[Result]) -> None:
+def _one_data(task: str, columns: Columns) -> None:
     seen: dict[str, str] = {}
-    last: dict[str, str] | None = None
-    for result in results:
-        data = result.provenance.data if result.provenance else {}
-        if data == last:
-            continue
-        last = data
-        for split, digest in data.items():
+    for origin in columns.parts["provenance"].present:
+        for split, digest in (origin.data if origin else {}).items():
             if seen.setdefault(split, digest) != digest:
                 raise UserError(
                     f"{task}: results on different data are mixed: {split} has the digests {min(seen[split], digest)} "
@@ -101,13 +109,13 @@ def _one_data(task: str, results: Sequence[Result]) -> None:
                 )
 
 
-def _budgets(task: str, results: Sequence[Result]) -> dict[int, Budget]:
+def _budgets(task: str, columns: Columns) -> dict[int, Budget]:
     seen: dict[int, Budget] = {}
-    for result in results:
-        count, budget = result.cell.samples, result.cell.budget
-        assert isinstance(budget, Budget)
+    factor, samples = columns.parts["budget"], columns.numbers["samples"]
+    for row in firsts(factor.codes, samples):
+        count, budget = int(samples[row]), columns.value("budget", row)
         other = seen.setdefault(count, budget)
-        if other is not budget and other != budget:
+        if other != budget:
             pair = sorted((other, budget), key=lambda b: b.steps)
             raise UserError(
                 f"{task}: results of two budgets are mixed at {count} samples: {pair[0]} and {pair[1]}; report each "
@@ -116,91 +124,123 @@ def _budgets(task: str, results: Sequence[Result]) -> dict[int, Budget]:
     return seen
 
 
-def _releases(results: Sequence[Result], suite: Suite) -> tuple[Release, ...]:
-    specs = {r.cell.defense.label: r.cell.defense for r in results}
+def _releases(columns: Columns, suite: Suite) -> tuple[Release, ...]:
+    # Where recipes of one label differ, as those of several files do, the last row's counts.
+    last = columns.parts["defense"].take(np.arange(len(columns))[::-1]).present
+    specs = {spec.label: spec for spec in reversed(last)}
     order = _ordered([row for entry in suite.defenses for row in entry.rows], specs)
-    shared = _one_file(results)
+    shared = _one_file(columns)
     held = ((label, specs[label]) for label in order if label in specs)
     return tuple(Release(label, spec.name, label in shared, spec.tuning) for label, spec in held)
 
 
-def _one_file(results: Sequence[Result]) -> set[str]:
+def _one_file(columns: Columns) -> set[str]:
     """Return the rows whose seeds all attack one file: a release, or the undefended model where that is a file too."""
     files: dict[str, set[str]] = {}
-    for cell in (result.cell for result in results):
-        held = {FILE: cell.defense.params.get("sha256"), NONE: cell.pretrain.sha256}.get(cell.defense.name)
+    for defense, pretrain in columns.pairs("defense", "pretrain"):
+        held = {FILE: defense.params.get("sha256"), NONE: pretrain.sha256}.get(defense.name)
         if held:
-            files.setdefault(cell.defense.label, set()).add(held)
+            files.setdefault(defense.label, set()).add(held)
     return {label for label, found in files.items() if len(found) == 1}
 
 
-def _attacks(results: Sequence[Result], suite: Suite) -> tuple[Attacker, ...]:
+def _attacks(columns: Columns, suite: Suite) -> tuple[Attacker, ...]:
     planned = [(label, params.get("mask", "dense")) for entry in suite.attacks for label, params in entry.variants()]
-    found: dict[tuple[str, str], Result] = {}
-    for result in results:
-        found.setdefault((result.cell.attack.label, result.cell.mask), result)
+    factor = columns.parts["attack"]
+    found: dict[tuple[str, str], int] = {}
+    for code, row in factor.firsts().items():
+        found.setdefault(_faced(factor.values[code]), row)
     places = [place for place in _ordered(planned, found) if place in found]
-    return tuple(_attacker(found[place]) for place in places)
+    return tuple(_attacker(columns, found[place]) for place in places)
 
 
-def _attacker(result: Result) -> Attacker:
-    spec = result.cell.attack
-    return Attacker(spec.label, result.cell.mask, spec.name, result.track, spec.params)
+def _attacker(columns: Columns, row: int) -> Attacker:
+    spec: MethodSpec = columns.value("attack", row)
+    return Attacker(spec.label, spec.mask, spec.name, columns.value("track", row), spec.params)
 
 
-def _placed(task: str, results: Sequence[Result], knowledge: str, axes: Sequence[Sequence[Any]]) -> Placed:
-    release, attack, count, seed = ({value: k for k, value in enumerate(axis)} for axis in axes)
-    taken: dict[Place, Result] = {}
-    for result in results:
-        cell = result.cell
-        if cell.knowledge != knowledge:
-            continue
-        where = (attack[cell.attack.label, cell.mask], count[cell.samples], seed[cell.seed])
-        place = (release[cell.defense.label], *where)
-        other = taken.setdefault(place, result)
-        if other is not result:
-            raise UserError(
-                f"{task}: two results stand for {cell.defense.label} under {cell.attack.label} ({cell.mask}) at "
-                f"{cell.samples} samples, seed {cell.seed}: {min(other.cell.key, cell.key)} and "
-                f"{max(other.cell.key, cell.key)}; report each recipe from its own run folder"
-            )
-    # Sorted by place, so that nothing depends on the order of arrival.
-    return sorted(taken.items(), key=lambda item: item[0])
+def _faced(spec: MethodSpec) -> tuple[str, str]:
+    return spec.label, spec.mask
 
 
-def _images(results: Sequence[Result]) -> tuple[int, int]:
+def _cells(columns: Columns, axes: Axes) -> NDArray[np.intp]:
+    """Return where each row stands: release, attack, sample count, seed [4, row]."""
+    releases, attacks, counts, seeds = axes
+    return np.stack(
+        [
+            columns.parts["defense"].coded(lambda spec: spec.label, releases),
+            columns.parts["attack"].coded(_faced, attacks),
+            np.searchsorted(counts, columns.numbers["samples"]),
+            np.searchsorted(seeds, columns.numbers["seed"]),
+        ]
+    )
+
+
+def _placed(task: str, columns: Columns, cells: Rows, shape: Sequence[int], knowledge: Knowledge) -> Rows:
+    """Return the rows of some knowledge in the order of their places, so that nothing depends on that of arrival."""
+    rows = np.flatnonzero(columns.parts["knowledge"].coded(str, [knowledge]) == 0)
+    places = np.ravel_multi_index(tuple(cells[:, rows]), tuple(shape[:4]))
+    order = np.argsort(places, kind="stable")
+    twice = np.flatnonzero(np.diff(places[order]) == 0)
+    if twice.size:
+        # The first to arrive at a place that is taken, and who has been there before.
+        second = int(order[twice + 1].min())
+        first = int(np.flatnonzero(places == places[second])[0])
+        _refuse(task, columns, int(rows[first]), int(rows[second]))
+    return rows[order]
+
+
+def _refuse(task: str, columns: Columns, first: int, second: int) -> None:
+    cell, keys = columns[second].cell, sorted((columns[first].cell.key, columns[second].cell.key))
+    raise UserError(
+        f"{task}: two results stand for {cell.defense.label} under {cell.attack.label} ({cell.mask}) at "
+        f"{cell.samples} samples, seed {cell.seed}: {keys[0]} and {keys[1]}; report each recipe from its own run folder"
+    )
+
+
+def _images(columns: Columns) -> tuple[int, int]:
     # A task keeps which images were right for all of its runs, or is judged by its scores alone.
-    shapes = {(r.images, r.originals or r.images) for r in results if r.trajectory.step}
-    whole = len(shapes) == 1 and all(bits for r in results for bits in r.trajectory.correct)
+    images, originals = columns.parts["images"], columns.parts["originals"]
+    scored = np.flatnonzero(columns.lengths)
+    shapes = {
+        (images.values[images.codes[row]], originals.values[originals.codes[row]] or images.values[images.codes[row]])
+        for row in scored[firsts(images.codes[scored], originals.codes[scored])]
+    }
+    whole = len(shapes) == 1 and bool(np.diff(columns.correct.starts).all())
     return shapes.pop() if whole else (0, 0)
 
 
-def _grid(task: str, placed: Placed, ends: Sequence[tuple[int, ...]], shape: Shape) -> Grid:
-    cells = np.array([place for place, _ in placed], dtype=np.intp).reshape(-1, 4).T
-    lengths = [len(r.trajectory.step) for _, r in placed]
-    steps = _column(placed, "step")
-    at = (*np.repeat(cells, lengths, axis=1), _positions(task, steps, np.repeat(cells[2], lengths), ends))
+def _grid(
+    task: str, columns: Columns, rows: Rows, cells: Rows, ends: Sequence[tuple[int, ...]], shape: tuple[int, ...]
+) -> Grid:
+    at, points, lengths = tuple(cells[:, rows]), columns.points(rows), columns.lengths[rows]
+    steps = columns.runs["step"][points]
+    end = _positions(task, steps, np.repeat(cells[2, rows], lengths), ends)
+    where = np.repeat(np.ravel_multi_index(at, shape[:4]) * shape[4], lengths) + end
 
     def filled(name: str) -> Array:
         array = np.full(shape, np.nan)
-        array[at] = _column(placed, name)
+        array.reshape(-1)[where] = columns.runs[name][points]
         return array
 
-    bits = np.full(shape, "", dtype=object)
-    bits[at] = np.array([text for _, r in placed for text in r.trajectory.correct], dtype=object)
+    bits = np.full(shape, NO_BITS, dtype=np.int64)
+    bits.reshape(-1)[where] = points
     state = np.full(shape[:4], ABSENT, dtype=np.int8)
-    state[tuple(cells)] = [STATES.index(result.status) for _, result in placed]
+    state[at] = columns.parts["status"].coded(str, STATES)[rows]
     paid = np.full(shape[:4], np.nan)
-    paid[tuple(cells)] = [result.paid or (result.trajectory.step or (0,))[-1] for _, result in placed]
+    paid[at] = _paid(columns, rows)
     cost = np.stack([filled("step" if name == "steps" else name) for name in COSTS])
     return Grid(filled("val"), filled("test"), filled("own"), cost, bits, state, paid)
 
 
-def _column(placed: Placed, name: str) -> Array:
-    return np.array(list(chain.from_iterable(getattr(r.trajectory, name) for _, r in placed)), dtype=np.float64)
+def _paid(columns: Columns, rows: Rows) -> NDArray[np.int64]:
+    told, ended = columns.numbers["paid"][rows], columns.starts[1:][rows] - 1
+    # What a run does not tell is the last of its steps.
+    last = np.append(columns.runs["step"], 0)[np.where(columns.lengths[rows] > 0, ended, -1)]
+    return np.where(told == 0, last, told)
 
 
-def _positions(task: str, steps: Array, counts: Array, ends: Sequence[tuple[int, ...]]) -> NDArray[np.intp]:
+def _positions(task: str, steps: NDArray[Any], counts: Rows, ends: Sequence[tuple[int, ...]]) -> Rows:
     longest = max(map(len, ends))
     positions = np.zeros(len(steps), dtype=np.intp)
     for n, known in enumerate(ends):
@@ -213,9 +253,14 @@ def _positions(task: str, steps: Array, counts: Array, ends: Sequence[tuple[int,
     return positions
 
 
-def _protections(placed: Placed) -> dict[tuple[int, int], Protection]:
-    found: dict[tuple[int, int], Protection] = {}
-    for (release, _, _, seed), result in placed:
-        if result.protection is not None:
-            found.setdefault((release, seed), result.protection)
-    return found
+def _protections(columns: Columns, rows: Rows, cells: Rows) -> dict[tuple[int, int], Protection]:
+    known = rows[columns.parts["protection"].coded(lambda held: held is not None, [True])[rows] == 0]
+    first = known[firsts(cells[0, known], cells[3, known])]
+    return {(int(cells[0, row]), int(cells[3, row])): columns.value("protection", row) for row in first}
+
+
+def _refused(columns: Columns, rows: Rows, cells: Rows) -> dict[tuple[int, int], str]:
+    off = rows[columns.parts["status"].coded(str, ["inapplicable"])[rows] == 0]
+    # Of several reasons for one attack on one release the last stands.
+    last = off[::-1][firsts(*cells[:2, off[::-1]])][::-1]
+    return {(int(cells[0, row]), int(cells[1, row])): columns.value("error", row) for row in last}

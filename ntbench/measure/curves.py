@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ntbench.measure.areas import Array
-from ntbench.types import BASELINES, Mask, Protection, Status, Task, Track, Tuning, unpack_scores
+from ntbench.types import BASELINES, Mask, Protection, Status, Task, Texts, Track, Tuning, unpack_scores
 
 COSTS = ("steps", "samples", "flops", "seconds")
 STATES: tuple[Status, ...] = get_args(Status)
 ABSENT = -1
 AUTO = "auto"
 """The registered name of the search."""
-Bits = NDArray[np.object_]
+NO_BITS = -1
 
 
 @dataclass(frozen=True)
@@ -54,22 +54,25 @@ class Grid:
     """Arrays [release, attack, count, seed, end], NaN where a run has no number; budgets rise along the ends.
 
     Ends are aligned at the horizon, which is the last: one place to the left is one budget smaller at every count.
-    `cost` has the kinds of COSTS in front; `bits` hold which test images were right, packed as they are stored until
-    `right` is asked for them. `state` [release, attack, count, seed] counts in STATES and is ABSENT for no run.
+    `cost` has the kinds of COSTS in front; `bits` are the places in `packed` that hold which test images were right,
+    NO_BITS for none. `state` [release, attack, count, seed] counts in STATES and is ABSENT for no run.
     """
 
     val: Array
     test: Array
     own: Array
     cost: Array
-    bits: Bits
+    bits: NDArray[np.int64]
     state: NDArray[np.int8]
     paid: Array
 
 
 @dataclass(frozen=True, eq=False)
 class Curves:
-    """One task's results; `own` are the runs of attackers who choose by a part of their own samples."""
+    """One task's results; `own` are the runs of attackers who choose by a part of their own samples.
+
+    `packed` is which test images were right, as it is stored until `right` is asked for it.
+    """
 
     task: Task
     releases: tuple[Release, ...]
@@ -83,6 +86,7 @@ class Curves:
     source_images: int
     grid: Grid
     own: Grid | None
+    packed: Texts
     protections: dict[tuple[int, int], Protection]
     refused: dict[tuple[int, int], str]
 
@@ -112,17 +116,21 @@ class Curves:
 
     def find(self, label: str, mask: str) -> int | None:
         """Return the attack of a label and mask."""
-        return next((i for i, a in enumerate(self.attacks) if (a.label, a.mask) == (label, mask)), None)
+        return self._places.get((label, mask))
+
+    @cached_property
+    def _places(self) -> dict[tuple[str, str], int]:
+        return {(attack.label, attack.mask): i for i, attack in enumerate(self.attacks)}
 
     def right(self, grid: Grid, place: tuple[int, ...]) -> Array:
         """Return what each original test image [originals] adds to a run's score, of which they are the mean.
 
         Without images it is the score alone [1].
         """
-        score, bits = float(grid.test[place]), grid.bits[place]
-        if not self.originals or not bits:
+        score, at = float(grid.test[place]), int(grid.bits[place])
+        if not self.originals or at == NO_BITS:
             return np.full(max(self.originals, 1), score)
-        each = _by_original(bits, self.images, self.originals)
+        each = _by_original(self.packed.at(at), self.images, self.originals)
         return each + (score - float(each.mean()))
 
 

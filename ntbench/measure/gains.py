@@ -62,7 +62,8 @@ def gain(curves: Curves, pool: Pool, by: By = "others", default: str = "") -> Ga
     scores = np.stack([choice.score for choice in choices])
     seeds = [int(s) for s in np.flatnonzero(np.isfinite(scores).all(axis=(0, 1)))]
     ours, alone, base = (contributions(curves, choice, grid, seeds) for choice in choices)
-    released = np.array([run in pool.release for run in choices[0].runs] + [False])
+    own = {*pool.release}
+    released = np.array([run in own for run in choices[0].runs] + [False])
     taken = np.asarray(np.logical_not(released[choices[0].run[:, seeds]]).any(axis=1))
     return Gain(curves.counts, tuple(seeds), ours - base, alone - base, taken, choices[0], choices[2], choices[1])
 

@@ -155,13 +155,17 @@ def complete(curves: Curves, row: Row, track: Track, suite: Suite) -> Iterator[F
 
 def _unmet(curves: Curves, row: Row, track: Track, suite: Suite) -> Iterator[Failure]:
     release = curves.releases[row.release]
-    granted = granted_to(curves, row.release, track)
+    granted = {*granted_to(curves, row.release, track)}
+    tracks: dict[str, set[Track]] = {}
+    for attack in curves.attacks:
+        tracks.setdefault(attack.name, set()).add(attack.track)
     planned = [
         (label, params.get("mask", "dense"))
         for entry in suite.attacks
         if entry.protocol is None
         and entry.faces(release.label, release.name)
-        and _may_belong(curves, entry.name, granted)
+        # What an attack holds is known from its results alone; one that never ran might belong anywhere.
+        and (entry.name not in tracks or tracks[entry.name] & granted)
         for label, params in entry.variants()
     ]
     met = {(a.label, a.mask) for i, a in enumerate(curves.attacks) if _met(curves, row.release, i)}
@@ -173,12 +177,6 @@ def _unmet(curves: Curves, row: Row, track: Track, suite: Suite) -> Iterator[Fai
 
 def _met(curves: Curves, release: int, attack: int) -> bool:
     return bool(curves.faced[release, attack]) or (release, attack) in curves.refused
-
-
-def _may_belong(curves: Curves, name: str, granted: Sequence[Track]) -> bool:
-    # What an attack holds is known from its results alone; one that never ran might belong anywhere.
-    tracks = {attack.track for attack in curves.attacks if attack.name == name}
-    return not tracks or bool(tracks & set(granted))
 
 
 def strong_runs(curves: Curves, pool: Pool) -> Iterator[Failure]:

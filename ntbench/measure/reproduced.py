@@ -9,7 +9,7 @@ from typing import Literal
 from ntbench.measure.areas import slc_auc
 from ntbench.measure.intervals import UNKNOWN, Interval, t_interval
 from ntbench.suite import Suite
-from ntbench.types import Epochs, Mask, Recipe, Result, Status
+from ntbench.types import Columns, Epochs, Mask, Recipe, Result, Status, columns_of
 
 Quantity = Literal["slc", "accuracy", "zero_shot", "source", "drop", "sparsity"]
 """SLC-AUC against the paper's scratch; accuracy on the target at the most samples, or before any attack; of the source
@@ -53,10 +53,14 @@ def runs_of(results: Iterable[Result]) -> list[Run]:
     """Return the runs among results that have a paper's protocol and apply, in the order of their places."""
     found = [
         _run(result, result.cell.budget)
-        for result in results
+        for result in _of_papers(results)
         if isinstance(result.cell.budget, Epochs) and result.status != "inapplicable"
     ]
     return sorted(found, key=lambda run: (run.task, run.row, run.attack, run.mask, run.samples, run.seed))
+
+
+def _of_papers(results: Iterable[Result]) -> Columns:
+    return columns_of(results).where("budget", lambda budget: isinstance(budget, Epochs))
 
 
 def _run(result: Result, budget: Epochs) -> Run:
@@ -78,9 +82,9 @@ def _run(result: Result, budget: Epochs) -> Run:
 def releases_of(results: Iterable[Result]) -> list[Release]:
     """Return what every row released at every seed under a paper's protocol, in the order of their places."""
     found: dict[tuple[str, str, int], Release] = {}
-    for result in results:
+    for result in _of_papers(results):
         cell, done = result.cell, result.protection
-        if done is not None and isinstance(cell.budget, Epochs):
+        if done is not None:
             place = (cell.task.name, cell.defense.label, cell.seed)
             found[place] = Release(
                 task=place[0],

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from itertools import chain
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ntbench.errors import first_line
-from ntbench.types import SETTLED, MethodSpec, Protection, Result, digest
+from ntbench.types import SETTLED, Columns, MethodSpec, Protection, Result, columns_of, digest
 
 PLACE = ("protocol", "task", "arch", "track", "defense", "attack", "mask", "knowledge", "samples", "seed")
 TIMING = ("seconds", "cell_seconds", "pretrain_seconds", "protect_seconds", "peak_mb")
@@ -32,18 +32,17 @@ PATH = ("key", *RUN, "step", "shown", "flops", "seconds", "val", "test", "own", 
 COVERAGE = ("task", "track", "defense", "mask", "attack", "runs", "failed", "not_applicable", "reason")
 DECIMALS = 6
 NOTHING = Protection()
-WHERE: dict[str, Callable[[Result], Any]] = {
-    "protocol": lambda r: r.cell.protocol,
-    "task": lambda r: r.cell.task.name,
-    "arch": lambda r: r.cell.arch.name,
-    "track": lambda r: r.track,
-    "defense": lambda r: r.cell.defense.label,
-    "attack": lambda r: r.cell.attack.label,
-    "mask": lambda r: r.cell.mask,
-    "knowledge": lambda r: r.cell.knowledge,
-    "samples": lambda r: r.cell.samples,
-    "seed": lambda r: r.cell.seed,
+WHERE: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "protocol": ("protocol", str),
+    "task": ("task", lambda task: task.name),
+    "arch": ("arch", lambda arch: arch.name),
+    "track": ("track", str),
+    "defense": ("defense", lambda spec: spec.label),
+    "attack": ("attack", lambda spec: spec.label),
+    "mask": ("attack", lambda spec: spec.mask),
+    "knowledge": ("knowledge", str),
 }
+"""Of which part of a result a place in the tables is told, and how."""
 LAST = {
     "steps": "step",
     "shown": "samples",
@@ -62,8 +61,8 @@ def results_table(results: Iterable[Result]) -> pd.DataFrame:
 
     `test`, `val`, `own` and the costs are those of the largest budget in `steps` that the cell has a number for.
     """
-    held = list(results)
-    table = pd.DataFrame(_cells(held), columns=list(COLUMNS), dtype=None if held else object)
+    held = columns_of(results)
+    table = pd.DataFrame(_cells(held), columns=list(COLUMNS), dtype=None if len(held) else object)
     kinds = dict.fromkeys(COUNTS + IMAGES, "Int64") | dict.fromkeys(FRACTIONS + TIMING + UNITS, "float64")
     table = table.astype(kinds).round(DECIMALS)
     return table.sort_values([*PLACE, "key"], ignore_index=True)
@@ -71,15 +70,15 @@ def results_table(results: Iterable[Result]) -> pd.DataFrame:
 
 def trajectories_table(results: Iterable[Result]) -> pd.DataFrame:
     """Return one row per cell and budget: scores, costs, and which test images were right (base64 of packed bits)."""
-    held = list(results)
-    cells = pd.DataFrame({"key": [r.cell.key for r in held], **_places(held, RUN)})
+    held = columns_of(results)
+    cells = pd.DataFrame({"key": held.keys.tolist(), **places_of(held, RUN)})
     order = cells.sort_values([*RUN, "key"]).index
-    runs = [held[i].trajectory for i in order]
+    held = held.take(order.to_numpy())
+    columns = {name: held.runs[field] for name, field in RUNS.items() if field != "correct"}
     # A cell's place stands once a budget; budgets rise within a cell.
-    columns = {name: list(chain.from_iterable(getattr(run, field) for run in runs)) for name, field in RUNS.items()}
-    cell = np.repeat(np.arange(len(runs)), [len(run.step) for run in runs])
+    cell = np.repeat(np.arange(len(held)), held.lengths)
     places = cells.loc[order].iloc[cell].reset_index(drop=True)
-    table = pd.concat([places, pd.DataFrame(columns)], axis=1)[list(PATH)]
+    table = pd.concat([places, pd.DataFrame({**columns, "correct": held.correct.listed()})], axis=1)[list(PATH)]
     table = (table if len(table) else table.astype(object)).astype({"own": "float64"})
     return table.iloc[np.lexsort((columns["step"], cell))].reset_index(drop=True).round(DECIMALS)
 
@@ -87,69 +86,76 @@ def trajectories_table(results: Iterable[Result]) -> pd.DataFrame:
 def failures_table(results: Iterable[Result]) -> pd.DataFrame:
     """Return one row per cell that failed, with the first line of its reason; what is inapplicable did not fail."""
     names = ["task", "track", "defense", "attack", "mask", "knowledge", "samples", "seed", "status", "error"]
-    return results_table(r for r in results if r.status not in SETTLED)[names]
+    return results_table(columns_of(results).failed)[names]
 
 
 def coverage_table(results: Iterable[Result]) -> pd.DataFrame:
     """Return per row and attack how many cells ran, failed, and do not apply, with the first reason in words."""
-    held, place = list(results), list(COVERAGE[:5])
-    refused = [r.status == "inapplicable" for r in held]
-    columns = _places(held, COVERAGE[:5]) | {
-        "runs": [int(not off) for off in refused],
-        "failed": [int(r.status not in SETTLED) for r in held],
-        "not_applicable": list(map(int, refused)),
-        "reason": [first_line(r.error) if off else "" for r, off in zip(held, refused, strict=True)],
+    held, place = columns_of(results), list(COVERAGE[:5])
+    refused = held.parts["status"].coded(str, ["inapplicable"]) == 0
+    columns = places_of(held, COVERAGE[:5]) | {
+        "runs": (~refused).astype(np.int64),
+        "failed": (held.parts["status"].coded(str, SETTLED) < 0).astype(np.int64),
+        "not_applicable": refused.astype(np.int64),
+        "reason": _told(held, "error", first_line),
     }
     table = pd.DataFrame(columns, columns=list(COVERAGE))
+    table["reason"] = table["reason"].where(refused, "")
     sums = {"runs": "sum", "failed": "sum", "not_applicable": "sum", "reason": "max"}
     return table.groupby(place, as_index=False, sort=True).agg(sums)[list(COVERAGE)]
 
 
-def _places(results: Sequence[Result], names: Iterable[str] = PLACE) -> dict[str, list[Any]]:
+def _told(columns: Columns, part: str, tell: Callable[[Any], Any]) -> Any:
+    """Return what is told of a part, as a column; it is worked out once a value."""
+    factor = columns.parts[part]
+    there, rows = np.unique(factor.codes, return_inverse=True)
+    return pd.Series([tell(factor.values[code]) for code in there.tolist()]).array.take(rows)
+
+
+def places_of(columns: Columns, names: Iterable[str] = PLACE) -> dict[str, Any]:
     """Return where results stand, as columns."""
-    return {name: [WHERE[name](r) for r in results] for name in names}
+    return {name: _told(columns, *WHERE[name]) if name in WHERE else columns.numbers[name] for name in names}
 
 
-def _cells(results: Sequence[Result]) -> dict[str, list[Any]]:
-    cells, origins = [r.cell for r in results], [r.provenance for r in results]
-    protections = [r.protection or NOTHING for r in results]
-    params, data = _once(_params), _once(lambda origin: digest(origin.data) if origin else "")
+def _cells(columns: Columns) -> dict[str, Any]:
+    def of(part: str, name: str, default: Any = None) -> Any:
+        return _told(columns, part, lambda value: getattr(value, name, default))
+
     return {
-        **_places(results),
-        **{name: [getattr(p, name) for p in protections] for name in Protection.model_fields if name in COLUMNS},
-        **{name: [getattr(r, name) for r in results] for name in ("images", "originals", "source_images")},
-        **{name: [getattr(r, name) for r in results] for name in ("paid", "choice", "status", "peak_mb")},
-        **{name: [_last(getattr(r.trajectory, field)) for r in results] for name, field in LAST.items()},
-        "error": [first_line(r.error) for r in results],
+        **places_of(columns),
+        **{
+            name: _told(columns, "protection", partial(_of_protection, name))
+            for name in Protection.model_fields
+            if name in COLUMNS
+        },
+        **{name: _told(columns, name, lambda value: value) for name in (*IMAGES, "choice", "status")},
+        **{name: columns.numbers[name] for name in ("paid", "peak_mb")},
+        **{name: _last(columns, field) for name, field in LAST.items()},
+        "error": _told(columns, "error", first_line),
         # Papers' protocols count passes.
-        "t90": [getattr(cell.budget, "t90", None) for cell in cells],
-        "horizon": [getattr(cell.budget, "horizon", None) for cell in cells],
-        "budget": [cell.budget.steps for cell in cells],
-        "attack_name": [cell.attack.name for cell in cells],
-        "defense_name": [cell.defense.name for cell in cells],
-        "params": [params(cell.attack) for cell in cells],
-        "data": [data(origin) for origin in origins],
-        "version": [origin.versions.get("ntbench", "") if origin else "" for origin in origins],
-        "key": [cell.key for cell in cells],
-        "cell_seconds": [r.seconds for r in results],
+        "t90": of("budget", "t90"),
+        "horizon": of("budget", "horizon"),
+        "budget": of("budget", "steps"),
+        "attack_name": of("attack", "name"),
+        "defense_name": of("defense", "name"),
+        "params": _told(columns, "attack", _params),
+        "data": _told(columns, "provenance", lambda origin: digest(origin.data) if origin else ""),
+        "version": _told(columns, "provenance", lambda origin: origin.versions.get("ntbench", "") if origin else ""),
+        "key": columns.keys.tolist(),
+        "cell_seconds": columns.numbers["seconds"],
     }
+
+
+def _of_protection(name: str, held: Protection | None) -> Any:
+    return getattr(held or NOTHING, name)
 
 
 def _params(attack: MethodSpec) -> str:
     return " ".join(f"{name}={value}" for name, value in sorted(attack.params.items()))
 
 
-def _once(work: Callable[[Any], str]) -> Callable[[Any], str]:
-    """Return the same work, done once for objects that many results share and that outlive the caller's loop."""
-    held: dict[int, str] = {}
-
-    def found(value: Any) -> str:
-        if id(value) not in held:
-            held[id(value)] = work(value)
-        return held[id(value)]
-
-    return found
-
-
-def _last(column: Sequence[Any]) -> Any:
-    return column[-1] if column else None
+def _last(columns: Columns, name: str) -> Any:
+    """Return the last number of each trajectory, missing where it has none."""
+    there, run = columns.lengths > 0, columns.runs[name]
+    last = np.append(run, run.dtype.type(0))[np.where(there, columns.starts[1:] - 1, -1)]
+    return np.where(there, last, np.nan) if run.dtype == np.float64 else pd.arrays.IntegerArray(last, ~there)

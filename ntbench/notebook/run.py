@@ -25,7 +25,7 @@ from ntbench.report.metrics import problems
 from ntbench.report.sections import summary
 from ntbench.report.tables import table
 from ntbench.suite import Suite
-from ntbench.types import Result, Task, Track
+from ntbench.types import Result, Task, Track, columns_of
 
 
 def load(folder: str | PathLike[str]) -> Run:
@@ -77,13 +77,13 @@ class Run:
 
     def __init__(self, results: Sequence[Result], suite: Suite, name: str = "") -> None:
         """Take results and the suite that they belong to; `load` reads both from a folder."""
-        self.cells, self.suite, self.name = tuple(results), suite, name or suite.name
+        self.cells, self.suite, self.name = columns_of(results), suite, name or suite.name
         self._held: dict[str, pd.DataFrame] = {}
         self._registered = Registered()
 
     def __repr__(self) -> str:
         """Return the run in a line."""
-        rows = listed(dict.fromkeys(result.cell.defense.label for result in self.cells))
+        rows = listed(dict.fromkeys(spec.label for spec in self.cells.parts["defense"].present))
         return f"<Run {self.name}: {self.suite.protocol}, {len(self.cells)} cells of {rows or 'no row yet'}>"
 
     def _repr_html_(self) -> str:

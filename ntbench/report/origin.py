@@ -8,7 +8,7 @@ from typing import Any
 
 from ntbench.report.display import number
 from ntbench.suite import Suite
-from ntbench.types import Arch, MethodSpec, Result, domain_label
+from ntbench.types import Arch, Columns, MethodSpec, Result, columns_of, domain_label
 
 
 def suite_facts(suite: Suite, detectable: float) -> dict[str, str]:
@@ -45,14 +45,15 @@ def _undefended(suite: Suite) -> str:
 def provenance(results: Sequence[Result]) -> dict[str, dict[str, str]]:
     """Return digests of data, versions, devices and the recipe of every method by name; empty kinds are left out."""
     found: dict[str, dict[str, set[str]]] = {"Data": {}, "Versions": {}, "Devices": {}}
-    for origin in (r.provenance for r in results if r.provenance):
+    columns = columns_of(results)
+    for origin in filter(None, columns.parts["provenance"].present):
         for name, value in origin.data.items():
             found["Data"].setdefault(_split(name), set()).add(value)
         for name, value in origin.versions.items():
             found["Versions"].setdefault(name, set()).add(value)
         found["Devices"].setdefault("device", set()).add(origin.device)
     said = {kind: {name: ", ".join(sorted(names[name])) for name in sorted(names)} for kind, names in found.items()}
-    said["Every defense and attack with its hyper-parameters"] = _recipes(results)
+    said["Every defense and attack with its hyper-parameters"] = _recipes(columns)
     return {kind: names for kind, names in said.items() if names}
 
 
@@ -66,10 +67,10 @@ def _split(name: str) -> str:
     return f"{domain_label(domain)}/{split}" if domain else name
 
 
-def _recipes(results: Sequence[Result]) -> dict[str, str]:
+def _recipes(columns: Columns) -> dict[str, str]:
     # A row of several files has a recipe a seed.
     found: dict[tuple[str, str], dict[str, None]] = {}
-    for spec in (spec for r in results for spec in (r.cell.defense, r.cell.attack)):
+    for spec in (spec for kind in ("defense", "attack") for spec in columns.parts[kind].present):
         found.setdefault((spec.kind, spec.label), {})[_recipe(spec)] = None
     return {f"{kind} {label}": "; ".join(said) for (kind, label), said in sorted(found.items(), reverse=True)}
 

@@ -22,7 +22,7 @@ from ntbench.report.tables import MAPPED, Tables
 from ntbench.report.templating import html, markdown
 from ntbench.report.views import View, failed, together
 from ntbench.suite import Suite
-from ntbench.types import Result
+from ntbench.types import Result, columns_of
 
 OURS = (
     "*.csv",
@@ -45,7 +45,7 @@ def write_report(folder: Path, results: Iterable[Result], suite: Suite, register
 
     Raises UserError where there are no results, and for results that must not be mixed.
     """
-    found = list(results)
+    found = columns_of(results)
     if not found:
         raise UserError(f"{folder}: holds no results yet; run `ntbench run {suite.name}` first")
     out = folder / "report"

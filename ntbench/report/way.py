@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import pandas as pd
 from rich.console import RenderableType
 from rich.text import Text
@@ -15,7 +16,7 @@ from ntbench.report.origin import plain
 from ntbench.report.portrait import ATTACKERS
 from ntbench.report.terminal import facts, tabled
 from ntbench.report.views import View
-from ntbench.types import MethodSpec, Protection, Result
+from ntbench.types import MethodSpec, Protection, Result, columns_of
 
 SCORES = (
     Column("Budget, steps", "step", lambda row: count(row["step"])),
@@ -30,11 +31,11 @@ SCORES = (
 
 def found(results: Sequence[Result], key: str) -> Result:
     """Return the cell of a key, of which the beginning is enough; raises UserError where none or several begin so."""
-    hits = [result for result in results if result.cell.key.startswith(key)]
+    hits = np.flatnonzero(np.char.startswith(columns_of(results).keys, key))
     if len(hits) != 1:
-        said = f"begins {len(hits)} of its keys; give more of it" if hits else "is the key of none of its cells"
+        said = f"begins {len(hits)} of its keys; give more of it" if len(hits) else "is the key of none of its cells"
         raise UserError(f"{key!r} {said}; `ntbench show RUN --row ROW` and report/results.csv have keys")
-    return hits[0]
+    return results[int(hits[0])]
 
 
 def way(result: Result, choices: pd.DataFrame) -> Iterator[RenderableType]:

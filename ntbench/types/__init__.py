@@ -4,6 +4,8 @@ Here enter words, recipes and results; nothing that computes.
 """
 
 from ntbench.types.budgets import Budget, Epochs
+from ntbench.types.columns import Columns, Factor, Texts
+from ntbench.types.gathered import columns_of
 from ntbench.types.recipes import Arch, Cell, Channels, MethodSpec, Positive, Training, Tuning
 from ntbench.types.results import Protection, Provenance, Result
 from ntbench.types.tasks import CLASSIFICATION, Level, ObjectiveSpec, Task, domain_label
@@ -40,7 +42,9 @@ __all__ = [
     "Budget",
     "Cell",
     "Channels",
+    "Columns",
     "Epochs",
+    "Factor",
     "Grown",
     "Kind",
     "Knowledge",
@@ -58,10 +62,12 @@ __all__ = [
     "Selection",
     "Status",
     "Task",
+    "Texts",
     "Track",
     "Training",
     "Trajectory",
     "Tuning",
+    "columns_of",
     "digest",
     "domain_label",
     "pack_bits",

@@ -99,6 +99,11 @@ class MethodSpec(Grown):
     label: str
     tuning: Tuning | None = None
 
+    @property
+    def mask(self) -> Mask:
+        """Return whether an attack keeps the zeros of a released mask."""
+        return "keep" if self.params.get("mask") == "keep" else "dense"
+
     def recipe(self) -> dict[str, Any]:
         """Return what decides the method's behaviour."""
         return self.model_dump(mode="json", exclude={"label"})
@@ -126,7 +131,7 @@ class Cell(Grown):
     @property
     def mask(self) -> Mask:
         """Return whether the attacker keeps the zeros of a released mask."""
-        return "keep" if self.attack.params.get("mask") == "keep" else "dense"
+        return self.attack.mask
 
     @property
     def coordinates(self) -> tuple[str, str, str, Mask, int, int, Knowledge]:

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -24,7 +24,7 @@ from ntbench.types import Result
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
-def csv(results: list[Result]) -> str:
+def csv(results: Sequence[Result]) -> str:
     """Return both tables as CSV without what a clock or the machine's memory decides."""
     tables = results_table(results).drop(columns=list(TIMING)), trajectories_table(results).drop(columns="seconds")
     return "".join(table.to_csv(index=False) for table in tables)
