@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ntbench.measure.reproduced import Reproduction
+from ntbench.report.tables import Tables
 from ntbench.suite import Suite
 from ntbench.types import Arch, Level, Task, Training
 
@@ -187,3 +189,26 @@ def together(table: pd.DataFrame) -> pd.DataFrame:
     ends = [f"{name}{end}" for name in ("leak", "uplift") for end in ("", "_low", "_high")]
     found = part.agg(dict.fromkeys(ends, "mean") | {"interval": "first", "seeds": "min"})
     return found.assign(tasks=table["task"].nunique(), **_spread("iqm", 0.1, 0.02)).reset_index()
+
+
+def tables(names: tuple[str, ...], count: int = 3, seeds: int = 5) -> Tables:
+    """Return all tables of a report; one cell failed, for a reason with markup."""
+    held = board(names, count, seeds)
+    failed = [(held["task"][0], "ntp", "sgd-1", "dense", 12, 0, "diverged", "loss <i>is</i> nan_")]
+    columns = ["task", "defense", "attack", "mask", "samples", "seed", "status", "error"]
+    return Tables(
+        leaderboard=held,
+        results=pd.DataFrame({"task": []}),
+        trajectories=pd.DataFrame({"task": []}),
+        failures=pd.DataFrame(failed, columns=columns),
+        coverage=coverage(held),
+        curves=curves(held),
+        budgets=budgets(held),
+        attacks=attacks(held, 6),
+        factors=factors(held),
+        tasks=together(held),
+        profiles=pd.DataFrame({"track": []}),
+        map=maps(held),
+        detectable=0.07,
+        protocols=Reproduction(suite(names, count), (), ()),
+    )

@@ -105,6 +105,17 @@ def coverage_table(results: Iterable[Result]) -> pd.DataFrame:
     return table.groupby(place, as_index=False, sort=True).agg(sums)[list(COVERAGE)]
 
 
+def drawn_table(results: Iterable[Result]) -> pd.DataFrame:
+    """Return one row per cell of the track `target` whose models made images, as base64 of PNG files.
+
+    `source` are those of the release, `target` those after the attack.
+    """
+    names = ["task", "defense", "attack", "samples", "seed"]
+    held = [r for r in results if r.drawn and r.protection and r.track == "target" and r.cell.mask == "dense"]
+    images = {"source": [r.protection and r.protection.drawn for r in held], "target": [r.drawn for r in held]}
+    return pd.DataFrame(_places(held, names) | images)
+
+
 def _places(results: Sequence[Result], names: Iterable[str] = PLACE) -> dict[str, list[Any]]:
     """Return where results stand, as columns."""
     return {name: [WHERE[name](r) for r in results] for name in names}

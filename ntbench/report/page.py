@@ -16,11 +16,13 @@ from ntbench.report.sections import Section, sections
 from ntbench.report.tables import MAPPED, Tables
 from ntbench.report.templating import html, latex, markdown
 from ntbench.report.views import View, failed, together
+from ntbench.report.words import worded
 from ntbench.suite import Suite
 from ntbench.types import Result
 
 OURS = ("*.csv", "*.tex", "*.md", "*.parquet", "figures/*.pdf", "figures/*.png", "figures/*.svg")
 """What an earlier report may have left in its folder."""
+TEXTS = (".csv", ".tex", ".md", ".html")
 
 
 def write_report(folder: Path, results: Iterable[Result], suite: Suite) -> Path:
@@ -56,7 +58,8 @@ def report_files(tables: Tables, suite: Suite, origin: Mapping[str, Mapping[str,
     context["glossaries"] = {name: columns for name, columns in GLOSSARIES.items() if name in files}
     files["leaderboard.md"] = _encoded(markdown().get_template("leaderboard.md.j2").render(context))
     files |= {f"{name}.tex": _latex(views, suite) for name, views in _papers(parts).items() if views}
-    return files | {"index.html": _encoded(html().get_template("index.html.j2").render(context))}
+    files["index.html"] = _encoded(html().get_template("index.html.j2").render(context))
+    return {name: _worded(name, data, suite.objective.name) for name, data in files.items()}
 
 
 def _maps(tables: Tables, suite: Suite) -> list[Picture]:
@@ -84,6 +87,11 @@ def _latex(views: Sequence[tuple[Section, View]], suite: Suite) -> bytes:
         for part, view in views
     ]
     return _encoded(latex().get_template("tables.tex.j2").render(tables=tables))
+
+
+def _worded(name: str, data: bytes, objective: str) -> bytes:
+    """Return a file of text in the words of an objective, any other as it is."""
+    return _encoded(worded(data.decode(), objective)) if name.endswith(TEXTS) else data
 
 
 def _encoded(text: str) -> bytes:

@@ -15,6 +15,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentF
 
 from ntbench.report.display import Record, number, points, text, yes
 from ntbench.report.style import GAIN, INK, LOSS, NARROW, SOFT, WIDE, Drawn, bare, label, marker
+from ntbench.report.words import SPOKEN, worded
 
 DOTS = (0, (1.5, 1.2))
 MOST_TICKS = 5
@@ -23,8 +24,13 @@ BUDGET_AXES = ("budget of a run in units of T90, log scale", "uplift, points")
 """What the two axes of the panels are."""
 
 
-def learning_curves_figure(rows: Sequence[Record], curves: pd.DataFrame, width: float = WIDE) -> Figure | None:
-    """Draw per row accuracy over samples: of the release alone and of the baseline, the area between shaded."""
+def learning_curves_figure(
+    rows: Sequence[Record], curves: pd.DataFrame, width: float = WIDE, objective: str = SPOKEN
+) -> Figure | None:
+    """Draw per row accuracy over samples: of the release alone and of the baseline, the area between shaded.
+
+    The objective's name decides what accuracy is called.
+    """
     curves = curves[np.isfinite(curves["worst"].astype(float) + curves["baseline"].astype(float))]
     shown = _there(rows, curves)
     if not shown:
@@ -40,7 +46,8 @@ def learning_curves_figure(rows: Sequence[Record], curves: pd.DataFrame, width: 
         Patch(color=GAIN, alpha=0.25, linewidth=0, label="better than the baseline"),
         Patch(color=LOSS, alpha=0.25, linewidth=0, label="worse"),
     ]
-    return _finish(figure, width, *CURVE_AXES, handles)
+    x, y = (worded(axis, objective) for axis in CURVE_AXES)
+    return _finish(figure, width, x, y, handles)
 
 
 def learning_curve(axes: Axes, row: Record, curves: pd.DataFrame) -> None:

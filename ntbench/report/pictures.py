@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ntbench.report.display import Record, text
+from ntbench.report.drawn import drawn_figure
 from ntbench.report.forest import ranking_figure
 from ntbench.report.heat import MAPS, attacks_figure, factors_figure, map_figure
 from ntbench.report.panels import compute_figure, learning_curves_figure
@@ -34,6 +35,12 @@ CAPTIONS = {
         "Over compute",
         "What a rational attacker gains from the release if a run has this budget, averaged over sample counts, beside "
         "the unprotected release. T90: the steps that the baseline takes to 90% of its plateau.",
+    ),
+    "drawn": (
+        "What models make",
+        "Images of 25 steps of DDIM from the same noise, at the first seed: of the source, by the release as it is "
+        "handed over, beside its Frechet distance from the source, a mean over seeds; and of the target, after the "
+        "strongest attack on the release alone, at the horizon and the largest sample count.",
     ),
     "factors": (
         "Robustness, factor by factor",
@@ -70,15 +77,22 @@ class Picture:
 
 
 def task_pictures(
-    rows: Sequence[Record], lines: Mapping[str, pd.DataFrame], levels: Sequence[Record], name: str, title: str
+    rows: Sequence[Record],
+    lines: Mapping[str, pd.DataFrame],
+    levels: Sequence[Record],
+    called: tuple[str, str],
+    objective: str,
 ) -> dict[str, Picture]:
-    """Return the figures of one task by name; `name` stands in file names, `title` is for people.
+    """Return the figures of one task by name; it is `called` by a name for files and a title for people.
 
-    `lines` are the task's curves, budgets and attacks in the ranked track; what has nothing to show is left out.
+    `lines` are the task's curves, budgets and attacks in the ranked track, and images that models of any task made;
+    what has nothing to show is left out. The objective's name decides the words.
     """
+    name, title = called
     drawn: dict[str, Callable[[float], Figure | None]] = {
         "ranking": lambda width: ranking_figure(rows, width),
-        "learning_curves": lambda width: learning_curves_figure(rows, lines["curves"], width),
+        "learning_curves": lambda width: learning_curves_figure(rows, lines["curves"], width, objective),
+        "drawn": lambda width: drawn_figure(rows, lines["drawn"], name) if width == WIDE else None,
         "compute": lambda width: compute_figure(rows, lines["budgets"], width),
         "factors": lambda width: factors_figure(rows, levels) if width == WIDE else None,
         "attacks": lambda width: attacks_figure(rows, lines["attacks"]) if width == WIDE else None,

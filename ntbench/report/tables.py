@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 import pandas as pd
 
@@ -20,6 +20,8 @@ DECIMALS = 6
 MAPPED = 3  # tasks from which a map of sources and targets is drawn
 SEVERAL = ("tasks", "profiles", "map")
 """Tables that say nothing about a single task."""
+UNWRITTEN = ("trajectories", "drawn", "detectable", "protocols")
+"""What has no CSV file."""
 
 
 OF_CELLS: dict[str, Callable[[Iterable[Result]], pd.DataFrame]] = {
@@ -67,14 +69,16 @@ class Tables:
     """The smallest leak that these results tell from 0."""
     protocols: Reproduction
     """What runs by the papers' own protocols give."""
+    drawn: pd.DataFrame = field(default_factory=lambda: cells.drawn_table([]))
+    """Images that models made, by cell."""
 
     @classmethod
     def of(cls, results: Sequence[Result], suite: Suite) -> Tables:
         """Measure results; the tables share one study of them."""
         study = Study(results, suite)
         measured = {name: table(name, results, study, suite) for name in (*OF_CELLS, *OF_ROWS)}
-        repeated = Reproduction.of(results, suite)
-        return cls(**measured, detectable=lines.detectable(study, suite), protocols=repeated)
+        repeated, drawn = Reproduction.of(results, suite), cells.drawn_table(results)
+        return cls(**measured, drawn=drawn, detectable=lines.detectable(study, suite), protocols=repeated)
 
     @property
     def several(self) -> bool:
@@ -84,7 +88,7 @@ class Tables:
     @property
     def files(self) -> dict[str, bytes]:
         """Return the tables as files by name."""
-        names = [field.name for field in fields(self) if field.name not in ("trajectories", "detectable", "protocols")]
+        names = [held.name for held in fields(self) if held.name not in UNWRITTEN]
         named = {f"{n}.csv": _csv(getattr(self, n)) for n in names if self.several or n not in SEVERAL}
         return named | {"trajectories.parquet": _parquet(self.trajectories)}
 

@@ -9,10 +9,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import boards
-import pandas as pd
 import pytest
 
-from ntbench.measure.reproduced import Reproduction
 from ntbench.report.files import write_all
 from ntbench.report.glossary import GLOSSARIES
 from ntbench.report.page import OURS, report_files
@@ -24,25 +22,7 @@ NAMES = (HOSTILE, "ntp", "sophon-with-a-long-name-and-loops-3")
 
 
 def tables(names: tuple[str, ...] = NAMES, count: int = 3, seeds: int = 5) -> Tables:
-    board = boards.board(names, count, seeds)
-    failed = [(board["task"][0], "ntp", "sgd-1", "dense", 12, 0, "diverged", "loss <i>is</i> nan_")]
-    columns = ["task", "defense", "attack", "mask", "samples", "seed", "status", "error"]
-    return Tables(
-        leaderboard=board,
-        results=pd.DataFrame({"task": []}),
-        trajectories=pd.DataFrame({"task": []}),
-        failures=pd.DataFrame(failed, columns=columns),
-        coverage=boards.coverage(board),
-        curves=boards.curves(board),
-        budgets=boards.budgets(board),
-        attacks=boards.attacks(board, 6),
-        factors=boards.factors(board),
-        tasks=boards.together(board),
-        profiles=pd.DataFrame({"track": []}),
-        map=boards.maps(board),
-        detectable=0.07,
-        protocols=Reproduction(boards.suite(names, count), (), ()),
-    )
+    return boards.tables(names, count, seeds)
 
 
 class Page(HTMLParser):
