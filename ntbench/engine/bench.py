@@ -124,7 +124,7 @@ class Bench:
 
     def _made(self, model: nn.Module) -> tuple[float | None, str]:
         """Return how far images that a model makes lie from the source's training images, and some of them."""
-        images = made(model, self.shares.objective, MADE, self.cell.task.image_size)
+        images = made(model, self.shares.objective, MADE, self.cell.task.image_size, self.device)
         if images is None:
             return None, ""
         return frechet(images, self.shares.origin.train.x), picture(images[:SHOWN], ACROSS)
@@ -170,7 +170,7 @@ class Bench:
             val, right = accuracy(snapshot.model, view.val), correct(snapshot.model, view.test)
             own = accuracy(snapshot.model, view.held) if view.held else None
         if snapshot.step == self.cell.budget.ends[-1]:
-            images = made(snapshot.model, self.shares.objective, SHOWN, self.cell.task.image_size)
+            images = made(snapshot.model, self.shares.objective, SHOWN, self.cell.task.image_size, self.device)
             self.drawn = "" if images is None else picture(images, ACROSS)
         samples, flops = cost.samples + view.samples, cost.flops + view.flops
         bits = pack_scores(right.numpy())

@@ -12,6 +12,8 @@ from ntbench.tasks.classification import classified
 from ntbench.tasks.data import Split
 from ntbench.tasks.objective import Objective
 
+CPU = torch.device("cpu")
+
 
 @torch.inference_mode()
 def correct(model: nn.Module, data: Split) -> Tensor:
@@ -40,10 +42,10 @@ def accuracy(model: nn.Module, data: Split) -> float:
 
 
 @torch.inference_mode()
-def made(model: nn.Module, objective: Objective, count: int, size: int) -> Tensor | None:
+def made(model: nn.Module, objective: Objective, count: int, size: int, device: torch.device = CPU) -> Tensor | None:
     """Return images [n, c, s, s] on the CPU that a model makes in eval mode; None where it makes none."""
     with _evaluated(model):
-        images = objective.made(model, count, size, next(model.parameters()).device)
+        images = objective.made(model, count, size, device)
     return None if images is None else images.cpu()
 
 
