@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ntbench.errors import UserError
-from ntbench.measure.board import TUNED, leaderboard_table
+from ntbench.measure.board import LATER, leaderboard_table
 from ntbench.suite import Suite
 from ntbench.types import Result, Track
 
@@ -51,7 +51,7 @@ class Board:
         places = {(file.task.name, file.defense.label): place for place, file in self.files.items()}
         for record in table.to_dict("records"):
             row = {name: plain(record[name]) for name in ROW}
-            row = {name: value for name, value in row.items() if value is not None or name not in TUNED}
+            row = {name: value for name, value in row.items() if value is not None or name not in LATER}
             found[places[record["task"], record["defense"]]].append(row)
         return {place: tuple(sorted(rows, key=row_place)) for place, rows in found.items()}
 

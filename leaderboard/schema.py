@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 from pydantic import Field, ValidationError, field_validator
 
 from ntbench.errors import UserError
-from ntbench.measure.board import COLUMNS, TUNED
+from ntbench.measure.board import COLUMNS, LATER
 from ntbench.suite import Suite
 from ntbench.types import (
     Arch,
@@ -175,7 +175,7 @@ class Published(Checked, Grown):
     @classmethod
     def _complete(cls, rows: tuple[dict[str, Value], ...]) -> tuple[dict[str, Value], ...]:
         for row in rows:
-            if wrong := {*row, *TUNED} ^ {*ROW}:
+            if wrong := {*row, *LATER} ^ {*ROW}:
                 raise ValueError(f"the columns {sorted(wrong)} are missing or unknown; publish again with this version")
         return rows
 

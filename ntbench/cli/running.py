@@ -127,6 +127,7 @@ def _made(session: Session, wide: bool, anew: bool) -> tuple[str, str]:
     from ntbench.report.page import write_report
     from ntbench.report.sentences import sentence
     from ntbench.report.terminal import details, headlines, in_colours, repeated
+    from ntbench.report.words import worded
 
     results, suite = session.results(), session.suite
     study, failed = Study(results, suite), failures(results)
@@ -136,13 +137,13 @@ def _made(session: Session, wide: bool, anew: bool) -> tuple[str, str]:
     sentences = [Text(sentence(board, task), style="bold") for task in told]
     again = repeated(Reproduction.of(results, suite), suite)
     sentences += [Text(problem, style="yellow") for problem in problems(board, brought.metrics)]
-    shown = in_colours([*headlines(board, suite), *again, *sentences])
+    shown = worded(in_colours([*headlines(board, suite), *again, *sentences]), suite.objective.name)
     if anew or not session.page_is_current():
         with console.status("writing the report"):
             write_report(session.folder, results, suite, brought)
         session.mark_page(shown, failed)
     everything = [*headlines(board, suite), *details(board, suite, brought=brought.metrics), *sentences]
-    return in_colours(everything) if wide else shown, failed
+    return worded(in_colours(everything), suite.objective.name) if wide else shown, failed
 
 
 @app.command()

@@ -18,10 +18,11 @@ from ntbench.engine.foreign import is_foreign
 from ntbench.engine.rehearsal import shares_of
 from ntbench.engine.subject import Grant, Snapshot, Weights, attacked, protected
 from ntbench.engine.view import View, view_of
+from ntbench.learn.drawn import frechet, picture
 from ntbench.learn.fit import fit
 from ntbench.learn.meter import Cost, Meter
 from ntbench.learn.models import build, check_finite, pack, reset_head, start, unpack
-from ntbench.learn.scoring import accuracy, correct
+from ntbench.learn.scoring import accuracy, correct, made
 from ntbench.method import Attack, Defense
 from ntbench.registry import registry
 from ntbench.suite import Limits
@@ -29,6 +30,10 @@ from ntbench.tasks.data import Split
 from ntbench.types import FILE, Arch, Cell, Epochs, Protection, Provenance, Trajectory, digest, pack_scores
 
 LIMITS = Limits()
+MADE = 300
+"""Images that a release makes, from which its distance is worked out."""
+SHOWN, ACROSS = 24, 8
+"""Those of them that people see, and how many stand in a row."""
 Artifact = tuple[Weights, Protection]
 Row = tuple[int, int, int, float, float, float, str, float | None]
 """A trajectory's columns at one budget."""
@@ -41,7 +46,7 @@ class Bench:
         """Take a recipe; data is loaded when it is first asked for. The limits are those of foreign code."""
         self.cell, self.device, self._limits = cell, device, limits
         self.shares = shares_of(cell, cache)
-        self.choice, self.paid = "", 0
+        self.choice, self.paid, self.drawn = "", 0, ""
 
     @cached_property
     def attack(self) -> Attack:
@@ -83,6 +88,7 @@ class Bench:
         facts = Protection(
             source_before=float(right.double().mean()),
             clean=pack_scores(right.numpy()),
+            frechet_before=self._made(model)[0],
             pretrain_seconds=cost and cost.seconds,
             pretrain_flops=cost and cost.flops,
         )
@@ -109,11 +115,19 @@ class Bench:
             "kept": pack_scores(right.numpy()),
             "zero_shot": accuracy(model, self.shares.target.test.to(self.device)) if comparable else None,
             "sparsity": _sparsity(model),
+            **dict(zip(("frechet", "drawn"), self._made(model), strict=True)),
             "protect_seconds": known and known.seconds,
             "protect_flops": known and known.flops,
             "protect_steps": known and known.steps,
         }
         return released, facts.model_copy(update=update)
+
+    def _made(self, model: nn.Module) -> tuple[float | None, str]:
+        """Return how far images that a model makes lie from the source's training images, and some of them."""
+        images = made(model, self.shares.objective, MADE, self.cell.task.image_size, self.device)
+        if images is None:
+            return None, ""
+        return frechet(images, self.shares.origin.train.x), picture(images[:SHOWN], ACROSS)
 
     def _released(self, grant: Grant) -> tuple[Weights, Cost]:
         if is_foreign(self.defense):
@@ -155,6 +169,9 @@ class Bench:
         with grant.numerics():
             val, right = accuracy(snapshot.model, view.val), correct(snapshot.model, view.test)
             own = accuracy(snapshot.model, view.held) if view.held else None
+        if snapshot.step == self.cell.budget.ends[-1]:
+            images = made(snapshot.model, self.shares.objective, SHOWN, self.cell.task.image_size, self.device)
+            self.drawn = "" if images is None else picture(images, ACROSS)
         samples, flops = cost.samples + view.samples, cost.flops + view.flops
         bits = pack_scores(right.numpy())
         return (snapshot.step, samples, flops, cost.seconds, val, float(right.double().mean()), bits, own)

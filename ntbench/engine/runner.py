@@ -99,6 +99,7 @@ def _result(
         paid=bench.paid,
         protection=protection,
         trajectory=trajectory(rows),
+        drawn=bench.drawn,
         provenance=bench.provenance(),
         seconds=seconds,
         peak_mb=_peak_mb(),

@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from ntbench.tasks.classification import classified
 from ntbench.tasks.data import Split
+from ntbench.tasks.objective import Objective
+
+CPU = torch.device("cpu")
 
 
 @torch.inference_mode()
@@ -36,6 +39,14 @@ def predicted(model: nn.Module, data: Split) -> Tensor:
 def accuracy(model: nn.Module, data: Split) -> float:
     """Return the score in eval mode, the share of correct predictions; raises ValueError as `correct` does."""
     return float(correct(model, data).double().mean())
+
+
+@torch.inference_mode()
+def made(model: nn.Module, objective: Objective, count: int, size: int, device: torch.device = CPU) -> Tensor | None:
+    """Return images [n, c, s, s] on the CPU that a model makes in eval mode; None where it makes none."""
+    with _evaluated(model):
+        images = objective.made(model, count, size, device)
+    return None if images is None else images.cpu()
 
 
 @contextmanager

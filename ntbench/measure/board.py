@@ -23,6 +23,10 @@ from ntbench.types import CONTROLS, SETTLED
 
 TUNED = ("trials", "tuning_steps", "tuning_flops")
 """What a row says whose defense was tuned for the task; all others are without."""
+DRAWN = ("frechet_before", "frechet")
+"""What a row says whose models make images; all others are without."""
+LATER = (*TUNED, *DRAWN)
+"""Columns that a published row may lack."""
 SPEEDUPS = tuple(f"speedup_{cost}_{q}" for cost in COSTS for q in QUANTILES)
 COLUMNS = (
     *("task", "track", "defense", "mask", "needs", "control", "baseline", "ranked"),
@@ -36,7 +40,7 @@ COLUMNS = (
     "gates",
     *("paper_attack", "paper_mask", "paper_slc", "paper_slc_low", "paper_slc_high", "paper_overhead"),
     *("search_uplift", "grid_uplift", "search_steps", "grid_steps"),
-    *("protect_steps", "protect_seconds", "protect_flops", "protect_seconds_ratio", *TUNED, "note"),
+    *("protect_steps", "protect_seconds", "protect_flops", "protect_seconds_ratio", *LATER, "note"),
 )
 Record = dict[str, Any]
 

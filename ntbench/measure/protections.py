@@ -12,7 +12,10 @@ from ntbench.measure.curves import Curves
 from ntbench.measure.intervals import UNKNOWN, Interval, mean_interval
 from ntbench.types import Protection, unpack_scores
 
-MEANS = ("source_before", "source_after", "zero_shot", "sparsity", "protect_steps", "protect_seconds", "protect_flops")
+MEANS = (
+    *("source_before", "source_after", "zero_shot", "sparsity", "protect_steps", "protect_seconds", "protect_flops"),
+    *("frechet_before", "frechet"),
+)
 
 
 @dataclass(frozen=True)

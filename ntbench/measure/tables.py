@@ -105,6 +105,20 @@ def coverage_table(results: Iterable[Result]) -> pd.DataFrame:
     return table.groupby(place, as_index=False, sort=True).agg(sums)[list(COVERAGE)]
 
 
+def drawn_table(results: Iterable[Result]) -> pd.DataFrame:
+    """Return one row per cell of the track `target` whose models made images, as base64 of PNG files.
+
+    `source` are those of the release, `target` those after the attack.
+    """
+    there = columns_of(results).where("drawn", bool).where("track", lambda track: track == "target")
+    held = [(r.cell, r.protection, r.drawn) for r in there if r.protection and r.cell.mask == "dense"]
+    rows = [
+        (cell.task.name, cell.defense.label, cell.attack.label, cell.samples, cell.seed, protection.drawn, drawn)
+        for cell, protection, drawn in held
+    ]
+    return pd.DataFrame(rows, columns=["task", "defense", "attack", "samples", "seed", "source", "target"])
+
+
 def _told(columns: Columns, part: str, tell: Callable[[Any], Any]) -> Any:
     """Return what is told of a part, as a column; it is worked out once a value."""
     factor = columns.parts[part]

@@ -85,6 +85,9 @@ ATTACK = _words("Strongest attack", "attack")
 VERDICT = Column("Verdict", "verdict", verdict, numeric=False)
 
 HEADLINE = (DEFENSE, LEAK, SLC, SPEEDUP, DROP, ATTACK, VERDICT)
+OVER_COMPUTE = _signed("Over compute, points", "compute_uplift", points)
+HEADLINES = {"samples": HEADLINE, "compute": tuple(OVER_COMPUTE if column is SLC else column for column in HEADLINE)}
+"""The seven columns by the axis that leak and verdict rest on."""
 UPLIFT = _interval("Uplift, points", "uplift", points)
 BESIDE = (DEFENSE, LEAK, _signed("Uplift, points", "uplift", points), SPEEDUP, ATTACK, VERDICT)
 CLAIM = (
@@ -140,6 +143,8 @@ KEEPS = (
     _interval("Drop, points", "drop", points),
     _number("Target before any attack, %", "zero_shot", percent),
     _number("Zeros, %", "sparsity", percent),
+    _number("Frechet distance before", "frechet_before"),
+    _number("Frechet distance after", "frechet"),
 )
 PAYS = (
     DEFENSE,

@@ -97,6 +97,9 @@ LEADERBOARD: dict[str, str] = {
     "source_after": "Accuracy on source test data after protection.",
     "zero_shot": "Accuracy of the release on target test data, before any attack.",
     "sparsity": "Share of the released weights that is zero.",
+    "frechet_before": "Frechet distance of images that the undefended model makes (300, 25 steps of DDIM) from the "
+    "source's training images, in their first 32 principal components, in squares of pixels in [-1, 1].",
+    "frechet": "The same of images that the release makes: the larger, the less they look like the source.",
     "attack": "The attack on the release that the rational attacker picks at most sample counts at the horizon.",
     "attacks": "The same at each sample count, fewest samples first.",
     "takes_baseline": "Share of seeds and sample counts at which the rational attacker starts without the release.",

@@ -21,6 +21,7 @@ from ntbench.report.sections import Section, sections
 from ntbench.report.tables import MAPPED, Tables
 from ntbench.report.templating import html, markdown
 from ntbench.report.views import View, failed, together
+from ntbench.report.words import worded
 from ntbench.suite import Suite
 from ntbench.types import Result, columns_of
 
@@ -36,6 +37,7 @@ OURS = (
     "figures/*.svg",
 )
 """What an earlier report may have left in its folder."""
+TEXTS = (".csv", ".tex", ".md", ".html")
 
 
 def write_report(folder: Path, results: Iterable[Result], suite: Suite, registered: Registered | None = None) -> Path:
@@ -76,7 +78,8 @@ def report_files(tables: Tables, suite: Suite, origin: Mapping[str, Mapping[str,
     files["leaderboard.md"] = _encoded(markdown().get_template("leaderboard.md.j2").render(context))
     files |= _latex(parts, context["together"], suite, cited_rows(suite, found))
     files |= {"papers.bib": _encoded(bibliography([*found.values()]))} if found else {}
-    return files | {"index.html": _encoded(html().get_template("index.html.j2").render(context))}
+    files["index.html"] = _encoded(html().get_template("index.html.j2").render(context))
+    return {name: _worded(name, data, suite.objective.name) for name, data in files.items()}
 
 
 def _maps(tables: Tables, suite: Suite) -> list[Picture]:
@@ -111,6 +114,11 @@ def _told(suite: Suite, part: Section, view: View) -> Told:
 
 def _label(suite: Suite, view: View, task: str = "") -> str:
     return "tab:" + re.sub(r"[^A-Za-z0-9-]+", "-", f"{suite.protocol}-{task}{view.key}")
+
+
+def _worded(name: str, data: bytes, objective: str) -> bytes:
+    """Return a file of text in the words of an objective, any other as it is."""
+    return _encoded(worded(data.decode(), objective)) if name.endswith(TEXTS) else data
 
 
 def _encoded(text: str) -> bytes:

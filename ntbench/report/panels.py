@@ -15,6 +15,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentF
 
 from ntbench.report.display import Record, number, points, records, text, yes
 from ntbench.report.style import GAIN, INK, LOSS, NARROW, SOFT, WIDE, Drawn, bare, label, marker
+from ntbench.report.words import SPOKEN, worded
 
 DOTS = (0, (1.5, 1.2))
 MOST_TICKS = 5
@@ -24,8 +25,13 @@ PERMITTED_AXES = ("permitted drop of source accuracy, points", "leak")
 """What the two axes of the panels are."""
 
 
-def learning_curves_figure(rows: Sequence[Record], curves: pd.DataFrame, width: float = WIDE) -> Figure | None:
-    """Draw per row accuracy over samples: of the release alone and of the baseline, the area between shaded."""
+def learning_curves_figure(
+    rows: Sequence[Record], curves: pd.DataFrame, width: float = WIDE, objective: str = SPOKEN
+) -> Figure | None:
+    """Draw per row accuracy over samples: of the release alone and of the baseline, the area between shaded.
+
+    The objective's name decides what accuracy is called.
+    """
     curves = _measured(curves)
     shown = _there(rows, curves)
     if not shown:
@@ -41,7 +47,8 @@ def learning_curves_figure(rows: Sequence[Record], curves: pd.DataFrame, width: 
         Patch(color=GAIN, alpha=0.25, linewidth=0, label="better than the baseline"),
         Patch(color=LOSS, alpha=0.25, linewidth=0, label="worse"),
     ]
-    return _finish(figure, width, *CURVE_AXES, handles)
+    x, y = (worded(axis, objective) for axis in CURVE_AXES)
+    return _finish(figure, width, x, y, handles)
 
 
 def learning_curves_data(rows: Sequence[Record], curves: pd.DataFrame) -> pd.DataFrame:

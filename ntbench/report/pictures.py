@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ntbench.report.display import Record, text
+from ntbench.report.drawn import drawn_data, drawn_figure
 from ntbench.report.forest import ranking_data, ranking_figure
 from ntbench.report.heat import MAPS, attacks_data, attacks_figure, factors_data, factors_figure, map_data, map_figure
 from ntbench.report.panels import (
@@ -45,6 +46,12 @@ CAPTIONS = {
         "Over the permitted source drop",
         "Leak of rows of one defense that differ in the source accuracy which they may cost alone, and its interval; "
         "the colour is that of the verdict.",
+    ),
+    "drawn": (
+        "What models make",
+        "Images of 25 steps of DDIM from the same noise, at the first seed: of the source, by the release as it is "
+        "handed over, beside its Frechet distance from the source, a mean over seeds; and of the target, after the "
+        "strongest attack on the release alone, at the horizon and the largest sample count.",
     ),
     "factors": (
         "Robustness, factor by factor",
@@ -84,19 +91,26 @@ class Picture:
 
 
 def task_pictures(
-    rows: Sequence[Record], lines: Mapping[str, pd.DataFrame], levels: Sequence[Record], name: str, title: str
+    rows: Sequence[Record],
+    lines: Mapping[str, pd.DataFrame],
+    levels: Sequence[Record],
+    called: tuple[str, str],
+    objective: str,
 ) -> dict[str, Picture]:
-    """Return the figures of one task by name; `name` stands in file names, `title` is for people.
+    """Return the figures of one task by name; it is `called` by a name for files and a title for people.
 
-    `lines` are the task's curves, budgets, permitted drops and attacks in the ranked track; what has nothing to show is
-    left out.
+    `lines` are the task's curves, budgets, permitted drops and attacks in the ranked track, and images that models of
+    any task made; what has nothing to show is left out. The objective's name decides the words.
     """
+    name, title = called
+    made = lines["drawn"]
     drawn: dict[str, Drawing] = {
         "ranking": (lambda width: ranking_figure(rows, width), lambda: ranking_data(rows)),
         "learning_curves": (
-            lambda width: learning_curves_figure(rows, lines["curves"], width),
+            lambda width: learning_curves_figure(rows, lines["curves"], width, objective),
             lambda: learning_curves_data(rows, lines["curves"]),
         ),
+        "drawn": (lambda width: drawn_figure(rows, made, name, width), lambda: drawn_data(rows, made, name)),
         "compute": (
             lambda width: compute_figure(rows, lines["budgets"], width),
             lambda: compute_data(rows, lines["budgets"]),

@@ -44,13 +44,13 @@ def portrait(board: pd.DataFrame, choices: pd.DataFrame, suite: Suite, row: str)
         raise unknown("row", row, set(board["defense"]))
     for task in suite.tasks:
         part = choices[(choices["defense"] == row) & (choices["task"] == task.name)]
-        yield from map(_listed, _views(own, task))
+        yield from map(_listed, _views(own, task, suite.axis))
         yield from (Group(tabled(view, view.title), "") for view in _taken(part))
 
 
-def _views(own: pd.DataFrame, task: Task) -> list[View]:
-    known = [views.headline(own, task), *views.tracks(own, task), *views.claim(own, task), *views.details(own, task)]
-    return views.written(known)
+def _views(own: pd.DataFrame, task: Task, axis: str) -> list[View]:
+    more = [*views.tracks(own, task), *views.claim(own, task), *views.details(own, task)]
+    return views.written([views.headline(own, task, axis), *more])
 
 
 def _listed(view: View) -> RenderableType:

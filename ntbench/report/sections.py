@@ -17,14 +17,19 @@ from ntbench.report.views import View
 from ntbench.suite import Suite
 from ntbench.types import Task
 
-LINES = ("curves", "budgets", "permitted", "attacks")
+TABLES = ("curves", "budgets", "permitted", "attacks")
 """The tables that figures of one task are drawn from."""
+LINES = {"samples": ("learning_curves", "compute"), "compute": ("compute", "learning_curves")}
+"""The figures over either axis, the ranking axis first."""
 ALONE = "only the papers' own protocols have run, which have no verdict."
 
 
 @dataclass(frozen=True)
 class Section:
-    """One task: a sentence, the table of seven columns, small tables, pictures, and what is one click away."""
+    """One task: a sentence, the table of seven columns, small tables, pictures, and what is one click away.
+
+    `lines` are the pictures that follow the table, that of the ranking axis first.
+    """
 
     task: Task
     sentence: str
@@ -34,6 +39,7 @@ class Section:
     factors: list[View]
     details: list[View]
     pictures: dict[str, Picture]
+    lines: tuple[str, ...]
 
     @property
     def title(self) -> str:
@@ -52,11 +58,11 @@ def sections(tables: Tables, suite: Suite) -> Iterator[Section]:
         if rows or repeated:
             levels = views.levels(tables.factors, tables.leaderboard, task)
             factors = views.factors(levels, tables.leaderboard, task)
-            lines = {name: views.of_task(getattr(tables, name), task) for name in LINES}
+            lines = {name: views.of_task(getattr(tables, name), task) for name in TABLES}
             yield Section(
                 task=task,
                 sentence=sentence(tables.leaderboard, task) if rows else f"{task.title}: {ALONE}",
-                headline=views.headline(tables.leaderboard, task),
+                headline=views.headline(tables.leaderboard, task, suite.axis),
                 gates=gate_line(rows),
                 beside=[
                     *views.tracks(tables.leaderboard, task),
@@ -71,12 +77,15 @@ def sections(tables: Tables, suite: Suite) -> Iterator[Section]:
                     *factors,
                     *views.faced(tables.coverage, task),
                 ],
-                pictures=task_pictures(rows, lines, levels, task.name, task.title),
+                pictures=task_pictures(
+                    rows, lines | {"drawn": tables.drawn}, levels, (task.name, task.title), suite.objective.name
+                ),
+                lines=LINES[suite.axis],
             )
 
 
 def summary(board: pd.DataFrame, suite: Suite) -> str:
     """Return of every task the sentence, the table of seven columns and the gates as HTML, to stand in other pages."""
-    tasks = [(sentence(board, task), views.headline(board, task)) for task in suite.tasks]
+    tasks = [(sentence(board, task), views.headline(board, task, suite.axis)) for task in suite.tasks]
     shown = [(said, view, gate_line(view.rows)) for said, view in tasks if view.rows]
     return html().get_template("summary.html.j2").render(suite=suite, tasks=shown)

@@ -73,6 +73,8 @@ class Tables:
     """A file only where a suite has rows that differ in the drop that they permit."""
     metrics: Metrics = ()
     """The metrics that somebody brought, of which the leaderboard has columns too."""
+    drawn: pd.DataFrame = field(default_factory=lambda: cells.drawn_table([]))
+    """Images that models made, by cell."""
 
     @classmethod
     def of(cls, results: Sequence[Result], suite: Suite, registered: Registered | None = None) -> Tables:
@@ -81,7 +83,13 @@ class Tables:
         measured = {name: table(name, results, study, suite) for name in (*OF_CELLS, *OF_ROWS)}
         found, repeated = registered or Registered(), Reproduction.of(results, suite)
         measured["leaderboard"] = found.beside(measured["leaderboard"])
-        return cls(**measured, detectable=lines.detectable(study, suite), protocols=repeated, metrics=found.metrics)
+        return cls(
+            **measured,
+            drawn=cells.drawn_table(results),
+            detectable=lines.detectable(study, suite),
+            protocols=repeated,
+            metrics=found.metrics,
+        )
 
     @property
     def several(self) -> bool:

@@ -36,7 +36,7 @@ _PIECE = re.compile(r"\s+|[^\s_/-]*[_/-]+|[^\s_/-]+")
 def headlines(board: pd.DataFrame, suite: Suite, width: int = WIDTH) -> list[RenderableType]:
     """Return the seven columns and the gates of every task, and in the end what the columns mean."""
     shown: list[RenderableType] = []
-    for view in views.written(views.headline(board, task) for task in suite.tasks):
+    for view in views.written(views.headline(board, task, suite.axis) for task in suite.tasks):
         shown.append(Group(tabled(view, view.title, width), Text(f"{gate_line(view.rows)}\n")))
     return [*shown, Text(MEANING, style="dim")] if shown else []
 

@@ -67,10 +67,11 @@ class View:
         return all(column.field in ("defense", "verdict") for column in self.shown)
 
 
-def headline(board: pd.DataFrame, task: Task) -> View:
-    """Return the table that comes first: the ranked track, seven columns."""
+def headline(board: pd.DataFrame, task: Task, axis: str = "samples") -> View:
+    """Return the table that comes first: the ranked track, seven columns by the axis that leak rests on."""
     rows = ranking(board, task)
-    return View("leaderboard", task.title, c.HEADLINE, rows, " ".join(filter(None, [brackets(rows), tuned(rows)])))
+    note = " ".join(filter(None, [brackets(rows), tuned(rows)]))
+    return View("leaderboard", task.title, c.HEADLINES[axis], rows, note)
 
 
 def tracks(board: pd.DataFrame, task: Task) -> list[View]:

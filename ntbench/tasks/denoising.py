@@ -26,6 +26,7 @@ from ntbench.types import Arch
 
 STEPS = 1000
 GRID = 10
+SAMPLING_STEPS = 25
 UNMEASURED = 1e-3
 """An error that no small network reaches: with it scores are -ln(error) on a scale of their own."""
 CARRIED = frozenset({"none", "scratch", "magnitude", "random_mask", "finetune", "perturb", "redraw", "flatten"})
@@ -122,6 +123,12 @@ class Denoising(Objective):
             found += torch.cat([_error(model, images, part, t) for images, part in parts]) / GRID
         return found
 
+    def made(self, model: nn.Module, count: int, size: int, device: torch.device) -> Tensor | None:
+        """Return images that 25 steps of DDIM (Song et al. 2021, eta = 0) make of noise that is the same for all."""
+        noise = torch.randn((count, self.channels, size, size), generator=Generator().manual_seed(0))
+        parts = noise.to(device, memory_format=torch.channels_last).split(SCORING_BATCH)
+        return torch.cat([_sampled(model, part) for part in parts])
+
     def refuses(self, method: Any) -> str:
         """Return why a defense or an attack has no meaning here, or an empty string where it has."""
         if self.name in method.objectives or method.name not in CARRIED:
@@ -149,11 +156,21 @@ def _error(model: nn.Module, x: Tensor, noise: Tensor, t: int) -> Tensor:
     return (answer.double() - noise.double()).square().mean(dim=(1, 2, 3)).cpu()
 
 
+def _sampled(model: nn.Module, x: Tensor) -> Tensor:
+    scheduler = _scheduler("DDIMScheduler")
+    scheduler.set_timesteps(SAMPLING_STEPS)
+    for t in scheduler.timesteps:
+        plane = torch.full_like(x[:, :1], float(t))
+        with torch.no_grad():
+            x = scheduler.step(model(torch.cat([x, plane], dim=1)), int(t), x).prev_sample
+    return x
+
+
 @cache
-def _scheduler() -> Any:
-    """Return the linear schedule of Ho et al. 2020."""
+def _scheduler(kind: str = "DDPMScheduler") -> Any:
+    """Return the linear schedule of Ho et al. 2020, with what diffusers does by it."""
     try:
-        from diffusers import DDPMScheduler
+        import diffusers
     except ImportError:
         raise UserError("denoising needs diffusers; pip install 'ntbench[generation]'") from None
-    return DDPMScheduler(num_train_timesteps=STEPS)
+    return getattr(diffusers, kind)(num_train_timesteps=STEPS)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any, ClassVar
 
+import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Generator, Tensor, nn
 
@@ -51,6 +52,10 @@ class Objective(BaseModel):
     def each(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         """Return what each of n samples adds to the score of a model in eval mode, [n] on the CPU; it is their mean."""
         raise NotImplementedError
+
+    def made(self, model: nn.Module, count: int, size: int, device: torch.device) -> Tensor | None:
+        """Return images [n, c, s, s] in [-1, 1] that a model in eval mode makes by itself; None where it makes none."""
+        return None
 
     def at(self, domain: str) -> Objective:
         """Return the objective on one domain, by its name."""

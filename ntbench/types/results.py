@@ -7,17 +7,22 @@ from typing import Literal
 from ntbench.types.recipes import Cell
 from ntbench.types.trajectory import Trajectory
 from ntbench.types.words import (
+    Grown,
     Recipe,
     Status,
     Track,
 )
 
 
-class Protection(Recipe):
+class Protection(Grown):
     """What pretraining and protecting cost and did; accuracies are on test data, seconds are wall time.
 
     `clean` and `kept` say of every source test image what it adds to the score before and after, as `pack_scores` does.
+    Where models make images, `frechet` is the distance of such images from the source's, before protection and after,
+    and `drawn` some of them, as base64 of a PNG.
     """
+
+    later = frozenset({"frechet_before", "frechet", "drawn"})
 
     status: Status = "ok"
     error: str = ""
@@ -33,6 +38,9 @@ class Protection(Recipe):
     protect_seconds: float | None = None
     protect_flops: int | None = None
     protect_steps: int | None = None
+    frechet_before: float | None = None
+    frechet: float | None = None
+    drawn: str = ""
 
 
 class Provenance(Recipe):
@@ -43,13 +51,16 @@ class Provenance(Recipe):
     device: str
 
 
-class Result(Recipe):
+class Result(Grown):
     """A finished cell, whether it went well or not; a run that failed keeps what it reached before.
 
     `images` is how many target test images were scored and `originals` how many of them are independent: image i of
     the test set shows original i modulo `originals`. `source_images` is the number of source test images. `paid` is
-    what the run cost in steps with everything that it tried before.
+    what the run cost in steps with everything that it tried before. `drawn` are images that the attacker's model makes
+    at the largest budget, as base64 of a PNG, where models make any.
     """
+
+    later = frozenset({"drawn"})
 
     schema_version: Literal[2] = 2
     cell: Cell
@@ -64,6 +75,7 @@ class Result(Recipe):
     paid: int = 0
     protection: Protection | None = None
     trajectory: Trajectory = Trajectory()
+    drawn: str = ""
     provenance: Provenance | None = None
     seconds: float = 0.0
     peak_mb: float = 0.0

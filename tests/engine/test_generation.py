@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from ntbench.engine import bench
 from ntbench.engine.anchor import anchored
 from ntbench.engine.frames import split_of, tensors_of
 from ntbench.engine.plan import plan
 from ntbench.engine.runner import Runner
 from ntbench.engine.store import Store
 from ntbench.errors import UserError
+from ntbench.learn.drawn import frechet, picture
 from ntbench.learn.models import build, unpack
+from ntbench.learn.scoring import made
 from ntbench.suite import DefenseEntry, Limits, load_suite
 from ntbench.tasks.data import learnt, load_domain
 from ntbench.tasks.objective import objective_of
@@ -29,8 +33,10 @@ def cells() -> dict[tuple[str, str], Cell]:
 
 
 @pytest.fixture(scope="module")
-def runner(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Runner:
-    return Runner(Store(tmp_path_factory.mktemp("generation")), torch.device("cpu"), Limits(), cache)
+def runner(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(bench, "MADE", 40)
+        yield Runner(Store(tmp_path_factory.mktemp("generation")), torch.device("cpu"), Limits(), cache)
 
 
 def test_scores_follow_from_the_released_weights(
@@ -47,6 +53,10 @@ def test_scores_follow_from_the_released_weights(
     score = np.log(float(error.mean())) / np.log(0.03)
     assert facts.source_after == pytest.approx(score) and 0 < score < 1
     assert unpack_scores(facts.kept, 40).mean() == pytest.approx(score, abs=1e-3)
+    images = made(model, domain.val.objective, 40, 8)
+    assert images is not None and facts.frechet == pytest.approx(frechet(images, domain.train.x))
+    assert facts.drawn == picture(images[:24], 8) != result.drawn
+    assert facts.frechet_before is not None and result.drawn
     run = result.trajectory
     assert run.step == cell.budget.ends and result.images == 40 and min(run.flops) > 0
     assert run.samples[-1] == run.step[-1] * 12

@@ -12,6 +12,7 @@ from timm.models import group_parameters
 
 from ntbench.errors import UserError
 from ntbench.learn.models import build, head, load_public, reset_head, start
+from ntbench.suite import load_suite
 from ntbench.tasks.classification import CLASSIFYING
 from ntbench.tasks.denoising import Denoising
 from ntbench.types import Arch
@@ -43,6 +44,11 @@ def test_the_default_has_a_quarter_of_a_million_parameters_and_no_buffers() -> N
     model = build(Arch(name="unet2d"), 3, seed=0)
     assert 0.15e6 < sum(p.numel() for p in model.parameters()) < 0.3e6
     assert not list(model.buffers())
+
+
+def test_the_network_of_the_papers_suite_is_that_of_ho_et_al() -> None:
+    model = build(load_suite("paper_sophon_generation").arch, 3, seed=0)
+    assert sum(p.numel() for p in model.parameters()) == pytest.approx(35.7e6, rel=0.01)
 
 
 def test_the_output_layer_is_drawn_anew_as_torch_draws_it() -> None:

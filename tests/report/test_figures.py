@@ -13,6 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
+from ntbench.measure.permitted import COLUMNS
+from ntbench.measure.tables import drawn_table
 from ntbench.report.forest import ranking_figure
 from ntbench.report.heat import attacks_figure, factors_figure, map_figure
 from ntbench.report.panels import compute_figure, learning_curves_figure
@@ -158,8 +160,10 @@ def drawn() -> tuple[pd.DataFrame, dict[str, Picture]]:
     """A small board and its pictures."""
     board = boards.board(("a", "b", "c"))
     lines = {"curves": boards.curves(board), "budgets": boards.budgets(board), "attacks": boards.attacks(board, 4)}
+    held = {name: part(table) for name, table in lines.items()}
+    held |= {"permitted": pd.DataFrame(columns=COLUMNS), "drawn": drawn_table([])}
     rows, found = ranking(board, TASK), levels(boards.factors(board), board, TASK)
-    pictures = task_pictures(rows, {name: part(table) for name, table in lines.items()}, found, "t", "T")
+    pictures = task_pictures(rows, held, found, ("t", "T"), "classification")
     return board, pictures | map_pictures(boards.maps(board), mapped(board), "P")
 
 

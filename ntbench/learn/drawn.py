@@ -1,0 +1,43 @@
+"""Images that models make: how far they lie from real ones, and some of them as a picture."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+FEATURES = 32
+"""Principal components of real images, in which distances are measured: no network has to be there or be trained."""
+Array = NDArray[np.float64]
+
+
+def frechet(images: Tensor, real: Tensor) -> float:
+    """Return the squared Frechet distance between two normal distributions fitted to images [n, c, s, s].
+
+    Features are the first 32 principal components of the real images' pixels. d = |m1 - m2|^2 + tr(C1 + C2 - 2 (C1
+    C2)^(1/2)), Heusel et al. 2017, equation 6; 0 where means and covariances agree, in squares of pixels in [-1, 1].
+    """
+    one, other = (x.flatten(1).double().numpy() for x in (images, real))
+    mean = other.mean(axis=0)
+    axes = np.linalg.svd(other - mean, full_matrices=False)[2][:FEATURES].T
+    found, truth = (one - mean) @ axes, (other - mean) @ axes
+    a, b = (np.atleast_2d(np.cov(x, rowvar=False)) for x in (found, truth))
+    # The product of two covariances has eigenvalues of at least 0, but for rounding.
+    root = np.sqrt(np.linalg.eigvals(a @ b).real.clip(0)).sum()
+    apart = found.mean(axis=0) - truth.mean(axis=0)
+    return float(apart @ apart + np.trace(a) + np.trace(b) - 2 * root)
+
+
+def picture(images: Tensor, columns: int) -> str:
+    """Return images [n, c, s, s] in [-1, 1] in rows of so many, as base64 of a PNG."""
+    n, c, s, _ = images.shape
+    pixels = ((images.clamp(-1, 1) + 1) * 127.5).round().byte().numpy()
+    grid = pixels.reshape(n // columns, columns, c, s, s).transpose(0, 3, 1, 4, 2)
+    whole = grid.reshape(n // columns * s, columns * s, c)
+    buffer = io.BytesIO()
+    Image.fromarray(whole[..., 0] if c == 1 else whole).save(buffer, "png")
+    return base64.b64encode(buffer.getvalue()).decode()

@@ -1,0 +1,23 @@
+"""What scores are called: boards of classifiers speak of accuracy, and those of any other objective of scores."""
+
+from __future__ import annotations
+
+import re
+
+SPOKEN = "classification"
+"""The objective whose words all texts are written in."""
+_SCORES = {
+    r"\baccuracies\b": "scores",
+    r"\baccuracy\b": "score",
+    r"\bAccuracies\b": "Scores",
+    r"\bAccuracy\b": "Score",
+    r"\bWhich (source|target) test images were right\b": r"What each \1 test image adds to the score",
+    r"\bpacked as bits in base64\b": "packed in base64",
+}
+
+
+def worded(text: str, objective: str) -> str:
+    """Return a text about the scores of classifiers as one about those of an objective, given by its name."""
+    for said, other in _SCORES.items() if objective != SPOKEN else ():
+        text = re.sub(said, other, text)
+    return text
