@@ -10,7 +10,7 @@ from ntbench.errors import UserError
 from ntbench.measure.intervals import Interval
 from ntbench.measure.verdicts import Numbers, verdict
 from ntbench.report.columns import DEFENSE, LEAK, SPEEDUP, Column
-from ntbench.report.display import bounded, records, with_interval
+from ntbench.report.display import bounded, records, text, with_interval
 from ntbench.report.views import View
 from ntbench.suite import Suite
 from ntbench.types import Result, Task
@@ -50,7 +50,7 @@ def checked(board: Board, task: Task, folder: Path) -> list[View]:
         return []
     rows = list(_rows(board, check, task))
     here, there = (f"{suite.horizon:g} T90" for suite in (board.suite, check.suite))
-    names = ", ".join(dict.fromkeys(label for entry in check.suite.attacks for label, _ in entry.variants()))
+    names = "; ".join(dict.fromkeys(label for entry in check.suite.attacks for label, _ in entry.variants()))
     note = (
         f"Attacks that ran up to {there}: {names}. Verdicts are what the intervals alone say, since a check lacks "
         "attacks that the gates ask for. Brackets: 95% intervals."
@@ -63,8 +63,8 @@ def _rows(board: Board, check: Board, task: Task) -> Iterator[Mapping[str, Any]]
     for row in records(board.table):
         found = there.get(tuple(row[name] for name in PLACE))
         if row["task"] == task.name and row["track"] == "target" and not row["baseline"] and found:
-            words = {"here": _judged(row, board.suite), "there": _judged(found, check.suite)}
-            yield row | {f"{name}_there": value for name, value in found.items()} | words
+            words = {"here": _judged(row, board.suite), "there": _judged(found, check.suite)} if row["verdict"] else {}
+            yield row | {f"there_{name}": value for name, value in found.items()} | words
 
 
 def _judged(row: Mapping[str, Any], suite: Suite) -> str:
@@ -76,9 +76,9 @@ def _columns(here: str, there: str) -> tuple[Column, ...]:
     return (
         DEFENSE,
         LEAK,
-        Column(f"Leak at {there}", "leak_there", lambda row: with_interval(row, "leak_there", signed=False)),
+        Column(f"Leak at {there}", "there_leak", lambda row: with_interval(row, "there_leak", signed=False)),
         SPEEDUP,
-        Column(f"Speed-up at {there}", "speedup_there", lambda row: bounded(row, "speedup_there", "<")),
-        Column("Verdict", "here", lambda row: str(row["here"]), numeric=False),
-        Column(f"Verdict at {there}", "there", lambda row: str(row["there"]), numeric=False),
+        Column(f"Speed-up at {there}", "there_speedup", lambda row: bounded(row, "there_speedup", "<")),
+        Column("Verdict", "here", lambda row: text(row, "here"), numeric=False),
+        Column(f"Verdict at {there}", "there", lambda row: text(row, "there"), numeric=False),
     )

@@ -47,9 +47,23 @@ def test_its_figures_are_those_of_the_published_rows() -> None:
     assert f"(SLC-AUC {published('sophon')['paper_slc']:.2f})" in text.replace("\n", " ")
 
 
-def published(defense: str) -> dict[str, Any]:
-    """Return the dense row of a defense on the board of `quick`."""
-    file = ROOT / "leaderboard" / "results" / "quick" / defense / "digits-digits_m.json"
+def test_what_it_says_of_a_longer_horizon_is_what_the_check_shows() -> None:
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    names = ("sophon", "ntl", "ntp", "magnitude", "none")
+    here, there = ({name: published(name, place) for name in names} for place in ("results", "checks"))
+    said = re.search(r"no leak moves by more than ([\d.]+),", text)
+    assert said and max(abs(here[name]["leak"] - there[name]["leak"]) for name in names) <= float(said[1])
+    leaks = {name: with_interval(there[name], "leak", signed=False) for name in names}
+    assert f"SOPHON then holds ({leaks['sophon']})" in text
+    assert f"NTP leaks by its speed-up of {factor(there['ntp']['speedup'])} ({leaks['ntp']})" in text
+    assert f"NTL stays open ({leaks['ntl']})" in text
+    assert there["sophon"]["leak_high"] <= 0.1 and there["sophon"]["speedup_high"] <= 1.25
+    assert there["ntp"]["speedup_low"] > 1.25 and there["ntl"]["leak_low"] <= 0.1 < there["ntl"]["leak_high"]
+
+
+def published(defense: str, place: str = "results") -> dict[str, Any]:
+    """Return the dense row of a defense on the board of `quick`, or on its check."""
+    file = ROOT / "leaderboard" / place / "quick" / defense / "digits-digits_m.json"
     rows = json.loads(file.read_text(encoding="utf-8"))["rows"]
     found: dict[str, Any] = next(r for r in rows if r["track"] == "target" and r["mask"] == "dense")
     return found

@@ -1,5 +1,6 @@
 """Checks: a longer run beside the board that it checks."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -55,11 +56,15 @@ def test_its_numbers_are_those_of_its_own_rows(board: Path) -> None:
     published = Board.read(board / "results/tiny").table
     assert {row["defense"] for row in view.rows} == {"none", "sophon", "ntp"}
     for row in view.rows:
-        for table, name in ((own, "leak_there"), (published, "leak")):
+        for table, name in ((own, "there_leak"), (published, "leak")):
             same = table[(table["defense"] == row["defense"]) & (table["mask"] == row["mask"])]
             assert row[name] == same["leak"].item()
     verdicts = {row["defense"]: (row["here"], row["there"]) for row in view.rows if row["mask"] == "dense"}
     assert verdicts["none"] == ("leaks", "leaks")
+    (kept,) = (row for row in view.rows if row["mask"] == "keep")
+    assert "here" not in kept and "there" not in kept, "a row that is not ranked has no verdict"
+    interval = r"-?\d\.\d\d \\\[-?\d\.\d\d, -?\d\.\d\d\\\]"
+    assert re.search(rf"^\| sophon \| {interval} \| {interval} \|", render(board / "results"), re.M)
 
 
 def test_a_check_needs_a_board_and_a_longer_horizon(board: Path, tmp_path: Path) -> None:
