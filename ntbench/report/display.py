@@ -25,7 +25,8 @@ def number(value: Any, digits: int = 2, signed: bool = False) -> str:
 
 def percent(value: Any, digits: int = 1, signed: bool = False) -> str:
     """Return a fraction as percent, without the sign %."""
-    return number(None if _absent(value) else 100 * value, digits, signed)
+    # Published rows have six decimals: what is a tie there is one in full, too.
+    return number(None if _absent(value) else round(100 * value, 4), digits, signed)
 
 
 def points(value: Any, signed: bool = False) -> str:

@@ -11,6 +11,7 @@ from ntbench.report.display import (
     listed,
     number,
     percent,
+    points,
     rank,
     row_name,
     seconds,
@@ -77,3 +78,8 @@ def test_names_are_enumerated_and_many_are_counted() -> None:
     assert listed(["a", "b", "c"]) == "a, b and c"
     assert listed(list("abcdef"), 3) == "a, b, c and 3 more"
     assert listed([]) == ""
+
+
+def test_a_tie_of_a_published_row_is_one_in_full() -> None:
+    full = 0.0085 - 1e-12
+    assert points(full) == points(round(full, 6)) == "0.8"
