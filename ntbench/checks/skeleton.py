@@ -9,7 +9,7 @@ from string import Template
 from ntbench.domains import describe_domains
 from ntbench.errors import UserError
 from ntbench.measure.board import COLUMNS
-from ntbench.measure.registered import columns_of
+from ntbench.measure.registered import column_names
 from ntbench.registry import registry
 
 TESTS = {"defense": "test_method", "attack": "test_method", "domain": "test_domain", "metric": "test_metric"}
@@ -26,7 +26,7 @@ def begin(kind: str, name: str, folder: Path) -> tuple[Path, Path]:
         raise UserError(f"{name!r} cannot be {what}'s name; give a lower snake case name such as my_{kind}")
     if name in registry.names(kind) or (kind == "domain" and name in describe_domains()):
         raise UserError(f"{kind} {name!r} is there already; choose another name, `ntbench list` shows those taken")
-    if kind == "metric" and (held := {*columns_of(name)} & {*COLUMNS}):
+    if kind == "metric" and (held := {*column_names(name)} & {*COLUMNS}):
         raise UserError(f"metric {name!r} would have the leaderboard's column {min(held)!r}; choose another name")
     files = folder / f"{name}.py", folder / f"test_{name}.py"
     for file in files:

@@ -35,7 +35,7 @@ class Registered:
         return board.merge(self.table, how="left", on=ROW) if self.metrics else board
 
 
-def columns_of(name: str) -> tuple[str, ...]:
+def column_names(name: str) -> tuple[str, ...]:
     """Return the names of a metric's columns: the number, the ends of its interval, and what went wrong."""
     return tuple(f"{name}{end}" for end in ("", "_low", "_high", "_error"))
 
@@ -51,7 +51,7 @@ def known() -> Metrics:
         if getattr(metric, "better", None) not in get_args(Better):
             said = f"better={getattr(metric, 'better', None)!r}"
             raise UserError(f"metric {metric.name!r} of {source_file(metric)}: {said}; set it to 'higher' or 'lower'")
-        for column in columns_of(metric.name):
+        for column in column_names(metric.name):
             if column in taken:
                 said = f"metric {metric.name!r} of {source_file(metric)} would have the column {column!r}"
                 raise UserError(f"{said}, which is {taken[column]}; rename it")
@@ -67,13 +67,15 @@ def measured(study: Study, metrics: Metrics) -> Registered:
     asked = [(k, row_of(standing)) for k, standing in enumerate(standings) if standing.gain.seeds]
     records: list[Record] = [dict(zip(ROW, standing.place, strict=True)) for standing in standings]
     for metric in metrics:
-        empty = dict(zip(columns_of(metric.name), (np.nan, np.nan, np.nan, ""), strict=True))
+        empty = dict(zip(column_names(metric.name), (np.nan, np.nan, np.nan, ""), strict=True))
         for record in records:
             record |= empty
         answers = metric.each([row for _, row in asked])
         for (k, row), answer in zip(asked, answers, strict=True):
             records[k] |= _columns(metric, row, answer)
-    return Registered(metrics, pd.DataFrame(records, columns=[*ROW, *(c for m in metrics for c in columns_of(m.name))]))
+    return Registered(
+        metrics, pd.DataFrame(records, columns=[*ROW, *(c for m in metrics for c in column_names(m.name))])
+    )
 
 
 def interval(found: Any, seeds: int) -> Interval:

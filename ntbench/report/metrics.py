@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from ntbench.measure.registered import Metrics, columns_of
+from ntbench.measure.registered import Metrics, column_names
 from ntbench.metric import Metric
 from ntbench.report.columns import DEFENSE, Column
 from ntbench.report.display import MISSING, Record, line, listed, records, row_name, significant, text, with_interval
@@ -40,7 +40,7 @@ def meanings(metrics: Metrics) -> dict[str, str]:
     for metric in metrics:
         name, end = line(metric.meaning()), "end of the interval; of the range of the seeds where they are under five."
         texts = (f"{name} A metric of a plug-in.", f"Lower {end}", f"Upper {end}", f"Why there is no {metric.name}.")
-        said |= dict(zip(columns_of(metric.name), texts, strict=True))
+        said |= dict(zip(column_names(metric.name), texts, strict=True))
     return said
 
 
