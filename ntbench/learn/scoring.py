@@ -53,6 +53,8 @@ def made(model: nn.Module, objective: Objective, count: int, size: int, device: 
 def _evaluated(model: nn.Module) -> Iterator[None]:
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
-    yield
-    for module, mode in modes:
-        module.training = mode
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode

@@ -78,6 +78,13 @@ def test_accuracy_is_scikit_learns_and_leaves_the_model_as_it_was() -> None:
     assert 0 < score < 1
 
 
+def test_a_model_that_is_refused_is_left_in_its_modes() -> None:
+    model = Saying(lambda x: None).train()
+    with pytest.raises(ValueError, match="not"):
+        accuracy(model, data(50, size=8))
+    assert model.training
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_is_no_plain_tensor_of_logits_is_refused(name: str) -> None:
     answer, message = REFUSED[name]
