@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
-import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +16,7 @@ import torch
 
 from ntbench.engine.foreign import open_door
 from ntbench.engine.limits import limit_memory
+from ntbench.engine.orphans import leave_with
 from ntbench.engine.runner import Runner
 from ntbench.engine.sandbox import confine
 from ntbench.engine.store import Store
@@ -138,7 +136,9 @@ def _stream(jobs: list[Job], settings: Settings) -> Iterator[tuple[str, Result |
         if settings.dask:
             stack.enter_context(_cluster(settings.dask))
         else:
-            stack.enter_context(joblib.parallel_config("loky", inner_max_num_threads=1))
+            # Not with its first job: whoever dies before handing one out leaves workers, too.
+            leaving: dict[str, Any] = {"initializer": leave_with, "initargs": (os.getpid(),)}
+            stack.enter_context(joblib.parallel_config("loky", inner_max_num_threads=1, **leaving))
         # A single job at a time still runs in a process of its own: joblib would run n_jobs=1 in this one.
         parallel = joblib.Parallel(
             n_jobs=-1 if settings.dask else max(2, settings.jobs),
@@ -178,8 +178,6 @@ def _remote_backend() -> Any:
 
 def _work(job: Job, settings: Settings) -> tuple[str, Result | None]:
     torch.set_num_threads(1)
-    if not settings.dask:
-        _leave_with(os.getppid())
     open_door()
     if settings.sandbox:
         confine()
@@ -196,18 +194,6 @@ def _work(job: Job, settings: Settings) -> tuple[str, Result | None]:
             _runner(settings).protected(job.cell)
             return job.key, None
         return job.key, _runner(settings).run(job.cell)
-
-
-@cache
-def _leave_with(parent: int) -> None:
-    """End this worker as soon as the process that started it is gone, however that ended."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _runner(settings: Settings) -> Runner:

@@ -19,6 +19,9 @@ COLUMNS = (
     Column("Uplift rises by", "rise", lambda row: with_interval(row, "rise", points)),
     Column("Leak before", "leak_before", lambda row: with_interval(row, "leak_before", number, signed=False)),
     Column("Leak", "leak", lambda row: with_interval(row, "leak", number, signed=False)),
+)
+COSTS = (
+    COLUMNS[0],
     Column("Speed-up", "speedup", lambda row: f"{factor(row['speedup_before'])} -> {factor(row['speedup'])}"),
     Column("Steps a run", "steps", lambda row: count(row["steps"])),
     Column("FLOPs a run", "flops", lambda row: count(row["flops"])),
@@ -30,12 +33,14 @@ NOTE = (
 
 
 def added(table: pd.DataFrame, name: str) -> Iterator[RenderableType]:
-    """Yield the board of an attack, a table per task and track, and on how many rows it wins."""
+    """Yield the board of an attack, two tables per task and track, and on how many rows it wins."""
     rows = records(table)
     for task, track in dict.fromkeys((row["task"], row["track"]) for row in rows):
         here = [row for row in rows if (row["task"], row["track"]) == (task, track)]
         title = f"{task}, track {track}"
         yield tabled(View("added", title, COLUMNS, here), title)
+        costs = f"{title}: what a run of it costs"
+        yield tabled(View("costs", costs, COSTS, here), costs)
     won = [row_name(row) for row in rows if row["wins"]]
     yield Text(NOTE, style="dim")
     yield Text(f"{name} wins on {len(won)} of {len(rows)} rows{': ' if won else ''}{', '.join(won)}", style="bold")
