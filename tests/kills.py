@@ -50,6 +50,17 @@ def family(process: int) -> list[int]:
     return found
 
 
+def members(session: int) -> list[int]:
+    """Return the processes of a session, those among them that nobody knew when it was killed."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            # Behind the name, which may hold anything: state, parent, group, session.
+            if int(stat.read_text().rpartition(")")[2].split()[3]) == session:
+                found.append(int(stat.parent.name))
+    return found
+
+
 def kill(process: subprocess.Popen[bytes], whom: str) -> list[int]:
     """Kill the main process, one of its descendants or its group, and return everybody who was there."""
     everybody = family(process.pid)
@@ -90,7 +101,7 @@ def disturbed(folder: Path, whom: str, after: float) -> Counter[str]:
         lost=len(before.keys() - dict(held).keys()),
         different=sum(dict(held).get(key, value) != value for key, value in before.items()),
         doubled=len(held) - len(dict(held)),
-        orphans=len(alive(everybody)),
+        orphans=len(alive([*{*everybody, *members(process.pid)}])),
     )
 
 
