@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from ntbench.cli import app
 from ntbench.cli.app import console
+from ntbench.engine.foreign import Door
 from ntbench.engine.plan import plan
 from ntbench.engine.runner import Runner
 from ntbench.engine.store import Store
@@ -132,6 +133,14 @@ def own_registry(monkeypatch: pytest.MonkeyPatch) -> Registry:
     registry.discover()
     monkeypatch.setattr(registry, "_classes", dict(registry._classes))
     return registry
+
+
+@pytest.fixture
+def foreign(own_registry: Registry, monkeypatch: pytest.MonkeyPatch) -> Registry:
+    """The registry behind its door."""
+    monkeypatch.setattr(own_registry, "door", Door())
+    monkeypatch.setattr(own_registry, "_loaded", {})
+    return own_registry
 
 
 @pytest.fixture

@@ -18,10 +18,11 @@ def validate(
     folder: Annotated[Path, typer.Argument(help="The leaderboard folder.")] = Path("leaderboard"),
 ) -> None:
     """Check the schema, the keys and the arithmetic of every published row."""
+    from ntbench.leaderboard.checks import FOLDER
     from ntbench.leaderboard.validate import validate as problems
 
-    places = [folder / "results", *sorted(folder.glob("checks"))]
-    found = [problem for place in places for problem in problems(place)]
+    checks = folder / FOLDER
+    found = problems(folder / "results") + (problems(checks) if checks.is_dir() else [])
     for problem in found:
         console.print(problem, style="red", markup=False, highlight=False)
     if found:

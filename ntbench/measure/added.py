@@ -21,7 +21,6 @@ COLUMNS = (
     *(f"{name}{end}" for name in ("leak_before", "leak", "uplift") for end in ("", "_low", "_high")),
     *("speedup_before", "speedup", "steps", "flops", "seconds", "interval", "seeds"),
 )
-Place = tuple[str, str, str, str]
 
 
 def added_table(others: Sequence[Result], new: Sequence[Result], suite: Suite) -> pd.DataFrame:
@@ -35,9 +34,9 @@ def added_table(others: Sequence[Result], new: Sequence[Result], suite: Suite) -
     """
     places = {(r.cell.attack.label, r.cell.mask) for r in new}
     rest = [r for r in others if (r.cell.attack.label, r.cell.mask) not in places]
-    before = {_place(s): s for s in Study(rest, suite).standings}
+    before = {s.place: s for s in Study(rest, suite).standings}
     after = (s for s in Study([*rest, *new], suite).standings if not s.release.baseline)
-    rows = [_record(s, before.get(_place(s)), faced) for s in after if (faced := _faced(s, places))]
+    rows = [_record(s, before.get(s.place), faced) for s in after if (faced := _faced(s, places))]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -46,15 +45,11 @@ def _faced(standing: Standing, places: set[tuple[str, Mask]]) -> list[tuple[int,
     return [run for run in standing.pool.release if (attacks[run[1]].label, attacks[run[1]].mask) in places]
 
 
-def _place(standing: Standing) -> Place:
-    return standing.curves.task.name, standing.field.track, standing.release.label, standing.row.mask
-
-
 def _record(standing: Standing, before: Standing | None, faced: list[tuple[int, int]]) -> dict[str, Any]:
     choice = standing.gain.choice
     chosen = [choice.runs.index(run) for run in faced]
     taken = float(np.isin(choice.run, chosen).sum() / max((choice.run >= 0).sum(), 1))
-    place = dict(zip(COLUMNS, _place(standing), strict=False))
+    place = dict(zip(COLUMNS, standing.place, strict=False))
     timed = standing.field.track != "unlabelled"
     return {
         **place,

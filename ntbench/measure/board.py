@@ -65,7 +65,7 @@ def gates_table(results: Results, suite: Suite) -> pd.DataFrame:
     """Return one row per task, track, defense, mask and gate: whether it passes, and what fails and would mend it."""
     rows = []
     for standing in studied(results, suite).standings:
-        place = (standing.curves.task.name, standing.field.track, standing.release.label, standing.row.mask)
+        place = standing.place
         for gate in GATES:
             reasons = dict.fromkeys(failure.reason for failure in standing.failures if failure.gate == gate)
             rows.append((*place, gate, not reasons, "; ".join(reasons)))

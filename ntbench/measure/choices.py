@@ -28,7 +28,7 @@ def choices_table(results: Results, suite: Suite) -> pd.DataFrame:
 
 def _of(standing: Standing) -> list[tuple[Any, ...]]:
     found = standing.gain
-    place = (standing.curves.task.name, standing.field.track, standing.release.label, standing.row.mask)
+    place = standing.place
     attackers = {"rational": found.choice, "release": found.own, "baseline": found.baseline}
     return [(*place, who, *run) for who, choice in attackers.items() for run in _runs(standing, choice)]
 

@@ -38,8 +38,7 @@ def collect(results: Iterable[Result], suite: Suite) -> list[Curves]:
 
 
 def _one_protocol(columns: Columns) -> None:
-    protocols = columns.parts["protocol"]
-    names = [protocols.values[code] for code in protocols.firsts()]
+    names = columns.parts["protocol"].present
     if len(names) > 1:
         raise UserError(
             f"results of two protocols are mixed: {min(names[:2])} and {max(names[:2])}; report each from its own run "

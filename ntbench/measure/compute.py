@@ -70,7 +70,7 @@ def compute_table(results: Results, suite: Suite) -> pd.DataFrame:
     """
     rows = []
     for standing in studied(results, suite).standings:
-        place = (standing.curves.task.name, standing.field.track, standing.release.label, standing.row.mask)
+        place = standing.place
         for how, found in (("listed", listed), ("shuffled", shuffled), ("search", search)):
             way = found(standing)
             success = trials_to_success(way)

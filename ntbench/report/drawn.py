@@ -40,6 +40,7 @@ def drawn_figure(rows: Sequence[Record], drawn: pd.DataFrame, task: str, width: 
 
 def drawn_data(rows: Sequence[Record], drawn: pd.DataFrame, task: str) -> pd.DataFrame:
     """Return what `drawn_figure` shows, images as base64 of PNG files."""
+    names = ("attack", "samples", "target")
     return pd.DataFrame(
         [
             {
@@ -47,10 +48,8 @@ def drawn_data(rows: Sequence[Record], drawn: pd.DataFrame, task: str) -> pd.Dat
                 "seed": source["seed"],
                 "frechet": row.get("frechet"),
                 "source": source["source"],
-                "attack": None if target is None else target["attack"],
-                "samples": None if target is None else target["samples"],
-                "target": None if target is None else target["target"],
             }
+            | {name: target and target[name] for name in names}
             for row, source, target in _shown(rows, drawn, task)
         ]
     )

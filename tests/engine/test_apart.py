@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from ntbench.engine.foreign import Door, Foreign
+from ntbench.engine.foreign import Foreign
 from ntbench.engine.plan import plan
 from ntbench.engine.runner import Runner
 from ntbench.errors import UserError
@@ -71,14 +71,6 @@ def _socket(fd):
 """
 
 Run = Callable[..., Result]
-
-
-@pytest.fixture
-def foreign(own_registry: Registry, monkeypatch: pytest.MonkeyPatch) -> Registry:
-    """The registry behind its door."""
-    monkeypatch.setattr(own_registry, "door", Door())
-    monkeypatch.setattr(own_registry, "_loaded", {})
-    return own_registry
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from ntbench.checks.contract import check_method
 from ntbench.domains import Dataset, Raw, find
-from ntbench.engine.foreign import Door, ForeignDataset
+from ntbench.engine.foreign import ForeignDataset
 from ntbench.engine.plan import manifest, plan
 from ntbench.engine.prepared import prepared
 from ntbench.engine.runner import Runner
@@ -56,14 +56,6 @@ def file(folder: Path, body: str = "") -> Path:
     path = folder / "ramps_plugin.py"
     path.write_text(PLUGIN.replace("BODY", body), encoding="utf-8")
     return path
-
-
-@pytest.fixture
-def foreign(own_registry: Registry, monkeypatch: pytest.MonkeyPatch) -> Registry:
-    """The registry behind its door."""
-    monkeypatch.setattr(own_registry, "door", Door())
-    monkeypatch.setattr(own_registry, "_loaded", {})
-    return own_registry
 
 
 def test_a_decorated_class_is_a_domain(own_registry: Registry) -> None:

@@ -16,7 +16,7 @@ from small_board import PAIR, small_results, small_suite
 
 import ntbench
 from ntbench.engine.apart import Bounds
-from ntbench.engine.foreign import Door, ForeignMetric
+from ntbench.engine.foreign import ForeignMetric
 from ntbench.engine.measuring import measure
 from ntbench.engine.session import Session
 from ntbench.measure.board import leaderboard_table
@@ -59,14 +59,6 @@ def file(folder: Path, body: str = "pass") -> Path:
     path = folder / "few.py"
     path.write_text(PLUGIN.replace("BODY", body), encoding="utf-8")
     return path
-
-
-@pytest.fixture
-def foreign(own_registry: Registry, monkeypatch: pytest.MonkeyPatch) -> Registry:
-    """The registry behind its door."""
-    monkeypatch.setattr(own_registry, "door", Door())
-    monkeypatch.setattr(own_registry, "_loaded", {})
-    return own_registry
 
 
 def test_another_process_gives_the_same_numbers(foreign: Registry, tmp_path: Path) -> None:
