@@ -7,11 +7,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from ntbench.report.display import Record
 from ntbench.report.drawn import drawn_data, drawn_figure
 from ntbench.report.style import NARROW, WIDE
 
 COLUMNS = ["task", "defense", "attack", "samples", "seed", "source", "target"]
-ROWS = [
+ROWS: list[Record] = [
     {"defense": "sophon", "mask": "dense", "attack": "strong", "frechet": 2.5, "control": False, "baseline": False},
     {"defense": "none", "mask": "dense", "attack": "gone", "frechet": None, "control": True, "baseline": False},
     {"defense": "ntp", "mask": "dense", "attack": "strong", "frechet": 1.0, "control": False, "baseline": False},
