@@ -41,5 +41,9 @@ def _family(name: str, params: dict[str, Any]) -> str:
 
 def _row(standing: Standing, family: str, permitted: float) -> tuple[Any, ...]:
     place = (standing.curves.task.name, standing.field.track, family, standing.row.mask, permitted)
-    ends = [end for found in (standing.leak, standing.effect.drop) for end in (found.point, found.low, found.high)]
-    return (*place, standing.release.label, standing.verdict[0], *ends)
+    return (*place, standing.release.label, standing.verdict[0], *ends(standing))
+
+
+def ends(standing: Standing) -> list[float]:
+    """Return leak and source drop of a row, each with both ends of its interval."""
+    return [end for found in (standing.leak, standing.effect.drop) for end in (found.point, found.low, found.high)]

@@ -179,6 +179,13 @@ PERMITTED = (
     _interval("Source drop, points", "drop", points),
     VERDICT,
 )
+ABLATIONS = (
+    DEFENSE,
+    _words("Changed", "changed"),
+    LEAK,
+    _interval("Source drop, points", "drop", points),
+    VERDICT,
+)
 FACED = (
     _words("Defense", "defense"),
     _words("Faced", "faced"),

@@ -240,6 +240,10 @@ PERMITTED: dict[str, str] = {name: LEADERBOARD[name] for name in ("task", "track
     **_ends("leak", LEADERBOARD["leak"]),
     **_ends("drop", LEADERBOARD["drop"]),
 }
+ABLATIONS: dict[str, str] = {name: text for name, text in PERMITTED.items() if name != "permitted"} | {
+    "family": "The first row of the defense in the suite, with which the others are compared.",
+    "changed": "The hyper-parameter that differs from that row, and its value; empty for the row itself.",
+}
 TASKS: dict[str, str] = {name: LEADERBOARD[name] for name in ("track", "defense", "mask")} | {
     "tasks": "Number of tasks.",
     "interval": LEADERBOARD["interval"],
@@ -265,6 +269,7 @@ GLOSSARIES = {
     "attacks.csv": ATTACKS,
     "factors.csv": FACTORS,
     "permitted.csv": PERMITTED,
+    "ablations.csv": ABLATIONS,
     "tasks.csv": TASKS,
     "profiles.csv": PROFILES,
     "map.csv": MAP,

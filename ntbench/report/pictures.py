@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import pandas as pd
 from matplotlib.figure import Figure
 
+from ntbench.report.ablations import ablations_figure
 from ntbench.report.display import Record, text
 from ntbench.report.drawn import drawn_data, drawn_figure
 from ntbench.report.forest import ranking_data, ranking_figure
@@ -46,6 +47,11 @@ CAPTIONS = {
         "Over the permitted source drop",
         "Leak of rows of one defense that differ in the source accuracy which they may cost alone, and its interval; "
         "the colour is that of the verdict.",
+    ),
+    "ablations": (
+        "What one hyper-parameter changes",
+        "Leak of rows that change one hyper-parameter of the row on top, and its interval; all else is as there. The "
+        "colour is that of the verdict.",
     ),
     "drawn": (
         "What models make",
@@ -99,8 +105,8 @@ def task_pictures(
 ) -> dict[str, Picture]:
     """Return the figures of one task by name; it is `called` by a name for files and a title for people.
 
-    `lines` are the task's curves, budgets, permitted drops and attacks in the ranked track, and images that models of
-    any task made; what has nothing to show is left out. The objective's name decides the words.
+    `lines` are the task's curves, budgets, permitted drops, ablations and attacks in the ranked track, and images that
+    models of any task made; what has nothing to show is left out. The objective's name decides the words.
     """
     name, title = called
     made = lines["drawn"]
@@ -116,6 +122,7 @@ def task_pictures(
             lambda: compute_data(rows, lines["budgets"]),
         ),
         "permitted": (lambda width: permitted_figure(lines["permitted"], width), lambda: lines["permitted"]),
+        "ablations": (lambda width: ablations_figure(lines["ablations"], width), lambda: lines["ablations"]),
         "factors": (lambda width: factors_figure(rows, levels, width=width), lambda: factors_data(rows, levels)),
         "attacks": (
             lambda width: attacks_figure(rows, lines["attacks"], width=width),

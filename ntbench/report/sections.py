@@ -17,7 +17,7 @@ from ntbench.report.views import View
 from ntbench.suite import Suite
 from ntbench.types import Task
 
-TABLES = ("curves", "budgets", "permitted", "attacks")
+TABLES = ("curves", "budgets", "permitted", "ablations", "attacks")
 """The tables that figures of one task are drawn from."""
 LINES = {"samples": ("learning_curves", "compute"), "compute": ("compute", "learning_curves")}
 """The figures over either axis, the ranking axis first."""
@@ -68,6 +68,7 @@ def sections(tables: Tables, suite: Suite) -> Iterator[Section]:
                     *views.tracks(tables.leaderboard, task),
                     *views.claim(tables.leaderboard, task),
                     *views.permitted(tables.permitted, task),
+                    *views.ablations(tables.ablations, task),
                     *repeated,
                 ],
                 factors=factors,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 
 import pandas as pd
 
-from ntbench.measure import board, lines, permitted, tasks
+from ntbench.measure import ablations, board, lines, permitted, tasks
 from ntbench.measure import factors as by_factor
 from ntbench.measure import tables as cells
 from ntbench.measure.registered import Metrics, Registered
@@ -21,6 +21,8 @@ DECIMALS = 6
 MAPPED = 3  # tasks from which a map of sources and targets is drawn
 SEVERAL = ("tasks", "profiles", "map")
 """Tables that say nothing about a single task."""
+VARIED = ("permitted", "ablations")
+"""Tables of rows that differ in one thing, which few suites have."""
 
 
 OF_CELLS: dict[str, Callable[[Iterable[Result]], pd.DataFrame]] = {
@@ -37,6 +39,7 @@ OF_ROWS: dict[str, Callable[[Results, Suite], pd.DataFrame]] = {
     "attacks": lines.heatmap_table,
     "factors": by_factor.factors_table,
     "permitted": permitted.permitted_table,
+    "ablations": ablations.ablations_table,
     "tasks": tasks.tasks_table,
     "profiles": tasks.profiles_table,
     "map": lambda results, suite: _labelled(lines.map_table(results, suite)),
@@ -71,6 +74,8 @@ class Tables:
     """What runs by the papers' own protocols give."""
     permitted: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(permitted.COLUMNS)))
     """A file only where a suite has rows that differ in the drop that they permit."""
+    ablations: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(ablations.COLUMNS)))
+    """A file only where a suite has rows that change one hyper-parameter of another."""
     metrics: Metrics = ()
     """The metrics that somebody brought, of which the leaderboard has columns too."""
     drawn: pd.DataFrame = field(default_factory=lambda: cells.drawn_table([]))
@@ -106,7 +111,7 @@ class Tables:
 
     def _told(self, name: str) -> bool:
         """Return whether a table has something to say."""
-        return len(self.permitted) > 0 if name == "permitted" else self.several or name not in SEVERAL
+        return len(getattr(self, name)) > 0 if name in VARIED else self.several or name not in SEVERAL
 
 
 def _labelled(table: pd.DataFrame) -> pd.DataFrame:

@@ -102,6 +102,13 @@ def permitted(table: pd.DataFrame, task: Task) -> list[View]:
     return [View("permitted", "Leak by permitted source drop", c.PERMITTED, rows)] if rows else []
 
 
+def ablations(table: pd.DataFrame, task: Task) -> list[View]:
+    """Return the table of what one hyper-parameter changes, none where no rows differ in one alone."""
+    part = records(of_task(table, task))
+    rows = [row | {"defense": row["family"], "ranked": row["mask"] == "dense"} for row in part]
+    return [View("ablations", "Leak where one hyper-parameter is changed", c.ABLATIONS, rows)] if rows else []
+
+
 def details(board: pd.DataFrame, task: Task) -> list[View]:
     """Return everything else that is known about the rows of the ranked track."""
     rows = ranking(board, task)

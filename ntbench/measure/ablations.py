@@ -1,0 +1,52 @@
+"""What one hyper-parameter does: rows of a defense that differ from its first row in that alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from ntbench.measure.permitted import PERMITTED, ends
+from ntbench.measure.standing import Results, Standing, studied
+from ntbench.suite import Suite
+
+FAMILY = ["task", "track", "family", "mask"]
+COLUMNS = (*FAMILY, "changed", "defense", "verdict", "leak", "leak_low", "leak_high", "drop", "drop_low", "drop_high")
+
+
+def ablations_table(results: Results, suite: Suite) -> pd.DataFrame:
+    """Return leak and source drop of the first row of each defense and of those that change one thing about it.
+
+    The family is the label of that first row, for which `changed` is empty; for others it holds the hyper-parameter and
+    its value. The permitted drop is told elsewhere. Drops are fractions; rows without a leak are left out.
+    """
+    known = changes(suite)
+    there = (standing for standing in studied(results, suite).standings if standing.release.label in known)
+    rows = [_row(standing, *known[standing.release.label]) for standing in there]
+    table = pd.DataFrame(rows, columns=list(COLUMNS)).dropna(subset="leak")
+    several = table.groupby(FAMILY)["changed"].transform("nunique") > 1
+    return table[several].reset_index(drop=True)
+
+
+def changes(suite: Suite) -> dict[str, tuple[str, str]]:
+    """Return by row the first row of its defense, and what it changes of that: nothing, or one hyper-parameter."""
+    found: dict[str, tuple[str, str]] = {}
+    first: dict[str, tuple[str, dict[str, Any]]] = {}
+    entries = [entry for entry in suite.defenses if not entry.release]
+    for name, label, params in ((entry.name, *variant) for entry in entries for variant in entry.variants()):
+        family, held = first.setdefault(name, (label, params))
+        differing = [key for key in {**held, **params} if held.get(key) != params.get(key)]
+        if label == family:
+            found[label] = (family, "")
+        elif len(differing) == 1 and differing != [PERMITTED] and differing[0] in params:
+            found[label] = (family, f"{differing[0]} {_told(params[differing[0]])}")
+    return found
+
+
+def _told(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _row(standing: Standing, family: str, changed: str) -> tuple[Any, ...]:
+    place = (standing.curves.task.name, standing.field.track, family, standing.row.mask, changed)
+    return (*place, standing.release.label, standing.verdict[0], *ends(standing))
