@@ -9,44 +9,62 @@ from ntbench.engine.calibrate import Compute, baseline_cells, calibrated
 from ntbench.measure.calibration import calibration
 from ntbench.suite import Suite
 from ntbench.tasks.data import load_domain
-from ntbench.tasks.objective import objective_of
+from ntbench.tasks.objective import Objective, objective_of
 from ntbench.types import Level, Task
 
 BEYOND = 4
-"""How many horizons the best baseline trains for, so that nobody passes it."""
+"""How many of a suite's longest horizons the best baseline trains for, so that nobody passes it."""
 
 
 def anchored(suite: Suite, compute: Compute, tell: Callable[[str], None], cache: Path) -> Suite:
-    """Return the suite with an objective that knows what the baseline reaches on all of a domain's training images.
+    """Return the suite with T90 and plateau wherever it has none, and an objective that knows what scores 1.
 
-    Domains that the suite tells of stay as they are, and so does an objective that asks for nothing.
+    That is what the baseline reaches on all of a domain's training images in four times the longest horizon; T90 is
+    measured before it, and plateaus are told on its scale. Domains that the suite tells of stay as they are, and so
+    does an objective that asks for nothing.
     """
-    objective = objective_of(suite.objective)
+    before, measured = objective_of(suite.objective), calibrated(suite, compute, tell)
     places = {domain: task for task in suite.tasks for domain in (task.source, task.target)}
-    missing = objective.unanchored(places)
+    missing = before.unanchored(places)
     if not missing:
-        return suite
-    plateaus = {name: _plateau(suite, _alone(name, places[name], cache), compute, tell) for name in missing}
-    return suite.model_copy(update={"objective": objective.anchored(plateaus).spec})
+        return measured
+    longest = max(level.t90 or 0.0 for task in measured.tasks for level in task.levels)
+    plateaus = {
+        name: _plateau(suite, _alone(name, places[name], cache), BEYOND * longest, compute, tell) for name in missing
+    }
+    after = before.anchored(plateaus)
+    tasks = tuple(
+        _rescaled(task, given, before, after) for task, given in zip(measured.tasks, suite.tasks, strict=True)
+    )
+    return measured.model_copy(update={"objective": after.spec, "tasks": tasks})
 
 
 def _alone(name: str, task: Task, cache: Path) -> Task:
     """Return the task of a domain by itself, whose last level are all of its training images."""
     held = load_domain(name, task.image_size, cache, task.train_samples, task.scored_samples)
     count = len(held.train)
-    # A task has two levels; the first one counts as measured, so that nothing of it runs.
-    levels = (Level(samples=max(1, count // 2), t90=1.0, plateau=1.0), Level(samples=count))
+    # A task has two levels; nothing of the first one runs.
+    levels = (Level(samples=max(1, count // 2)), Level(samples=count))
     return task.model_copy(
         update={"source": name, "target": name, "label": name, "defended": None, "shared": True, "levels": levels}
     )
 
 
-def _plateau(suite: Suite, task: Task, compute: Compute, tell: Callable[[str], None]) -> float:
-    alone = calibrated(suite.model_copy(update={"tasks": (task,)}), compute, tell).tasks[0]
-    whole = alone.levels[-1]
-    assert whole.t90 is not None
-    found = calibration(compute(baseline_cells(suite, alone, {whole.samples: BEYOND * whole.t90})))
-    tell(
-        f"  {task.title}, all {whole.samples} samples: {found.plateau:.4f} after {found.steps} steps, by {found.attack}"
-    )
+def _plateau(suite: Suite, task: Task, t90: float, compute: Compute, tell: Callable[[str], None]) -> float:
+    samples = task.levels[-1].samples
+    tell(f"{task.title}: measuring what scores 1, all {samples} samples")
+    found = calibration(compute(baseline_cells(suite, task, {samples: t90})))
+    tell(f"  {task.title}, all {samples} samples: {found.plateau:.4f} after {found.steps} steps, by {found.attack}")
     return found.plateau
+
+
+def _rescaled(task: Task, given: Task, before: Objective, after: Objective) -> Task:
+    """Return a task whose plateaus, where they were not given, are told on the scale of another objective."""
+    before, after = before.at(task.target), after.at(task.target)
+    levels = tuple(
+        level.model_copy(update={"plateau": round(after.converted(level.plateau, before), 4)})
+        if level.plateau is not None and known.plateau is None
+        else level
+        for level, known in zip(task.levels, given.levels, strict=True)
+    )
+    return task.model_copy(update={"levels": levels})

@@ -95,11 +95,10 @@ class Session:
     def calibrated(self, suite: Suite, workers: Workers) -> Suite:
         """Return the suite with T90 and plateau measured on seeds of their own wherever it has none."""
         from ntbench.engine.anchor import anchored
-        from ntbench.engine.calibrate import calibrated
         from ntbench.engine.plan import examined
 
         compute = self.laboratory("calibration", suite.limits, workers)
-        return calibrated(anchored(examined(suite), compute, self._say, cache_folder()), compute, self._say)
+        return anchored(examined(suite), compute, self._say, cache_folder())
 
     def tuned(self, suite: Suite, workers: Workers) -> Found:
         """Return by task and row the recipes that tuning found, none where the suite does not ask for it."""

@@ -70,6 +70,11 @@ class Denoising(Objective):
         found = {domain: float(f"{self.at(domain).best ** score:.4g}") for domain, score in plateaus.items()}
         return self.model_copy(update={"reference": self.reference | found})
 
+    def converted(self, score: float, other: Objective) -> float:
+        """Return what an error scores that another reference gives a score; 1 is the most."""
+        assert isinstance(other, Denoising)
+        return min(1.0, score * math.log(other.best) / math.log(self.best))
+
     def within(self, first: int, end: int) -> Denoising:
         """Return the objective at time steps first <= t < end alone."""
         return self.model_copy(update={"times": (first, end)})

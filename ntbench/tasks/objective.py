@@ -69,6 +69,10 @@ class Objective(BaseModel):
         """Return the objective in which what scored so much on a domain scores 1."""
         return self
 
+    def converted(self, score: float, other: Objective) -> float:
+        """Return here what is a score under another objective of this kind: the same, where both have one scale."""
+        return score
+
     @property
     def spec(self) -> ObjectiveSpec:
         """Return what stands for the objective in recipes, with every parameter resolved."""

@@ -22,7 +22,7 @@ from ntbench.learn.scoring import made
 from ntbench.suite import DefenseEntry, Limits, load_suite
 from ntbench.tasks.data import learnt, load_domain
 from ntbench.tasks.objective import objective_of
-from ntbench.types import CLASSIFICATION, Arch, Cell, Result, Trajectory, pack_scores, unpack_scores
+from ntbench.types import CLASSIFICATION, Arch, Cell, Level, Result, Trajectory, pack_scores, unpack_scores
 
 
 @pytest.fixture(scope="module")
@@ -101,13 +101,17 @@ def test_a_split_keeps_its_objective_on_the_way_to_another_process(cells: dict[t
     assert found is not None and found.objective == domain.val.objective and torch.equal(found.x, domain.val.x)
 
 
-def test_references_are_the_errors_that_the_baseline_reaches_on_everything(cache: Path) -> None:
+@pytest.mark.parametrize("frozen", [True, False])
+def test_references_are_the_errors_of_everything_in_four_times_the_longest_horizon(cache: Path, frozen: bool) -> None:
     suite = load_suite("generation_smoke")
     bare = suite.model_copy(update={"objective": suite.objective.model_copy(update={"params": {"channels": 1}})})
-    asked: list[int] = []
+    if not frozen:
+        unknown = tuple(Level(samples=level.samples) for level in suite.tasks[0].levels)
+        bare = bare.model_copy(update={"tasks": (suite.tasks[0].model_copy(update={"levels": unknown}),)})
+    asked: list[tuple[int, int]] = []
 
     def compute(cells: list[Cell]) -> list[Result]:
-        asked.extend(cell.samples for cell in cells)
+        asked.extend((cell.samples, cell.budget.steps) for cell in cells)
         return [known(cell) for cell in cells]
 
     def known(cell: Cell) -> Result:
@@ -118,9 +122,17 @@ def test_references_are_the_errors_that_the_baseline_reaches_on_everything(cache
         run = Trajectory(step=ends, val=scores, test=scores, correct=("",) * len(ends), **columns)
         return Result(cell=cell, status="ok", trajectory=run)
 
-    found = anchored(bare, compute, lambda line: None, cache).objective.params["reference"]
-    assert found == {"digits": pytest.approx(1e-3**0.5, rel=1e-3), "letters": pytest.approx(1e-3**0.25, rel=1e-3)}
-    assert set(asked) == {300}
+    found = anchored(bare, compute, lambda line: None, cache)
+    levels = found.tasks[0].levels
+    whole = {steps for samples, steps in asked if samples == 300}
+    assert whole == {round(4 * 8 * max(level.t90 for level in levels if level.t90))}
+    assert {samples for samples, _ in asked} == ({300} if frozen else {12, 96, 300})
+    reached = 1 - 2.0 ** -(whole.pop() / 8)
+    best = {"digits": 1e-3 ** (0.5 * reached), "letters": 1e-3 ** (0.25 * reached)}
+    assert found.objective.params["reference"] == pytest.approx(best, rel=1e-3)
+    # What was measured before the reference is told on its scale, on which the plateau of everything is 1.
+    told = [level.plateau for level in (suite.tasks[0].levels if frozen else levels)]
+    assert [level.plateau for level in levels] == told and (frozen or told == pytest.approx([1.0, 1.0], abs=0.01))
     assert anchored(suite, compute, lambda line: None, cache) == suite
 
 
