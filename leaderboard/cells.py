@@ -45,6 +45,7 @@ def published(results: Sequence[Result], suite: Suite, needed: Collection[Run]) 
         scored=suite.scored,
         source_share=suite.source_share,
         precision=suite.precision,
+        scoring=suite.scoring,
         seeds=suite.seeds,
         defense=_one((cell.defense for cell in cells), "defense"),
         attacks=tuple(attacks),

@@ -69,6 +69,7 @@ def recipes(file: Published) -> Callable[[PublishedCell], Cell]:
             source_share=file.source_share,
             knowledge=cell.knowledge,
             precision=file.precision,
+            scoring=file.scoring,
         )
 
     return build

@@ -136,10 +136,10 @@ class Published(Checked, Grown):
 
     Scores are counts out of `val_of` and `test_of` images, or fractions where that is 0. `columns` and `correct` are
     packed as `ntbench.leaderboard.packing` says; `keys` is the hash of all keys of the cells. `history`, the oldest
-    first, is left out where there is none.
+    first, is left out where there is none, and `scoring` where validation was scored in float32.
     """
 
-    later = frozenset({"history"})
+    later = frozenset({"history", "scoring"})
 
     schema_version: Literal[3] = 3
     protocol: Protocol
@@ -150,6 +150,7 @@ class Published(Checked, Grown):
     scored: float
     source_share: float
     precision: Precision
+    scoring: Precision = "float32"
     seeds: tuple[Whole, ...] = Field(min_length=1)
     defense: MethodSpec
     attacks: tuple[PublishedAttack, ...] = Field(min_length=1)

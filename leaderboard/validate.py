@@ -20,7 +20,7 @@ from .schema import SUITE, Published, PublishedSuite, read
 TOLERANCE = 2e-6
 """Rows are rounded to six decimals; sums of the same numbers in another order differ by less."""
 EDITED = "it was edited or damaged; publish again"
-SUITE_FIELDS = ("protocol", "arch", "pretrain", "horizon", "scored", "source_share", "precision", "seeds")
+SUITE_FIELDS = ("protocol", "arch", "pretrain", "horizon", "scored", "source_share", "precision", "scoring", "seeds")
 
 
 def validate(folder: Path) -> list[str]:

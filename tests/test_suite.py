@@ -54,6 +54,10 @@ MISTAKES: dict[str, tuple[Edit, list[str]]] = {
     "out of range": (edit("lr = 2e-3", "lr = -1"), ["pretrain.lr = -1", "greater than 0"]),
     "duplicate seeds": (edit("seeds = [0]", "seeds = [1, 1]"), ["seeds = [1, 1]", "twice", "remove one"]),
     "negative seed": (edit("seeds = [0]", "seeds = [0, -1]"), ["seeds.1 = -1", "greater than or equal to 0"]),
+    "a precision that nothing computes in": (
+        edit("horizon = 8", 'scoring = "float16"'),
+        ["scoring = 'float16'", "'float32' or 'bfloat16'"],
+    ),
     "no seed": (edit("seeds = [0]", "seeds = []"), ["seeds = []", "at least 1"]),
     "equal counts": (edit("samples = 96", "samples = 12"), ["tasks.0", "the samples [12, 12] must rise strictly"]),
     "falling counts": (edit("samples = 96", "samples = 6"), ["tasks.0", "the samples [12, 6] must rise strictly"]),
@@ -249,6 +253,7 @@ def test_variants_are_every_point_of_the_grid_once(grid: dict[str, list[int]], p
 
 def test_what_suites_did_not_have_at_first_leaves_their_content_as_it_was() -> None:
     suite = load_suite("smoke")
+    assert not {"scoring", "axis", "tuned"} & suite.model_dump().keys()
     assert suite.model_dump()["paper"] == {"attack": "momentum 0.01", "mask": "dense"}
     assert all("protocol" not in entry for entry in suite.model_dump(mode="json")["attacks"])
     text = SMOKE.replace("[[attacks]]\n", "[[attacks]]\nprotocol = { epochs = 9 }\n", 1)

@@ -153,6 +153,13 @@ def test_keys_and_content_are_those_of_before_rehearsals_and_tuning(cell: Cell) 
     assert digest(cell.model_dump(mode="json")) == "4b9f3355e0b7e80e"
 
 
+def test_the_precision_of_scores_is_part_of_a_result_and_of_no_release(cell: Cell) -> None:
+    low = cell.model_copy(update={"scoring": "bfloat16"})
+    assert low.key != cell.key and low.protect_key == cell.protect_key
+    assert Cell.model_validate_json(low.model_dump_json()) == low
+    assert "scoring" not in cell.model_dump()
+
+
 def test_a_rehearsal_has_a_model_and_releases_of_its_own(cell: Cell) -> None:
     kinds: list[Rehearsal | None] = [None, "target", "source"]
     played = [

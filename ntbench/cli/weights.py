@@ -158,7 +158,8 @@ def _attacks(like: str) -> dict[str, Any]:
     held = load_suite(like)
     # Attacks on certain rows are meant for others than ours, those that keep a mask among them.
     kept = tuple(entry for entry in held.attacks if not entry.against)
-    shared = {name: getattr(held, name) for name in ("horizon", "scored", "source_share", "precision", "limits")}
+    names = ("horizon", "scored", "source_share", "precision", "scoring", "limits")
+    shared = {name: getattr(held, name) for name in names}
     return shared | {"attacks": kept, "paper": {"attack": kept[0].variants()[0][0] if kept else ""}}
 
 

@@ -22,7 +22,7 @@ from ntbench.learn.drawn import frechet, picture
 from ntbench.learn.fit import fit
 from ntbench.learn.meter import Cost, Meter
 from ntbench.learn.models import build, check_finite, pack, reset_head, start, unpack
-from ntbench.learn.scoring import accuracy, correct, made
+from ntbench.learn.scoring import accuracy, correct, made, validated
 from ntbench.method import Attack, Defense
 from ntbench.registry import registry
 from ntbench.suite import Limits
@@ -167,8 +167,9 @@ class Bench:
         self.choice, self.paid, cost = snapshot.choice, snapshot.paid, snapshot.cost
         check_finite(snapshot.model, f" at step {snapshot.step}")
         with grant.numerics():
-            val, right = accuracy(snapshot.model, view.val), correct(snapshot.model, view.test)
-            own = accuracy(snapshot.model, view.held) if view.held else None
+            val = validated(snapshot.model, view.val, self.cell.scoring)
+            right = correct(snapshot.model, view.test)
+            own = validated(snapshot.model, view.held, self.cell.scoring) if view.held else None
         if snapshot.step == self.cell.budget.ends[-1]:
             images = made(snapshot.model, self.shares.objective, SHOWN, self.cell.task.image_size, self.device)
             self.drawn = "" if images is None else picture(images, ACROSS)

@@ -102,6 +102,7 @@ def cells_of(suite: Suite, tuned: Mapping[tuple[str, str], MethodSpec] = Mapping
             knowledge=knowledge,
             precision=suite.precision,
             objective=suite.objective,
+            scoring=suite.scoring,
         )
         for seed in suite.seeds
         for start, defenses in [(_start(suite, seed), _defenses(suite, seed))]

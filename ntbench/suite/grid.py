@@ -37,10 +37,11 @@ class Suite(Grown):
     attack is run once more as an attacker who chooses by a fifth of its samples; `default` is what it takes where that
     leaves under two a class. A row whose loss of source accuracy is above `max_drop` is unusable. With `tuned` every
     defense has so many trials, on data of its own, to find its hyper-parameters for a task before it protects. Leak,
-    ranks, gates and verdicts rest on uplift over the `axis`: sample counts, or compute.
+    ranks, gates and verdicts rest on uplift over the `axis`: sample counts, or compute. `scoring` is the precision of
+    validation scores, by which attackers choose; test scores are exact.
     """
 
-    later = frozenset({"tuned", "objective", "axis"})
+    later = frozenset({"tuned", "objective", "axis", "scoring"})
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     version: int = Field(ge=1)
@@ -61,6 +62,7 @@ class Suite(Grown):
     defenses: tuple[DefenseEntry, ...] = Field(min_length=1)
     attacks: tuple[AttackEntry, ...] = Field(min_length=1)
     precision: Precision = "float32"
+    scoring: Precision = "float32"
     axis: Literal["samples", "compute"] = "samples"
     limits: Limits = Limits()
 

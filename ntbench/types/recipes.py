@@ -110,9 +110,9 @@ class MethodSpec(Grown):
 
 
 class Cell(Grown):
-    """One number's full recipe."""
+    """One number's full recipe; `scoring` is the precision of the scores that choices rest on, and of no others."""
 
-    later = frozenset({"objective"})
+    later = frozenset({"objective", "scoring"})
 
     protocol: str
     task: Task
@@ -127,6 +127,7 @@ class Cell(Grown):
     knowledge: Knowledge = "others"
     precision: Precision = "float32"
     objective: ObjectiveSpec = CLASSIFICATION
+    scoring: Precision = "float32"
 
     @property
     def mask(self) -> Mask:
@@ -171,6 +172,7 @@ class Cell(Grown):
     @cached_property
     def key(self) -> str:
         """Return the hash of what decides the result."""
+        scored = {} if self.scoring == "float32" else {"scoring": self.scoring}
         return digest(
             {
                 "protocol": self.protocol,
@@ -180,5 +182,6 @@ class Cell(Grown):
                 "samples": self.samples,
                 "source_share": self.source_share,
                 "knowledge": self.knowledge,
+                **scored,
             }
         )

@@ -305,6 +305,17 @@ def test_low_precision_computes_in_bfloat16_and_keeps_float32_weights(runner: Ru
     assert not torch.is_autocast_enabled("cpu")
 
 
+@pytest.mark.parametrize("attack", [{}, {"scope": "head"}])
+def test_low_scoring_changes_validation_scores_alone(runner: Runner, cells: Cells, attack: dict[str, str]) -> None:
+    exact = own(cells("none", "finetune", attack_params={"batch_size": 8, "lr": 0.01} | attack)[1])
+    one, other = (runner.run(exact.model_copy(update={"scoring": name})) for name in ("float32", "bfloat16"))
+    assert one.status == other.status == "ok" and one.cell.key != other.cell.key
+    run, again = one.trajectory, other.trajectory
+    assert (run.step, run.test, run.correct, run.flops) == (again.step, again.test, again.correct, again.flops)
+    assert run.val == pytest.approx(again.val, abs=0.02)
+    assert run.own == pytest.approx(again.own, abs=0.05)
+
+
 @pytest.mark.parametrize(("patience", "scored"), [(0, 9), (3, 4), (1, 2)])
 def test_a_protocol_scores_every_pass_until_its_patience_is_over(
     runner: Runner, cells: Cells, patience: int, scored: int

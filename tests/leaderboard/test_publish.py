@@ -88,6 +88,18 @@ def test_a_tuned_row_says_so_and_others_are_as_they_were(published: Path, tmp_pa
     assert (tmp_path / other).read_bytes() == (published / other).read_bytes()
 
 
+def test_a_board_says_in_what_precision_it_chose(published: Path, tmp_path: Path) -> None:
+    low = small_suite(scoring="bfloat16")
+    found = [
+        r.model_copy(update={"cell": Cell(**r.cell.model_dump() | {"scoring": "bfloat16"})}) for r in small_results()
+    ]
+    publish(found, low, tmp_path)
+    assert validate(tmp_path) == []
+    assert (loaded(tmp_path)["scoring"], "scoring" in loaded(published)) == ("bfloat16", False)
+    with pytest.raises(UserError, match="the results have another recipe"):
+        publish(small_results(), low, tmp_path)
+
+
 def changed(results: list[Result], **fields: Any) -> list[Result]:
     """Return the results with fields of the first run on `ntp` changed."""
     found = list(results)
