@@ -44,13 +44,32 @@ KNOWN: tuple[dict[str, Any], ...] = (
     {"way": "new head", "optimizer": "adam", "adam rate": 1e-2},
 )
 """Where a search starts: what was strong against some family of models, the best for very few samples first."""
+KNOWN_BY: Mapping[str, tuple[dict[str, Any], ...]] = {
+    "denoising": (
+        {"way": "direct", "optimizer": "adam", "adam rate": 1e-2},
+        {"way": "new head", "optimizer": "adam", "adam rate": 1e-2},
+        {"way": "redraw", "kept": 3, "optimizer": "adam", "adam rate": 1e-2},
+        {"way": "direct", "optimizer": "adam", "adam rate": 3e-3},
+        {"way": "perturb", "noise": 0.1, "optimizer": "adam", "adam rate": 1e-2},
+    )
+}
+"""The same by objective, where another one has rates of its own."""
 
 
 def open_ways(model: nn.Module, ctx: Context) -> list[str]:
-    """Return the ways that lead anywhere from a model: zeros to regrow, norms to reset, a head that fits the target."""
+    """Return the ways that lead anywhere from a model: zeros to regrow, norms to reset, a head that fits the target.
+
+    What has no meaning for the objective leads nowhere.
+    """
     zeros = any(bool((p == 0).any()) for p in model.parameters() if p.ndim > 1)
     closed = {"regrow": not zeros, "logit_flip": head(model).out_features != ctx.target_classes}
-    return [way for way, (cls, params) in WAYS.items() if not closed.get(way) and not cls(**params).unfit(model)]
+    attacks = {way: cls(**params) for way, (cls, params) in WAYS.items() if not closed.get(way)}
+    return [way for way, attack in attacks.items() if not (ctx.objective.refuses(attack) or attack.unfit(model))]
+
+
+def known_strong(ctx: Context) -> tuple[dict[str, Any], ...]:
+    """Return where a search for the objective starts, the best for very few samples first."""
+    return KNOWN_BY.get(ctx.objective.name, KNOWN)
 
 
 def propose(trial: BaseTrial, ways: list[str], deepest: int, fixed: Mapping[str, Any]) -> Tuning:

@@ -4,13 +4,14 @@ Paper: Jamieson and Talwalkar 2016, "Non-stochastic Best Arm Identification and 
 draws a way to attack, an optimizer, a rate and what belongs to the way. The first trials are the KNOWN strong ones, as
 many more are drawn at random until `startup` are done, all others by Optuna's TPE sampler. Every trial runs for the
 first of `SHARES` of the budget, the best of them anew for the second share, the best of these for all of it. How good a
-trial is tells a stratified fifth of the attacker's samples, which it does not train on: by accuracy, and by
-cross-entropy between equals. The winner trains on all samples for the whole budget; with the search that is at most
+trial is tells a stratified fifth of the attacker's samples, which it does not train on: by score, and by the loss
+between equals. The winner trains on all samples for the whole budget; with the search that is at most
 `runs` times the budget in steps, all of which are charged.
 
 Deviations: one of four trials goes on, not half of them, and starts anew. Where the fifth has under two samples a
-class, nothing can be chosen by it, and the first of the KNOWN is the attack. What needs source data or no labels is no
-part of the space; with `mask="keep"` only plain fine-tuning is, since the others let zeros grow.
+class (or channel, for a denoiser), nothing can be chosen by it, and the first of the KNOWN is the attack. What needs
+source data or no labels is no part of the space, nor is what has no meaning for the objective; with `mask="keep"` only
+plain fine-tuning is, since the others let zeros grow.
 """
 
 import copy
@@ -22,11 +23,10 @@ from typing import Any, ClassVar
 import optuna
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from ntbench.method import Access, Attack, Context, Field, Fit, Mask, Split, correct, register
 
-from ._space import KEEPING, KNOWN, WAYS, deepest_redraw, open_ways, propose
+from ._space import KEEPING, WAYS, deepest_redraw, known_strong, open_ways, propose
 from ._tuning import Tuning
 
 HELD_OUT = 0.2
@@ -45,6 +45,7 @@ class Auto(Attack):
 
     name = "auto"
     paper = "https://arxiv.org/abs/1502.07943"
+    objectives = ("classification", "denoising")
     access: ClassVar[Access] = Access()
     quick = {"runs": 3}
 
@@ -63,8 +64,9 @@ class Auto(Attack):
         fixed = {"mask": "keep"} if self.respects_mask else {}
         held, rest = divided(ctx.target, ctx.generator("held out"))
         if len(held) < PER_CLASS * ctx.target_classes:
-            known = optuna.trial.FixedTrial(KNOWN[0])
-            winner, told = propose(known, [*WAYS], 1, fixed), f"too few to choose by: {in_words(KNOWN[0])}"
+            first = known_strong(ctx)[0]
+            winner = propose(optuna.trial.FixedTrial(first), [*WAYS], 1, fixed)
+            told = f"too few to choose by: {in_words(first)}"
         else:
             _, winner, told = self._search(model, replace(ctx, target=rest), held, fixed)
         fit = winner.fit_of(model, ctx)
@@ -101,7 +103,7 @@ class Auto(Attack):
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=self.startup)
         study = optuna.create_study(direction="maximize", sampler=sampler)
-        for known in (known for known in KNOWN if known["way"] in ways):
+        for known in (known for known in known_strong(ctx) if known["way"] in ways):
             study.enqueue_trial(known)
         return study
 
@@ -123,7 +125,7 @@ def affordable(runs: int) -> list[int]:
 
 
 def merit(attack: Tuning, model: nn.Module, ctx: Context, held: Split, share: float) -> float:
-    """Return how good an attack is on samples put aside after a share of the budget: accuracy, less a little."""
+    """Return how good an attack is on samples put aside after a share of the budget: score, less a little."""
     with suppress(FloatingPointError):
         fit = attack.fit_of(copy.deepcopy(model), replace(ctx, steps=max(1, int(share * ctx.steps))))
         assert fit is not None
@@ -134,11 +136,12 @@ def merit(attack: Tuning, model: nn.Module, ctx: Context, held: Split, share: fl
 
 
 def preference(model: nn.Module, held: Split) -> float:
-    """Return the accuracy less L / (1 + L) images, for the cross-entropy L, so that it decides between equals."""
-    right = int(correct(model, held).sum())
+    """Return the score less L / (1 + L) samples' shares of it, for the loss L, so that it decides between equals."""
+    score = float(correct(model, held).sum())
+    x, targets = held.whole(torch.Generator().manual_seed(0))
     with torch.no_grad():
-        loss = float(F.cross_entropy(model.eval()(held.x), held.y).clamp(max=1e6))
-    return (right - loss / (1 + loss)) / len(held)
+        loss = float(held.objective.loss(model.eval()(x), targets).clamp(max=1e6))
+    return (score - loss / (1 + loss)) / len(held)
 
 
 def divided(data: Split, generator: torch.Generator) -> tuple[Split, Split]:

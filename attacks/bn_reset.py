@@ -24,6 +24,7 @@ class BatchNormReset(Tuning):
     """Fix batch norm to the target, draw a new head, and train."""
 
     name = "bn_reset"
+    objectives = ("classification", "denoising")
 
     optimizer: Optimizer = "adam"
     lr: float = Field(default=3e-3, gt=0)
@@ -35,6 +36,6 @@ class BatchNormReset(Tuning):
     def fit_of(self, model: nn.Module, ctx: Context) -> Fit:
         """Return the training of all weights under fixed statistics."""
         assert ctx.target is not None
-        reestimate(model, ctx.target.x)
+        reestimate(model, ctx.target.whole(ctx.generator("shown"))[0])
         reset_head(model, ctx.target_classes, ctx.generator("head"))
         return replace(self.tuning(model, ctx), model=Still(model), outcome=lambda: model)

@@ -25,6 +25,7 @@ class L2SP(Tuning):
 
     name = "l2_sp"
     paper = "https://arxiv.org/abs/1802.01483"
+    objectives = ("classification", "denoising")
 
     init: Literal["keep", "reinit"] = "reinit"
     strength: float = Field(default=0.1, ge=0)

@@ -24,6 +24,7 @@ class Lora(Tuning):
 
     name = "lora"
     paper = "https://arxiv.org/abs/2106.09685"
+    objectives = ("classification", "denoising")
 
     optimizer: Optimizer = "adam"
     lr: float = Field(default=3e-3, gt=0)

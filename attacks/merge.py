@@ -28,6 +28,7 @@ class Merge(Tuning):
 
     name = "merge"
     paper = "https://arxiv.org/abs/2109.01903"
+    objectives = ("classification", "denoising")
     access: ClassVar[Access] = Access(source=True, target="labelled")
 
     optimizer: Optimizer = "adam"
@@ -44,6 +45,6 @@ class Merge(Tuning):
         if training.steps:
             for _ in self.tuning(other, replace(training, target=ctx.source, target_classes=classes)).run():
                 yield other
-        blend(model, other, 1 - self.clean, self.clean, ctx.target.x)
+        blend(model, other, 1 - self.clean, self.clean, ctx.target.whole(ctx.generator("shown"))[0])
         for _ in self.tuning(model, adapting).run():
             yield model

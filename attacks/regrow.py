@@ -27,6 +27,7 @@ class Regrow(Tuning):
     """Fill the zeros of a mask, revive norms, and train."""
 
     name = "regrow"
+    objectives = ("classification", "denoising")
 
     optimizer: Optimizer = "adam"
     lr: float = Field(default=3e-3, gt=0)
@@ -47,7 +48,7 @@ class Regrow(Tuning):
         zeros = {name: p == 0 for name, p in model.named_parameters() if p.ndim > 1}
         self._fill(model, zeros, ctx)
         revive(model)
-        reestimate(model, ctx.target.x)
+        reestimate(model, ctx.target.whole(ctx.generator("shown"))[0])
         growing = [model.get_parameter(name) for name, zero in zeros.items() if zero.any()]
         return self.tuning(model, ctx, factors=dict.fromkeys(growing, self.boost))
 

@@ -25,6 +25,7 @@ class Sam(Tuning):
 
     name = "sam"
     paper = "https://arxiv.org/abs/2010.01412"
+    objectives = ("classification", "denoising")
 
     rho: float = Field(default=0.05, ge=0)
     adaptive: bool = False

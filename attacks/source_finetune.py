@@ -25,6 +25,7 @@ class SourceFineTune(FineTune):
 
     name = "source_finetune"
     paper = "https://arxiv.org/abs/2502.13593"
+    objectives = ("classification", "denoising")
     access: ClassVar[Access] = Access(source=True, target=None)
 
     @property

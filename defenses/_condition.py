@@ -1,11 +1,20 @@
 """How evenly features span their space, in double precision, by the eigenvalues of their Gram matrix."""
 
-from typing import Literal
+from typing import Literal, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 Gram = Literal["smaller", "features"]
+
+
+def seen_rows(layer: nn.Module, x: Tensor) -> Tensor:
+    """Return what every output of a last layer sees of its inputs, [n, d]: rows, or a convolution's patches."""
+    if not isinstance(layer, nn.Conv2d):
+        return x
+    patches = F.unfold(x, layer.kernel_size, layer.dilation, cast(tuple[int, ...], layer.padding), layer.stride)
+    return patches.transpose(1, 2).flatten(0, 1)
 
 
 def gram(x: Tensor, form: Gram = "smaller") -> Tensor:

@@ -37,6 +37,7 @@ class PMP(Defense):
     name = "pmp"
     version = 2
     paper = "https://arxiv.org/abs/2602.00446"
+    objectives = ("classification", "denoising")
 
     sparsity: float = Field(default=0.9, gt=0, lt=1)
     rewind: bool = True

@@ -184,7 +184,7 @@ def fingerprint(model: nn.Module) -> str:
 
 def shown(data: Split) -> Tensor:
     """Return all samples as a model is shown them, in one batch."""
-    return data.objective.batch(data.x, data.y, torch.Generator().manual_seed(0))[0]
+    return data.whole(torch.Generator().manual_seed(0))[0]
 
 
 @torch.inference_mode()

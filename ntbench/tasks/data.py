@@ -77,6 +77,10 @@ class Split:
         for indices in _indices(len(self), batch_size, generator, self.held.device):
             yield self.objective.batch(floats(_rows(self.held, indices)), self.y.index_select(0, indices), generator)
 
+    def whole(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return the inputs and targets of all samples, as one batch in their order."""
+        return self.objective.batch(self.x, self.y, generator)
+
 
 def _rows(x: Tensor, indices: Tensor) -> Tensor:
     if x.ndim != 4:

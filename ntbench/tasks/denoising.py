@@ -20,6 +20,7 @@ from pydantic import Field, model_validator
 from torch import Generator, Tensor, nn
 
 from ntbench.errors import UserError
+from ntbench.tasks.carried import CARRIED, lacking
 from ntbench.tasks.objective import SCORING_BATCH, Objective
 from ntbench.tasks.pixels import floats
 from ntbench.types import Arch
@@ -29,8 +30,6 @@ GRID = 10
 SAMPLING_STEPS = 25
 UNMEASURED = 1e-3
 """An error that no small network reaches: with it scores are -ln(error) on a scale of their own."""
-CARRIED = frozenset({"none", "scratch", "magnitude", "random_mask", "finetune", "perturb", "redraw", "flatten"})
-"""Methods whose idea asks nothing of a task but its batches, its loss and its score."""
 
 Error = Annotated[float, Field(gt=0, lt=1)]
 
@@ -136,8 +135,10 @@ class Denoising(Objective):
 
     def refuses(self, method: Any) -> str:
         """Return why a defense or an attack has no meaning here, or an empty string where it has."""
-        if self.name in method.objectives or method.name not in CARRIED:
-            return super().refuses(method)
+        told = super().refuses(method)
+        if told and method.name not in CARRIED:
+            reason = lacking(method)
+            return f"{told}: {reason}" if reason else told
         if getattr(method, "on_features", False) or getattr(method, "init", "") == "whole":
             return "a denoiser has no classifier behind features that could be trained or drawn anew by itself"
         if getattr(method, "augment", "none") != "none":

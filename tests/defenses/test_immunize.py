@@ -7,6 +7,7 @@ from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
+import denoisers
 import numpy as np
 import pytest
 import scipy.linalg
@@ -15,7 +16,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from toys import context, defense, draw, on_timm_networks, pretrained, under_global_seeds
 
-from ntbench.learn.models import features, pack
+from ntbench.learn.models import features, head, pack
 from ntbench.learn.scoring import accuracy
 from ntbench.method import Context
 from ntbench.tasks.data import Split
@@ -145,3 +146,29 @@ def test_divergence_is_an_error_with_its_step() -> None:
 def test_bad_hyper_parameters_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match=next(iter(wrong))):
         defense("immunize", **wrong)
+
+
+def test_on_a_denoiser_rows_are_the_patches_that_the_last_convolution_sees() -> None:
+    layer, maps = nn.Conv2d(3, 2, 3, padding=1), draw(2, 3, 5, 5)
+    rows = condition.seen_rows(layer, maps)
+    found = rows @ layer.weight.flatten(1).T + layer.bias
+    assert torch.allclose(found, layer(maps).permute(0, 2, 3, 1).reshape(-1, 2), atol=1e-5)
+    plain = draw(6, 4)
+    assert condition.seen_rows(nn.Linear(4, 2), plain) is plain
+
+
+def test_a_denoisers_last_layer_becomes_worse_conditioned_on_the_target_than_on_source() -> None:
+    source, before = denoisers.images(1), denoisers.released()
+    target = replace(source, held=0.9 - 0.1 * source.held)
+    after = protect(before, denoisers.granted(target=target), rounds=1, steps=15, lr=3e-3)
+    gaps = [
+        log_condition(_patches(model, target)) - log_condition(_patches(model, source)) for model in (before, after)
+    ]
+    assert gaps[1] > gaps[0] + 0.3
+
+
+def _patches(model: nn.Module, data: Split) -> Tensor:
+    with torch.no_grad():
+        x, _ = data.whole(torch.Generator().manual_seed(0))
+        found: Tensor = condition.seen_rows(head(model), features(model.eval(), x))
+    return found
