@@ -27,6 +27,15 @@ class Cost:
     flops: int = 0
     seconds: float = 0.0
 
+    def __add__(self, other: Cost) -> Cost:
+        """Return both together."""
+        return Cost(
+            self.steps + other.steps,
+            self.samples + other.samples,
+            self.flops + other.flops,
+            self.seconds + other.seconds,
+        )
+
 
 class Meter:
     """Counts what runs inside its `with` block; entering again goes on counting.
@@ -67,10 +76,9 @@ class Meter:
         """Start a run at no cost; what was spent before stays paid."""
         self.rewind(Cost())
 
-    def add(self, samples: int = 0, flops: int = 0) -> None:
+    def add(self, samples: int = 0, flops: int = 0, steps: int = 0, seconds: float = 0.0) -> None:
         """Charge work that was done elsewhere."""
-        spent = self._spent
-        self._spent = Cost(spent.steps, spent.samples + samples, spent.flops + flops, spent.seconds)
+        self._spent += Cost(steps, samples, flops, seconds)
 
     def __enter__(self) -> Self:
         """Count from here on."""
@@ -92,8 +100,7 @@ class Meter:
             handle.remove()
 
     def _step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        spent = self._spent
-        self._spent = Cost(spent.steps + 1, spent.samples, spent.flops, spent.seconds)
+        self.add(steps=1)
 
     def _before(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
         self._depth += 1

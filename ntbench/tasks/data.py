@@ -74,7 +74,7 @@ class Split:
         """
         if batch_size < 1 or not len(self):
             raise ValueError(f"no batches of {batch_size} from {len(self)} samples: both must be at least 1")
-        for indices in _indices(len(self), batch_size, generator, self.held.device):
+        for indices in batch_indices(len(self), batch_size, generator, self.held.device):
             yield self.objective.batch(floats(_rows(self.held, indices)), self.y.index_select(0, indices), generator)
 
     def whole(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -89,7 +89,8 @@ def _rows(x: Tensor, indices: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1).index_select(0, indices).permute(0, 3, 1, 2)
 
 
-def _indices(count: int, batch_size: int, generator: torch.Generator, device: torch.device) -> Iterator[Tensor]:
+def batch_indices(count: int, batch_size: int, generator: torch.Generator, device: torch.device) -> Iterator[Tensor]:
+    """Yield the samples of every batch without end, int64 [min(batch_size, n)], from one stream of permutations."""
     size = min(batch_size, count)
     rest = torch.empty(0, dtype=torch.int64, device=device)
     while True:
