@@ -40,8 +40,8 @@ class NTPGeneration(AdmmPruning):
     quick = {"iterations": 2, "steps": 4, "tune_steps": 4, "sparsity": 0.3, "batch_size": 16, "tolerance": 0.5}
 
     # What batch norm and the ratio of scatters ask for is no setting here.
-    batch_norm: ClassVar[str] = "kept"  # type: ignore[assignment,misc]
-    ratio: ClassVar[str] = "public"  # type: ignore[assignment,misc]
+    batch_norm: ClassVar[str] = "kept"  # type: ignore[misc]
+    ratio: ClassVar[str] = "public"  # type: ignore[misc]
     strength: ClassVar[float] = 0.0  # type: ignore[misc]
     target_batch_size: ClassVar[int] = 0  # type: ignore[misc]
 
