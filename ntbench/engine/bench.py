@@ -8,9 +8,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cache, cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ntbench.engine import apart
 from ntbench.engine.apart import Bounds
@@ -18,7 +19,7 @@ from ntbench.engine.foreign import is_foreign
 from ntbench.engine.rehearsal import shares_of
 from ntbench.engine.subject import Grant, Snapshot, Weights, attacked, protected
 from ntbench.engine.view import View, view_of
-from ntbench.learn.drawn import frechet, picture
+from ntbench.learn.drawn import frechet, kid, picture
 from ntbench.learn.fit import fit
 from ntbench.learn.meter import Cost, Meter
 from ntbench.learn.models import build, check_finite, pack, reset_head, start, unpack
@@ -31,7 +32,9 @@ from ntbench.types import FILE, Arch, Cell, Epochs, Protection, Provenance, Traj
 
 LIMITS = Limits()
 MADE = 300
-"""Images that a release makes, from which its distance is worked out."""
+"""Images that a model makes, from which its distance is worked out."""
+NOISES = 3
+"""Seeds of noise of which a release makes so many images each; distances differ between them by chance alone."""
 SHOWN, ACROSS = 24, 8
 """Those of them that people see, and how many stand in a row."""
 Artifact = tuple[Weights, Protection]
@@ -47,6 +50,7 @@ class Bench:
         self.cell, self.device, self._limits = cell, device, limits
         self.shares = shares_of(cell, cache)
         self.choice, self.paid, self.drawn = "", 0, ""
+        self.frechet: float | None = None
 
     @cached_property
     def attack(self) -> Attack:
@@ -87,8 +91,9 @@ class Bench:
         right = correct(model, source.test.to(self.device))
         facts = Protection(
             source_before=float(right.double().mean()),
+            natural_before=source.test.objective.natural(float(right.double().mean())),
             clean=pack_scores(right.numpy()),
-            frechet_before=self._made(model)[0],
+            **{f"{name}_before": value for name, value in self._distances(model)[0].items()},
             pretrain_seconds=cost and cost.seconds,
             pretrain_flops=cost and cost.flops,
         )
@@ -109,25 +114,33 @@ class Bench:
         comparable = self.shares.source.classes == self.shares.target.classes
         # Nobody here knows what it cost to make a file.
         known = None if self.cell.defense.name == FILE else cost
+        distances, shown = self._distances(model)
         update = {
             "needs": self.defense.needs(),
             "source_after": float(right.double().mean()),
+            "natural": self.shares.source.test.objective.natural(float(right.double().mean())),
             "kept": pack_scores(right.numpy()),
             "zero_shot": accuracy(model, self.shares.target.test.to(self.device)) if comparable else None,
             "sparsity": _sparsity(model),
-            **dict(zip(("frechet", "drawn"), self._made(model), strict=True)),
+            **distances,
+            "drawn": shown,
             "protect_seconds": known and known.seconds,
             "protect_flops": known and known.flops,
             "protect_steps": known and known.steps,
         }
         return released, facts.model_copy(update=update)
 
-    def _made(self, model: nn.Module) -> tuple[float | None, str]:
+    def _distances(self, model: nn.Module) -> tuple[dict[str, Any], str]:
         """Return how far images that a model makes lie from the source's training images, and some of them."""
-        images = made(model, self.shares.objective, MADE, self.cell.task.image_size, self.device)
-        if images is None:
-            return None, ""
-        return frechet(images, self.shares.origin.train.x), picture(images[:SHOWN], ACROSS)
+        images = [found for noise in range(NOISES) if (found := self._made(model, noise)) is not None]
+        if not images or not all(torch.isfinite(found).all() for found in images):
+            return {}, ""
+        real = self.shares.origin.train.x
+        frechets, kids = (tuple(far(found, real) for found in images) for far in (frechet, kid))
+        return {"frechet": frechets[0], "frechets": frechets, "kids": kids}, picture(images[0][:SHOWN], ACROSS)
+
+    def _made(self, model: nn.Module, noise: int = 0) -> Tensor | None:
+        return made(model, self.shares.objective, MADE, self.cell.task.image_size, self.device, noise)
 
     def _released(self, grant: Grant) -> tuple[Weights, Cost]:
         if is_foreign(self.defense):
@@ -171,11 +184,16 @@ class Bench:
             right = correct(snapshot.model, view.test)
             own = validated(snapshot.model, view.held, self.cell.scoring) if view.held else None
         if snapshot.step == self.cell.budget.ends[-1]:
-            images = made(snapshot.model, self.shares.objective, SHOWN, self.cell.task.image_size, self.device)
-            self.drawn = "" if images is None else picture(images, ACROSS)
+            self._picture(snapshot.model)
         samples, flops = cost.samples + view.samples, cost.flops + view.flops
         bits = pack_scores(right.numpy())
         return (snapshot.step, samples, flops, cost.seconds, val, float(right.double().mean()), bits, own)
+
+    def _picture(self, model: nn.Module) -> None:
+        images = self._made(model)
+        if images is not None and torch.isfinite(images).all():
+            self.drawn = picture(images[:SHOWN], ACROSS)
+            self.frechet = frechet(images, self.shares.target.train.x)
 
     def provenance(self) -> Provenance:
         """Return where the numbers come from."""

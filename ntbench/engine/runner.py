@@ -100,6 +100,7 @@ def _result(
         protection=protection,
         trajectory=trajectory(rows),
         drawn=bench.drawn,
+        frechet=bench.frechet,
         provenance=bench.provenance(),
         seconds=seconds,
         peak_mb=_peak_mb(),

@@ -63,10 +63,12 @@ def validated(model: nn.Module, data: Split, scoring: Precision) -> float:
 
 
 @torch.inference_mode()
-def made(model: nn.Module, objective: Objective, count: int, size: int, device: torch.device = CPU) -> Tensor | None:
-    """Return images [n, c, s, s] on the CPU that a model makes in eval mode; None where it makes none."""
+def made(
+    model: nn.Module, objective: Objective, count: int, size: int, device: torch.device = CPU, noise: int = 0
+) -> Tensor | None:
+    """Return images [n, c, s, s] on the CPU that a model makes in eval mode of noise by a seed; None where none."""
     with _evaluated(model):
-        images = objective.made(model, count, size, device)
+        images = objective.made(model, count, size, device, noise)
     return None if images is None else images.cpu()
 
 

@@ -23,9 +23,13 @@ from ntbench.types import CONTROLS, SETTLED
 
 TUNED = ("trials", "tuning_steps", "tuning_flops")
 """What a row says whose defense was tuned for the task; all others are without."""
-DRAWN = ("frechet_before", "frechet")
+DRAWN = tuple(
+    f"{kind}{when}{end}" for kind in ("frechet", "kid") for when in ("_before", "") for end in ("", "_spread")
+)
 """What a row says whose models make images; all others are without."""
-LATER = (*TUNED, *DRAWN)
+NATURAL = ("natural_before", "natural", "clipped")
+"""What a row says whose scores stand for errors; all others are without."""
+LATER = (*TUNED, *DRAWN, *NATURAL)
 """Columns that a published row may lack."""
 SPEEDUPS = tuple(f"speedup_{cost}_{q}" for cost in COSTS for q in QUANTILES)
 COLUMNS = (
@@ -169,7 +173,17 @@ def _runs(standing: Standing) -> Record:
         "failed": int(((state != ABSENT) & ~np.isin(state, settled)).sum()),
         "faced": len(standing.pool.release),
         "inapplicable": len(refused),
+        "clipped": _clipped(standing),
     }
+
+
+def _clipped(standing: Standing) -> float:
+    """Return the share of runs whose score at the horizon stands at an end of its scale; NaN where no error is told."""
+    if np.isnan(standing.effect.means["natural"]):
+        return np.nan
+    scores = standing.curves.grid.test[standing.row.release, [a for _, a in standing.pool.release], :, :, -1]
+    there = scores[np.isfinite(scores)]
+    return float(np.isin(there, (0.0, 1.0)).mean()) if there.size else np.nan
 
 
 def _belongs(standing: Standing, attack: int) -> bool:

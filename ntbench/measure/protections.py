@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from ntbench.types import Protection, unpack_scores
 
 MEANS = (
     *("source_before", "source_after", "zero_shot", "sparsity", "protect_steps", "protect_seconds", "protect_flops"),
-    *("frechet_before", "frechet"),
+    *("frechet_before", "frechet", "natural_before", "natural"),
 )
 
 
@@ -41,11 +42,25 @@ def effect(curves: Curves, release: int) -> Effect:
     return Effect(
         drop=source_drop(found, curves.source_images),
         needs=next((p.needs for p in found if p.needs), ""),
-        means={name: _mean(found, name) for name in MEANS},
+        means={name: _mean(found, name) for name in MEANS} | distances(found),
         seconds_ratio=spent / base if base > 0 else np.nan,
         lost=next((p.error for p in found if p.status == "unusable"), ""),
         best=float(max(_values(found, "source_after"), default=np.nan)),
     )
+
+
+def distances(found: Sequence[Protection]) -> dict[str, float]:
+    """Return how far images lie from the source's, before protection and after, and the spread between seeds of noise.
+
+    Each is a mean over releases: of the mean over seeds of noise, and of the standard deviation between them.
+    """
+    told = {}
+    for kind, when in product(("frechet", "kid"), ("_before", "")):
+        each = [np.array(noises) for p in found if len(noises := getattr(p, f"{kind}s{when}")) > 1]
+        if each:
+            told[f"{kind}{when}"] = float(np.mean([noises.mean() for noises in each]))
+            told[f"{kind}{when}_spread"] = float(np.mean([noises.std(ddof=1) for noises in each]))
+    return told
 
 
 def source_drop(found: Sequence[Protection], images: int) -> Interval:

@@ -17,9 +17,12 @@ from ntbench.report.display import (
     rank,
     row_name,
     seconds,
+    significant,
+    some,
     text,
     verdict,
     with_interval,
+    with_spread,
     yes,
 )
 
@@ -70,6 +73,10 @@ def _paper_attack(record: Record) -> str:
 
 def _failed(record: Record) -> str:
     return f"{count(record.get('failed'))} of {count(record.get('cells'))}"
+
+
+def _spread(heading: str, field: str, show: Callable[..., str] = number) -> Column:
+    return Column(heading, field, lambda r: with_spread(r, field, show))
 
 
 def _speedup(cost: str, q: int) -> Column:
@@ -143,8 +150,13 @@ KEEPS = (
     _interval("Drop, points", "drop", points),
     _number("Target before any attack, %", "zero_shot", percent),
     _number("Zeros, %", "sparsity", percent),
-    _number("Frechet distance before", "frechet_before"),
-    _number("Frechet distance after", "frechet"),
+    _number("Source error before", "natural_before", significant),
+    _number("Source error after", "natural", significant),
+    _spread("Frechet distance before", "frechet_before"),
+    _spread("Frechet distance after", "frechet"),
+    _spread("Kernel distance before", "kid_before", significant),
+    _spread("Kernel distance after", "kid", significant),
+    _number("Clipped scores, %", "clipped", some),
 )
 PAYS = (
     DEFENSE,

@@ -66,6 +66,17 @@ def with_interval(
     return mean if MISSING in (mean, low, high) else f"{mean} {ends.format(low, high)}"
 
 
+def with_spread(record: Record, name: str, show: Callable[..., str] = number) -> str:
+    """Return `mean ± spread`, the mean alone where there is no spread."""
+    mean, spread = (show(record.get(key)) for key in (name, f"{name}_spread"))
+    return mean if MISSING in (mean, spread) else f"{mean} ± {spread}"
+
+
+def some(value: Any) -> str:
+    """Return a share as percent, a dash where it is 0."""
+    return percent(None if _absent(value) or not value else value)
+
+
 def bounded(record: Record, name: str, sign: str, flag: str = "") -> str:
     """Return a ratio, with the sign before it where the runs ended first and it is a bound."""
     text = factor(record.get(name))

@@ -100,6 +100,19 @@ LEADERBOARD: dict[str, str] = {
     "frechet_before": "Frechet distance of images that the undefended model makes (300, 25 steps of DDIM) from the "
     "source's training images, in their first 32 principal components, in squares of pixels in [-1, 1].",
     "frechet": "The same of images that the release makes: the larger, the less they look like the source.",
+    "kid_before": "Kernel distance of the same images: the unbiased squared MMD under (x . y / d + 1)^3, in the same "
+    "features; about 0 where both come from one distribution.",
+    "kid": "The same of images that the release makes.",
+    **{
+        f"{kind}{when}_spread": f"Standard deviation of {kind}{when} between seeds of the noise that images are "
+        "made of, a mean over releases."
+        for kind in ("frechet", "kid")
+        for when in ("_before", "")
+    },
+    "natural_before": "The error behind source_before, where scores are logarithms of errors: for denoisers the MSE.",
+    "natural": "The error behind source_after.",
+    "clipped": "Share of the attackers' runs whose score at the horizon is exactly 0 or 1, where scores stand for "
+    "errors and end there.",
     "attack": "The attack on the release that the rational attacker picks at most sample counts at the horizon.",
     "attacks": "The same at each sample count, fewest samples first.",
     "takes_baseline": "Share of seeds and sample counts at which the rational attacker starts without the release.",

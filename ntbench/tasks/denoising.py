@@ -127,10 +127,14 @@ class Denoising(Objective):
             found += torch.cat([_error(model, images, part, t) for images, part in parts]) / GRID
         return found
 
-    def made(self, model: nn.Module, count: int, size: int, device: torch.device) -> Tensor | None:
+    def natural(self, score: float) -> float | None:
+        """Return the mean squared error behind a score; a clipped score tells its bound alone."""
+        return float(self.best**score)
+
+    def made(self, model: nn.Module, count: int, size: int, device: torch.device, noise: int = 0) -> Tensor | None:
         """Return images that 25 steps of DDIM (Song et al. 2021, eta = 0) make of noise that is the same for all."""
-        noise = torch.randn((count, self.channels, size, size), generator=Generator().manual_seed(0))
-        parts = noise.to(device, memory_format=torch.channels_last).split(SCORING_BATCH)
+        start = torch.randn((count, self.channels, size, size), generator=Generator().manual_seed(noise))
+        parts = start.to(device, memory_format=torch.channels_last).split(SCORING_BATCH)
         return torch.cat([_sampled(model, part) for part in parts])
 
     def refuses(self, method: Any) -> str:

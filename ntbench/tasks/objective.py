@@ -53,8 +53,15 @@ class Objective(BaseModel):
         """Return what each of n samples adds to the score of a model in eval mode, [n] on the CPU; it is their mean."""
         raise NotImplementedError
 
-    def made(self, model: nn.Module, count: int, size: int, device: torch.device) -> Tensor | None:
-        """Return images [n, c, s, s] in [-1, 1] that a model in eval mode makes by itself; None where it makes none."""
+    def natural(self, score: float) -> float | None:
+        """Return the error behind a score that says how large it is; None where the score is the natural number."""
+        return None
+
+    def made(self, model: nn.Module, count: int, size: int, device: torch.device, noise: int = 0) -> Tensor | None:
+        """Return images [n, c, s, s] in [-1, 1] that a model in eval mode makes by itself; None where it makes none.
+
+        `noise` is the seed of what it makes them from.
+        """
         return None
 
     def at(self, domain: str) -> Objective:

@@ -19,10 +19,14 @@ class Protection(Grown):
 
     `clean` and `kept` say of every source test image what it adds to the score before and after, as `pack_scores` does.
     Where models make images, `frechet` is the distance of such images from the source's, before protection and after,
-    and `drawn` some of them, as base64 of a PNG.
+    and `drawn` some of them, as base64 of a PNG. `frechets` and `kids` are that and the kernel distance, once for each
+    seed of the noise that images are made of, the first of which is that of `frechet`. `natural` is the error behind
+    the source score, where the objective scores by its logarithm.
     """
 
-    later = frozenset({"frechet_before", "frechet", "drawn"})
+    later = frozenset(
+        f"{name}{when}" for name in ("frechet", "frechets", "kids", "natural") for when in ("_before", "")
+    ) | {"drawn"}
 
     status: Status = "ok"
     error: str = ""
@@ -41,6 +45,12 @@ class Protection(Grown):
     frechet_before: float | None = None
     frechet: float | None = None
     drawn: str = ""
+    frechets_before: tuple[float, ...] = ()
+    frechets: tuple[float, ...] = ()
+    kids_before: tuple[float, ...] = ()
+    kids: tuple[float, ...] = ()
+    natural_before: float | None = None
+    natural: float | None = None
 
 
 class Provenance(Recipe):
@@ -57,10 +67,11 @@ class Result(Grown):
     `images` is how many target test images were scored and `originals` how many of them are independent: image i of
     the test set shows original i modulo `originals`. `source_images` is the number of source test images. `paid` is
     what the run cost in steps with everything that it tried before. `drawn` are images that the attacker's model makes
-    at the largest budget, as base64 of a PNG, where models make any.
+    at the largest budget, as base64 of a PNG, where models make any; `frechet` is the distance of such images from the
+    target's training images.
     """
 
-    later = frozenset({"drawn"})
+    later = frozenset({"drawn", "frechet"})
 
     schema_version: Literal[2] = 2
     cell: Cell
@@ -76,6 +87,7 @@ class Result(Grown):
     protection: Protection | None = None
     trajectory: Trajectory = Trajectory()
     drawn: str = ""
+    frechet: float | None = None
     provenance: Provenance | None = None
     seconds: float = 0.0
     peak_mb: float = 0.0

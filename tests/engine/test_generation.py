@@ -16,7 +16,7 @@ from ntbench.engine.plan import plan
 from ntbench.engine.runner import Runner
 from ntbench.engine.store import Store
 from ntbench.errors import UserError
-from ntbench.learn.drawn import frechet, picture
+from ntbench.learn.drawn import frechet, kid, picture
 from ntbench.learn.models import build, unpack
 from ntbench.learn.scoring import made
 from ntbench.suite import DefenseEntry, Limits, load_suite
@@ -55,6 +55,14 @@ def test_scores_follow_from_the_released_weights(
     assert unpack_scores(facts.kept, 40).mean() == pytest.approx(score, abs=1e-3)
     images = made(model, domain.val.objective, 40, 8)
     assert images is not None and facts.frechet == pytest.approx(frechet(images, domain.train.x))
+    again = [made(model, domain.val.objective, 40, 8, noise=noise) for noise in (1, 2)]
+    assert facts.frechets == pytest.approx(
+        [facts.frechet, *(frechet(x, domain.train.x) for x in again if x is not None)]
+    )
+    assert facts.kids[0] == pytest.approx(kid(images, domain.train.x)) and len(facts.kids_before) == 3
+    assert facts.natural == pytest.approx(float(error.mean())) and facts.natural_before is not None
+    # The attacker's last model is not kept: its distance is that of other images from the target's.
+    assert result.frechet is not None and 0 < result.frechet != facts.frechet
     assert facts.drawn == picture(images[:24], 8) != result.drawn
     assert facts.frechet_before is not None and result.drawn
     run = result.trajectory

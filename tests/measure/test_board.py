@@ -211,3 +211,14 @@ def test_a_papers_own_scratch_stands_against_its_own_attack() -> None:
     sophon, none = row(table, "sophon"), row(table, "none")
     # The gain of sophon is -.1, and scratch is .2 better under the strong attack; none has the suite's one attack.
     assert sophon.paper_slc == pytest.approx(-0.3 * np.log(100)) and none.paper_slc == pytest.approx(0.2 * np.log(100))
+
+
+def test_clipped_scores_are_counted_where_scores_stand_for_errors() -> None:
+    def score(row: str, attack: str, samples: int, seed: int) -> float:
+        return {0: 1.0, 1: 0.0}.get(seed, 0.5)
+
+    told = Protection(source_before=0.9, source_after=0.8, natural_before=0.04, natural=0.05)
+    found = row(leaderboard_table(grid(score, protection=told), suite()), "ntp")
+    assert (found.natural_before, found.natural, found.clipped) == pytest.approx((0.04, 0.05, 2 / len(SEEDS)))
+    plain = row(leaderboard_table(grid(score), suite()), "ntp")
+    assert np.isnan([plain.natural, plain.clipped]).all()

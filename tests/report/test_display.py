@@ -16,8 +16,10 @@ from ntbench.report.display import (
     row_name,
     seconds,
     short,
+    some,
     verdict,
     with_interval,
+    with_spread,
     yes,
 )
 
@@ -83,3 +85,9 @@ def test_names_are_enumerated_and_many_are_counted() -> None:
 def test_a_tie_of_a_published_row_is_one_in_full() -> None:
     full = 0.0085 - 1e-12
     assert points(full) == points(round(full, 6)) == "0.8"
+
+
+def test_a_spread_stands_behind_its_mean_and_no_share_is_a_dash() -> None:
+    assert with_spread({"kid": 1.5, "kid_spread": 0.25}, "kid") == "1.50 ± 0.25"
+    assert with_spread({"kid": 1.5}, "kid") == "1.50" and with_spread({}, "kid") == "-"
+    assert (some(0.125), some(0.0), some(None)) == ("12.5", "-", "-")
