@@ -46,6 +46,7 @@ def _sections(board: Board) -> Iterator[dict[str, Any]]:
         needed = [attack_name(row) for row in attacks if yes(row, "needed")]
         yield {
             "protocol": board.suite.protocol,
+            "objective": board.suite.objective.name,
             "track": track,
             "view": View("attacks", track, COLUMNS, carrying),
             "idle": "; ".join(attack_name(row) for row in attacks if not row["alone"]),

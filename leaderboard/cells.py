@@ -8,10 +8,10 @@ from typing import TypeVar
 
 from ntbench.errors import UserError
 from ntbench.suite import Suite
-from ntbench.types import CLASSIFICATION, Protection, Result, digest
+from ntbench.types import Protection, Result, digest
 
 from .needed import Run
-from .packing import packed, packed_bits, shares_of
+from .packing import NUMBERS, packed, packed_each, shares_of
 from .rebuilt import keys_of, mask_of, results_of, sum_of
 from .schema import Published, PublishedAttack, PublishedCell, Score
 
@@ -21,15 +21,11 @@ T = TypeVar("T")
 
 
 def published(results: Sequence[Result], suite: Suite, needed: Collection[Run]) -> Published:
-    """Return the file of one defense on one task, without rows; only needed runs keep which images were right.
+    """Return the file of one defense on one task, without rows; only needed runs keep what each image adds.
 
     Raises UserError where results of different recipes stand together.
     """
     results = sorted(results, key=lambda r: r.cell.key)
-    if suite.objective != CLASSIFICATION:
-        raise UserError(
-            f"{suite.name}: boards of {suite.objective.name} cannot be published yet; share the run's folder"
-        )
     cells = [r.cell for r in results]
     attacks = _attacks(results, suite)
     scored = [r for r in results if r.trajectory.step]
@@ -46,6 +42,7 @@ def published(results: Sequence[Result], suite: Suite, needed: Collection[Run]) 
         source_share=suite.source_share,
         precision=suite.precision,
         scoring=suite.scoring,
+        objective=suite.objective,
         seeds=suite.seeds,
         defense=_one((cell.defense for cell in cells), "defense"),
         attacks=tuple(attacks),
@@ -93,8 +90,9 @@ def _filled(file: Published, results: Sequence[Result], needed: Collection[Run])
         cells.append(cell)
         columns.append([run.samples, run.flops, [float(f"{s:.4g}") for s in run.seconds], run.own])
         kept += [bits for bits, there in zip(run.correct, known, strict=True) if there]
-    whole = {"cells": tuple(cells), "columns": packed(columns), "correct": packed_bits(kept, file.images)}
-    file = _sealed(file.model_copy(update=whole))
+    numbers = any(bits.startswith(NUMBERS) for result in results for bits in result.trajectory.correct)
+    each = packed_each(kept, file.images, numbers)
+    file = _sealed(file.model_copy(update={"cells": tuple(cells), "columns": packed(columns), "correct": each}))
     if file.keys != keys_of(ordered):
         raise UserError(
             f"{file.place}: the results have another recipe than {file.protocol}; publish each from its folder"
@@ -134,7 +132,8 @@ def _protections(results: Sequence[Result]) -> dict[int, Protection]:
     found: dict[int, Protection] = {}
     for result in results:
         if result.protection is not None:
-            plain = result.protection.model_copy(update={"error": _line(result.protection.error)})
+            # Pictures are too large for what no number rests on.
+            plain = result.protection.model_copy(update={"error": _line(result.protection.error), "drawn": ""})
             found.setdefault(result.cell.seed, plain)
     return dict(sorted(found.items()))
 

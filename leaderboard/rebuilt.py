@@ -10,7 +10,7 @@ from typing import Any
 from ntbench.errors import UserError
 from ntbench.types import Budget, Cell, Mask, Provenance, Result, Trajectory, digest
 
-from .packing import DAMAGED, stand_in, unpacked, unpacked_bits
+from .packing import DAMAGED, NUMBERS, stand_in, unpacked, unpacked_each
 from .schema import Published, PublishedAttack, PublishedCell, Score
 
 COSTS = ("samples", "flops", "seconds", "own")
@@ -34,11 +34,11 @@ def keys_of(results: Iterable[Result]) -> str:
 def results_of(file: Published) -> list[Result]:
     """Return the cells of a file as results.
 
-    Runs of which no number needs the images have bits of the same score. Raises UserError where parts do not fit.
+    Runs of which no number needs the images have some of the same score. Raises UserError where parts do not fit.
     """
     try:
         columns = unpacked(file.columns)
-        held = iter(unpacked_bits(file.correct, sum(cell.bits.bit_count() for cell in file.cells), file.images))
+        held = iter(unpacked_each(file.correct, sum(cell.bits.bit_count() for cell in file.cells), file.images))
         origin = Provenance(data=file.data, versions=file.versions, device=file.device)
         build = recipes(file)
         pairs = zip(file.cells, columns, strict=True)
@@ -70,6 +70,7 @@ def recipes(file: Published) -> Callable[[PublishedCell], Cell]:
             knowledge=cell.knowledge,
             precision=file.precision,
             scoring=file.scoring,
+            objective=file.objective,
         )
 
     return build
@@ -88,9 +89,7 @@ def _result(
         raise ValueError(f"{cell.samples} samples have {len(ends)} budgets")
     there = [k for k, score in enumerate(kept.test) if score is not None]
     test = [_score(kept.test[k], file.test_of) for k in there]
-    right = [
-        next(bits) if kept.bits >> k & 1 else _bits(kept, s, file.images) for k, s in zip(there, test, strict=True)
-    ]
+    right = [next(bits) if kept.bits >> k & 1 else _stand_in(file, kept, s) for k, s in zip(there, test, strict=True)]
     columns = dict(zip(COSTS, costs, strict=True))
     return Result(
         cell=cell,
@@ -114,8 +113,8 @@ def _result(
     )
 
 
-def _bits(cell: PublishedCell, score: float, images: int) -> str:
-    return stand_in(score, images) if cell.images else ""
+def _stand_in(file: Published, cell: PublishedCell, score: float) -> str:
+    return stand_in(score, file.images, file.correct.startswith(NUMBERS)) if cell.images else ""
 
 
 def _score(value: Score, of: int) -> float:

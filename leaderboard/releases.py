@@ -10,15 +10,15 @@ from .published import Board
 from .rebuilt import recipes
 from .schema import Published
 
-TIMES = {"pretrain_seconds", "protect_seconds"}
-"""What differs from one machine to another."""
+UNCOMPARED = {"pretrain_seconds", "protect_seconds", "drawn"}
+"""What differs from one machine to another, and pictures, which are not published."""
 
 
 def release_differences(releases: Sequence[Kept], board: Board) -> Iterator[str]:
     """Yield how releases differ from those of a published board, a line each; rows that it lacks are passed over.
 
-    Compared are the hash of the recipe, those of every split of the data, and all facts but times: the source images
-    that clean model and release get right, FLOPs and steps among them.
+    Compared are the hash of the recipe, those of every split of the data, and all facts but times and pictures: what
+    clean model and release get right of source images, FLOPs and steps among them.
     """
     files = {(file.task.name, file.defense.label): file for file in board.files.values()}
     for kept in releases:
@@ -41,6 +41,6 @@ def _differences(kept: Kept, file: Published) -> Iterator[str]:
         yield "its recipe is not the published one"
     for split in sorted(s for s, held in kept.provenance.data.items() if file.data.get(s) != held):
         yield f"the data of {split} differ"
-    ours, theirs = (p.model_dump(exclude=TIMES) for p in (kept.protection, file.protections[kept.cell.seed]))
+    ours, theirs = (p.model_dump(exclude=UNCOMPARED) for p in (kept.protection, file.protections[kept.cell.seed]))
     if found := [name for name, value in ours.items() if theirs[name] != value]:
         yield f"{', '.join(found)} differ"

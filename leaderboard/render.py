@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from ntbench.report.sentences import gate_line, ranking, sentence
 from ntbench.report.templating import markdown
-from ntbench.report.views import claim, headline, tracks
-from ntbench.types import Task
+from ntbench.report.views import View, claim, details, headline, tracks
+from ntbench.types import CLASSIFICATION, Task
 
 from .checks import FOLDER, checked
 from .literature import beside
@@ -41,14 +43,20 @@ def _section(board: Board, task: Task) -> dict[str, Any]:
         "suite": board.suite,
         "task": task,
         "sentence": sentence(table, task),
-        "headline": headline(named, task),
+        "headline": headline(named, task, board.suite.axis),
         "gates": gate_line(rows),
-        "beside": [*tracks(named, task), *claim(named, task), *past_rows(files.values())],
+        "beside": [*tracks(named, task), *_drawn(named, task), *claim(named, task), *past_rows(files.values())],
         "literature": list(beside(board.suite, task, rows)),
         "setting": _setting(board, task),
         "checked": _checked(files),
         "unchecked": any(not file.verified for file in files.values()),
     }
+
+
+def _drawn(table: pd.DataFrame, task: Task) -> list[View]:
+    """Return what protecting does to the source where models make images: their scores may say another thing."""
+    there = table["frechet"].notna().any()
+    return [view for view in details(table, task) if view.key == "keeps"] if there else []
 
 
 def _rows(board: Board, task: Task) -> dict[str, Published]:
@@ -61,9 +69,10 @@ def _marked(name: str, files: Mapping[str, Published]) -> str:
 
 def _setting(board: Board, task: Task) -> dict[str, str]:
     suite = board.suite
+    told = [] if suite.objective == CLASSIFICATION else [suite.objective.name]
     files = _rows(board, task).values()
     return {
-        "network": suite.arch.name,
+        "network": ", ".join([suite.arch.name, *told]),
         "counts": ", ".join(str(level.samples) for level in task.levels),
         "horizon": f"{suite.horizon:g}",
         "seeds": ", ".join(map(str, suite.seeds)),

@@ -12,11 +12,13 @@ from ntbench.errors import UserError
 from ntbench.measure.board import COLUMNS, LATER
 from ntbench.suite import Suite
 from ntbench.types import (
+    CLASSIFICATION,
     Arch,
     Grown,
     Knowledge,
     Mask,
     MethodSpec,
+    ObjectiveSpec,
     Precision,
     Protection,
     Recipe,
@@ -136,10 +138,10 @@ class Published(Checked, Grown):
 
     Scores are counts out of `val_of` and `test_of` images, or fractions where that is 0. `columns` and `correct` are
     packed as `ntbench.leaderboard.packing` says; `keys` is the hash of all keys of the cells. `history`, the oldest
-    first, is left out where there is none, and `scoring` where validation was scored in float32.
+    first, is left out where there is none, and so are the `objective` of classifiers and a `scoring` in float32.
     """
 
-    later = frozenset({"history", "scoring"})
+    later = frozenset({"history", "objective", "scoring"})
 
     schema_version: Literal[3] = 3
     protocol: Protocol
@@ -150,6 +152,7 @@ class Published(Checked, Grown):
     scored: float
     source_share: float
     precision: Precision
+    objective: ObjectiveSpec = CLASSIFICATION
     scoring: Precision = "float32"
     seeds: tuple[Whole, ...] = Field(min_length=1)
     defense: MethodSpec

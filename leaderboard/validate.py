@@ -9,9 +9,10 @@ from typing import Any
 
 from ntbench.errors import UserError
 from ntbench.suite import Suite
-from ntbench.types import BASELINES, Protection, Result, unpack_bits
+from ntbench.types import BASELINES, Protection, Result
 
 from .history import carriers, days_that_differ, history_problems
+from .packing import mean_of
 from .publish import MAX_BYTES, planned
 from .published import Board, row_place
 from .rebuilt import keys_of, results_of, sum_of
@@ -20,7 +21,8 @@ from .schema import SUITE, Published, PublishedSuite, read
 TOLERANCE = 2e-6
 """Rows are rounded to six decimals; sums of the same numbers in another order differ by less."""
 EDITED = "it was edited or damaged; publish again"
-SUITE_FIELDS = ("protocol", "arch", "pretrain", "horizon", "scored", "source_share", "precision", "scoring", "seeds")
+SETTINGS = ("horizon", "scored", "source_share", "precision", "scoring")
+SUITE_FIELDS = ("protocol", "arch", "pretrain", *SETTINGS, "objective", "seeds")
 
 
 def validate(folder: Path) -> list[str]:
@@ -129,11 +131,11 @@ def _share(file: Published, found: Protection, score: str, bits: str) -> Iterato
     if not held or not file.source_images:
         return
     try:
-        right = float(unpack_bits(held, file.source_images).mean())
+        right, rounding = mean_of(held, file.source_images)
     except ValueError:
-        yield f"{bits}: holds no bits of {file.source_images} images; {EDITED}"
+        yield f"{bits}: does not say what each of {file.source_images} images adds to the score; {EDITED}"
         return
-    if value is None or not isclose(right, value, abs_tol=TOLERANCE):
+    if value is None or not isclose(right, value, abs_tol=TOLERANCE + rounding):
         yield f"{score} = {value}: its images give {right:.6g}; {EDITED}"
 
 
@@ -157,8 +159,8 @@ def _marks(file: Published, results: Sequence[Result]) -> Iterator[str]:
 def _images(result: Result) -> Iterator[str]:
     run = result.trajectory
     for step, score, bits in zip(run.step, run.test, run.correct, strict=True):
-        right = float(unpack_bits(bits, result.images).mean()) if bits else score
-        if not isclose(right, score, abs_tol=TOLERANCE):
+        right, rounding = mean_of(bits, result.images) if bits else (score, 0.0)
+        if not isclose(right, score, abs_tol=TOLERANCE + rounding):
             yield f"{score:.6g} at {step} steps: its images give {right:.6g}; {EDITED}"
 
 

@@ -13,6 +13,7 @@ from ntbench.errors import UserError, unknown
 from ntbench.measure.differences import cell_differences
 from ntbench.registry import registry
 from ntbench.report.files import write_whole
+from ntbench.report.words import worded
 from ntbench.sources import code_digest
 from ntbench.types import Cell, MethodSpec, Result, digest
 
@@ -112,7 +113,7 @@ def _differences(file: Published, cell: PublishedCell, published: Result, found:
     if ours.step != published.trajectory.step:
         return
     if cell.images and digest(ours.correct)[:8] != cell.images:
-        yield "other test images are right"
+        yield worded("other test images are right", file.objective.name)
     data = found.provenance.data if found.provenance else {}
     for split in (split for split, held in data.items() if file.data.get(split) != held):
         yield f"the data of {split} differ"

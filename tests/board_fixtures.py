@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from small_board import GAIN, small_results, small_suite
 
 from ntbench.engine.manifest import Manifest
 from ntbench.engine.store import Store
+from ntbench.suite import Suite
+from ntbench.types import Result
 
 
 @pytest.fixture(scope="session")
@@ -32,9 +35,14 @@ def copy(published: Path, tmp_path: Path) -> Path:
 def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The board as the folder of a run; tests must not change it."""
     folder = tmp_path_factory.mktemp("run")
-    store, results = Store(folder), small_results()
+    write_run(folder, small_suite(), small_results())
+    return folder
+
+
+def write_run(folder: Path, suite: Suite, results: Sequence[Result]) -> None:
+    """Write the folder of a run that gave these results."""
+    store = Store(folder)
     for result in results:
         store.add(result)
     cells = {json.dumps(result.cell.coordinates): result.cell.key for result in results}
-    Manifest(suite=small_suite(), request="r", sources={}, cells=cells, asked=tuple(cells.values())).write(folder)
-    return folder
+    Manifest(suite=suite, request="r", sources={}, cells=cells, asked=tuple(cells.values())).write(folder)

@@ -25,8 +25,8 @@ from ntbench.registry import Registry, registry
 from ntbench.suite import AttackEntry, DefenseEntry, Limits, PaperSetting, Suite
 from ntbench.types import Arch, Budget, Cell, MethodSpec, Task, Training
 
-# The small published board of the leaderboard's tests.
-pytest_plugins = ["board_fixtures"]
+# The small published board of the leaderboard's tests, and a small run of generation.
+pytest_plugins = ["board_fixtures", "generation_fixtures"]
 
 # Results in this process must match those of workers, which run on one thread.
 torch.set_num_threads(1)

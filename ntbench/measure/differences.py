@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ntbench.measure.board import DRAWN
 from ntbench.measure.intervals import UNKNOWN, Interval
 from ntbench.suite import Suite
 from ntbench.types import MethodSpec, Protection, Result
@@ -115,7 +116,7 @@ def cell_differences(before: Result, after: Result) -> Iterator[str]:
 def _source(before: Protection | None, after: Protection | None) -> Iterator[str]:
     if before is None or after is None:
         return
-    for name in ("source_before", "source_after", "zero_shot", "sparsity", "clean", "kept"):
+    for name in ("source_before", "source_after", "zero_shot", "sparsity", *DRAWN, "clean", "kept"):
         was, now = getattr(before, name), getattr(after, name)
         if was != now:
             yield f"{name} differs" if isinstance(was, str) else f"{name}, {was}, is {now}"

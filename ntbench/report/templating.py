@@ -10,6 +10,7 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from ntbench.report.columns import dimmed
 from ntbench.report.display import MISSING
 from ntbench.report.glossary import LEADERBOARD, READING
+from ntbench.report.words import worded
 
 _TEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\n": " "}
 _TEX |= {character: f"\\{character}" for character in "&%$#_{}"}
@@ -78,5 +79,5 @@ def _environment(package: str, **options: Any) -> Environment:
         **options,
     )
     environment.globals.update(glossary=LEADERBOARD, reading=READING, dimmed=dimmed)
-    environment.filters["minus"] = _minus
+    environment.filters |= {"minus": _minus, "worded": worded}
     return environment

@@ -13,6 +13,7 @@ _SCORES = {
     r"\bAccuracy\b": "Score",
     r"\bWhich (source|target) test images were right\b": r"What each \1 test image adds to the score",
     r"\bpacked as bits in base64\b": "packed in base64",
+    r"\bother test images are right\b": "test images add other parts to the score",
 }
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from ntbench.engine import bench
 from ntbench.engine.anchor import anchored
 from ntbench.engine.frames import split_of, tensors_of
 from ntbench.engine.plan import plan
@@ -33,17 +32,22 @@ def cells() -> dict[tuple[str, str], Cell]:
 
 
 @pytest.fixture(scope="module")
-def runner(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(bench, "MADE", 40)
-        yield Runner(Store(tmp_path_factory.mktemp("generation")), torch.device("cpu"), Limits(), cache)
+def runner(generation: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Runner:
+    """Computes what the run of generation lacks."""
+    folder = shutil.copytree(generation, tmp_path_factory.mktemp("generation") / "run")
+    return Runner(Store(Path(folder)), torch.device("cpu"), Limits(), cache)
+
+
+@pytest.fixture(scope="module")
+def results(runner: Runner) -> dict[str, Result]:
+    return {result.cell.key: result for result in runner.store.results()}
 
 
 def test_scores_follow_from_the_released_weights(
-    cells: dict[tuple[str, str], Cell], runner: Runner, cache: Path
+    cells: dict[tuple[str, str], Cell], runner: Runner, results: dict[str, Result], cache: Path
 ) -> None:
     cell = cells["sophon_generation", "finetune"]
-    result = runner.run(cell)
+    result = results[cell.key]
     assert result.status == "ok" and result.protection is not None
     weights, facts = runner.protected(cell)
     domain = learnt(load_domain("digits", 8, cache, 300, 40), objective_of(cell.objective))
@@ -73,7 +77,7 @@ def test_scores_follow_from_the_released_weights(
 
 @pytest.mark.parametrize(("defense", "attack"), [("none", "redraw"), ("magnitude", "finetune")])
 def test_methods_that_ask_nothing_of_a_task_run_unchanged(
-    cells: dict[tuple[str, str], Cell], runner: Runner, defense: str, attack: str
+    cells: dict[tuple[str, str], Cell], runner: Runner, few_images: None, defense: str, attack: str
 ) -> None:
     result = runner.run(cells[defense, attack])
     assert result.status == "ok", result.error

@@ -2,9 +2,24 @@
 
 import numpy as np
 import pytest
-from ntbench.leaderboard.packing import DAMAGED, packed, packed_bits, shares_of, stand_in, unpacked, unpacked_bits
+from hypothesis import given, settings
+from hypothesis.extra.numpy import arrays
+from hypothesis.strategies import floats
+from ntbench.leaderboard.packing import (
+    DAMAGED,
+    mean_of,
+    packed,
+    packed_bits,
+    packed_each,
+    shares_of,
+    stand_in,
+    unpacked,
+    unpacked_bits,
+    unpacked_each,
+)
+from numpy.typing import NDArray
 
-from ntbench.types import pack_bits, unpack_bits
+from ntbench.types import pack_bits, pack_scores, unpack_bits
 
 
 @pytest.mark.parametrize("value", [[], [[1, 2.5, None]], {"a": ["b", 1e-7, 10**15]}])
@@ -44,3 +59,30 @@ def test_scores_are_shares_of_the_fewest_images_that_serve() -> None:
     assert shares_of([0.5, 1 / 3], images=400) == 6
     assert shares_of([0.1234567891234]) == 0
     assert shares_of([]) == 1
+
+
+@pytest.mark.parametrize(("runs", "images"), [(0, 7), (1, 1), (3, 8), (40, 100)])
+def test_runs_of_numbers_come_back_and_are_told_from_bits(runs: int, images: int) -> None:
+    draw = np.random.default_rng(runs)
+    numbers = [pack_scores(draw.normal(size=images)) for _ in range(runs)]
+    text = packed_each(numbers, images, numbers=True)
+    assert text.startswith(":") and unpacked_each(text, runs, images) == numbers
+    bits = [pack_bits(draw.random(images) < 0.7) for _ in range(runs)]
+    assert packed_each(bits, images, numbers=False) == packed_bits(bits, images)
+    assert unpacked_each(packed_bits(bits, images), runs, images) == bits
+    with pytest.raises(DAMAGED):
+        unpacked_each(text, runs + 1, images)
+
+
+@settings(max_examples=50)
+@given(arrays(np.float64, 20, elements=floats(-100, 100)))
+def test_numbers_have_the_mean_of_their_images_but_for_rounding(each: NDArray[np.float64]) -> None:
+    mean, rounding = mean_of(pack_scores(each), 20)
+    assert abs(mean - each.mean()) <= rounding + 1e-12 and rounding <= 2**-11 * np.abs(each).max() + 2**-24
+    score = float(each.mean())
+    mean, rounding = mean_of(stand_in(score, 20, numbers=True), 20)
+    assert abs(mean - score) <= rounding + 1e-12
+
+
+def test_bits_have_their_mean_exactly() -> None:
+    assert mean_of(pack_bits(np.arange(60) < 21), 60) == (0.35, 0.0)

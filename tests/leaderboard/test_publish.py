@@ -18,7 +18,7 @@ from small_board import COUNTS, IMAGES, SEEDS, loaded, small_results, small_suit
 
 from ntbench.errors import UserError
 from ntbench.measure.board import leaderboard_table
-from ntbench.types import Cell, ObjectiveSpec, Result, Training, Tuning
+from ntbench.types import Cell, Result, Training, Tuning
 
 
 def test_files_of_weights_are_no_rows_that_anybody_could_recompute(tmp_path: Path) -> None:
@@ -152,12 +152,6 @@ def test_another_suite_does_not_join_a_board(copy: Path) -> None:
     assert validate(copy) == []
 
 
-def test_a_board_of_another_objective_is_not_published_yet(tmp_path: Path) -> None:
-    suite = small_suite().model_copy(update={"objective": ObjectiveSpec(name="denoising")})
-    with pytest.raises(UserError, match="boards of denoising cannot be published yet"):
-        publish(small_results(), suite, tmp_path)
-
-
 def test_a_run_that_is_not_finished_is_not_published(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no results of tiny-1 to publish; run `ntbench run tiny` first"):
         publish([], small_suite(), tmp_path)
@@ -193,6 +187,8 @@ def test_two_recipes_under_one_label_are_refused(tmp_path: Path) -> None:
 def test_results_of_another_recipe_than_the_suites_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"tiny/.*: the results have another recipe than tiny-1"):
         publish(small_results(), small_suite(source_share=0.2), tmp_path)
+    with pytest.raises(UserError, match=r"tiny/.*: the results have another recipe than tiny-1"):
+        publish(small_results(), small_suite(objective="denoising"), tmp_path)
 
 
 def test_marks_stay_while_the_scores_do(copy: Path) -> None:
