@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ntbench.measure.agreement import COLUMNS as AGREEMENT
 from ntbench.measure.reproduced import Reproduction
 from ntbench.report.tables import Tables
 from ntbench.suite import Suite
@@ -191,6 +192,16 @@ def together(table: pd.DataFrame) -> pd.DataFrame:
     ends = [f"{name}{end}" for name in ("leak", "uplift") for end in ("", "_low", "_high")]
     found = part.agg(dict.fromkeys(ends, "mean") | {"interval": "first", "seeds": "min"})
     return found.assign(tasks=table["task"].nunique(), **_spread("iqm", 0.1, 0.02)).reset_index()
+
+
+def agreeing(count: int = 12) -> pd.DataFrame:
+    """Return how two scores agree on the first task: the higher the score, the less the distance, but for noise."""
+    draw = np.random.default_rng(0)
+    score = np.linspace(0.2, 0.8, count)
+    far = np.exp(4 - 3 * score + 0.3 * draw.standard_normal(count))
+    places = [(tasks(1)[0].name, "target", "ab"[k % 2], "x", "dense", 10 + k, 5) for k in range(count)]
+    rows = [(*place, *values) for place, *values in zip(places, score, far, strict=True)]
+    return pd.DataFrame(rows, columns=list(AGREEMENT))
 
 
 def tables(names: Sequence[str] = NAMES, count: int = 3, seeds: int = 5) -> Tables:

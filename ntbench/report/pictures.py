@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ntbench.report.ablations import ablations_figure
+from ntbench.report.agreement import agreement_data, agreement_figure
 from ntbench.report.display import Record, text
 from ntbench.report.drawn import drawn_data, drawn_figure
 from ntbench.report.forest import ranking_data, ranking_figure
@@ -59,6 +60,12 @@ CAPTIONS = {
         "handed over, beside its Frechet distance from the source, a mean over seeds; and of the target, after the "
         "strongest attack on the release alone, at the horizon and the largest sample count.",
     ),
+    "agreement": (
+        "How well two scores agree",
+        "The score of the attacker's last model over the Frechet distance of 300 images that it makes from the "
+        "target's training images: a point for each attack and sample count, means over seeds. Near -1 both order "
+        "models alike; the interval takes points as independent.",
+    ),
     "factors": (
         "Robustness, factor by factor",
         "Leak where one factor of the attack is held and the others are at their best; 0 nothing is left, 1 no "
@@ -105,8 +112,9 @@ def task_pictures(
 ) -> dict[str, Picture]:
     """Return the figures of one task by name; it is `called` by a name for files and a title for people.
 
-    `lines` are the task's curves, budgets, permitted drops, ablations and attacks in the ranked track, and images that
-    models of any task made; what has nothing to show is left out. The objective's name decides the words.
+    `lines` are the task's curves, budgets, permitted drops, ablations, attacks and how two scores agree in the ranked
+    track, and images that models of any task made; what has nothing to show is left out. The objective's name decides
+    the words.
     """
     name, title = called
     made = lines["drawn"]
@@ -117,6 +125,10 @@ def task_pictures(
             lambda: learning_curves_data(rows, lines["curves"]),
         ),
         "drawn": (lambda width: drawn_figure(rows, made, name, width), lambda: drawn_data(rows, made, name)),
+        "agreement": (
+            lambda width: agreement_figure(lines["agreement"], width),
+            lambda: agreement_data(lines["agreement"]),
+        ),
         "compute": (
             lambda width: compute_figure(rows, lines["budgets"], width),
             lambda: compute_data(rows, lines["budgets"]),

@@ -17,7 +17,7 @@ from ntbench.report.views import View
 from ntbench.suite import Suite
 from ntbench.types import Task
 
-TABLES = ("curves", "budgets", "permitted", "ablations", "attacks")
+TABLES = ("curves", "budgets", "permitted", "ablations", "attacks", "agreement")
 """The tables that figures of one task are drawn from."""
 LINES = {"samples": ("learning_curves", "compute"), "compute": ("compute", "learning_curves")}
 """The figures over either axis, the ranking axis first."""

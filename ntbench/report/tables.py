@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 
 import pandas as pd
 
-from ntbench.measure import ablations, board, lines, permitted, tasks
+from ntbench.measure import ablations, agreement, board, lines, permitted, tasks
 from ntbench.measure import factors as by_factor
 from ntbench.measure import tables as cells
 from ntbench.measure.registered import Metrics, Registered
@@ -80,6 +80,8 @@ class Tables:
     """The metrics that somebody brought, of which the leaderboard has columns too."""
     drawn: pd.DataFrame = field(default_factory=lambda: cells.drawn_table([]))
     """Images that models made, by cell."""
+    agreement: pd.DataFrame = field(default_factory=lambda: agreement.agreement_table([]))
+    """Scores of attackers' last models beside the distance of what they make."""
 
     @classmethod
     def of(cls, results: Sequence[Result], suite: Suite, registered: Registered | None = None) -> Tables:
@@ -91,6 +93,7 @@ class Tables:
         return cls(
             **measured,
             drawn=cells.drawn_table(results),
+            agreement=agreement.agreement_table(results),
             detectable=lines.detectable(study, suite),
             protocols=repeated,
             metrics=found.metrics,

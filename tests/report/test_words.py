@@ -31,7 +31,8 @@ def drawn(held: Tables) -> Tables:
     rows = [(task, name, attack, n, seed, png, png) for name in ("a", "none") for n in (12, 60) for seed in (0, 1)]
     columns = ["task", "defense", "attack", "samples", "seed", "source", "target"]
     board = held.leaderboard.assign(frechet=12.5)
-    return replace(held, leaderboard=board, drawn=pd.DataFrame(rows, columns=columns))
+    made = pd.DataFrame(rows, columns=columns)
+    return replace(held, leaderboard=board, drawn=made, agreement=boards.agreeing())
 
 
 def test_no_file_speaks_of_accuracy(files: dict[str, bytes]) -> None:
@@ -47,6 +48,8 @@ def test_compute_comes_first(files: dict[str, bytes]) -> None:
     assert "SLC-AUC" not in re.findall(r"<thead>.*?</thead>", text, re.DOTALL)[0]
     assert {"figures/drawn-photo-sketch.png", "figures/drawn-photo-sketch.pdf"} <= files.keys()
     assert "What models make." in text and "12.50" in text
+    assert {f"figures/agreement-photo-sketch{end}" for end in (".png", "-column.pdf", ".csv")} <= files.keys()
+    assert "How well two scores agree." in text
 
 
 def test_words_of_classifiers_stay() -> None:

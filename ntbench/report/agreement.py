@@ -1,0 +1,47 @@
+"""How well the score of models that make images agrees with the distance of what they make: a figure, and its data."""
+
+from __future__ import annotations
+
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from ntbench.measure.agreement import FEWEST, agreement
+from ntbench.report.display import number, records
+from ntbench.report.style import NARROW, SOFT, WIDE, Drawn, bare, label
+
+HEIGHT = 2.6  # inches
+MARKERS = "osD^vPX*<>"
+
+
+def agreement_figure(points: pd.DataFrame, width: float = WIDE) -> Figure | None:
+    """Draw the score of every attack on every release over the distance, on a logarithmic axis; None for few points."""
+    if len(points) < FEWEST:
+        return None
+    figure = Drawn(figsize=(width, HEIGHT), layout="constrained")
+    axes = figure.add_subplot()
+    groups = points.groupby(["defense", "mask"], sort=False)
+    for k, (colour, (_, part)) in enumerate(zip(sns.color_palette("colorblind", len(groups)), groups, strict=True)):
+        name = label(records(part)[0], 22)
+        style = {"color": colour, "marker": MARKERS[k % len(MARKERS)], "markersize": 3.5, "linestyle": ""}
+        axes.plot(part["frechet"], part["score"], label=name, **style)
+    axes.set_xscale("log")
+    axes.set_xlabel("Frechet distance from the target")
+    axes.set_ylabel("score at the end")
+    axes.set_title(correlation(points), loc="left", pad=3, color=SOFT)
+    bare(axes)
+    figure.legend(loc="outside upper center" if width <= NARROW else "outside right center", frameon=False)
+    return figure
+
+
+def agreement_data(points: pd.DataFrame) -> pd.DataFrame:
+    """Return what `agreement_figure` draws, with the correlation of all points beside each of them."""
+    found = agreement(points)
+    return points.assign(spearman=found.point, spearman_low=found.low, spearman_high=found.high)
+
+
+def correlation(points: pd.DataFrame) -> str:
+    """Return Spearman's rank correlation in words; below 0 higher scores have smaller distances."""
+    found = agreement(points)
+    told = "{} [{}, {}]".format(*map(number, found))
+    return f"Spearman's rank correlation {told} of {len(points)} points"
