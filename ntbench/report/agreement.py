@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
@@ -23,7 +25,12 @@ def agreement_figure(points: pd.DataFrame, width: float = WIDE) -> Figure | None
     groups = points.groupby(["defense", "mask"], sort=False)
     for k, (colour, (_, part)) in enumerate(zip(sns.color_palette("colorblind", len(groups)), groups, strict=True)):
         name = label(records(part)[0], 22)
-        style = {"color": colour, "marker": MARKERS[k % len(MARKERS)], "markersize": 3.5, "linestyle": ""}
+        style: dict[str, Any] = {
+            "color": colour,
+            "marker": MARKERS[k % len(MARKERS)],
+            "markersize": 3.5,
+            "linestyle": "",
+        }
         axes.plot(part["frechet"], part["score"], label=name, **style)
     axes.set_xscale("log")
     axes.set_xlabel("Frechet distance from the target")
