@@ -137,7 +137,7 @@ class Bench:
             return {}, ""
         real = self.shares.origin.train.x
         frechets, kids = (tuple(far(found, real) for found in images) for far in (frechet, kid))
-        return {"frechet": frechets[0], "frechets": frechets, "kids": kids}, picture(images[0][:SHOWN], ACROSS)
+        return {"frechets": frechets, "kids": kids}, picture(images[0][:SHOWN], ACROSS)
 
     def _made(self, model: nn.Module, noise: int = 0) -> Tensor | None:
         return made(model, self.shares.objective, MADE, self.cell.task.image_size, self.device, noise)

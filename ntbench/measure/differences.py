@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ntbench.measure.board import DRAWN
 from ntbench.measure.intervals import UNKNOWN, Interval
 from ntbench.suite import Suite
 from ntbench.types import MethodSpec, Protection, Result
@@ -16,6 +15,11 @@ from ntbench.types import MethodSpec, Protection, Result
 PLACE = ["task", "track", "defense", "mask"]
 NUMBERS = ("leak", "uplift", "slc", "speedup", "drop")
 """What is compared; a speed-up as a ratio, the others as differences."""
+SOURCE = (
+    *("source_before", "source_after", "zero_shot", "sparsity"),
+    *("frechets_before", "frechets", "kids_before", "kids"),
+)
+"""What a protection says of its release in numbers."""
 SAME = 1e-12
 
 
@@ -116,7 +120,7 @@ def cell_differences(before: Result, after: Result) -> Iterator[str]:
 def _source(before: Protection | None, after: Protection | None) -> Iterator[str]:
     if before is None or after is None:
         return
-    for name in ("source_before", "source_after", "zero_shot", "sparsity", *DRAWN, "clean", "kept"):
+    for name in (*SOURCE, "clean", "kept"):
         was, now = getattr(before, name), getattr(after, name)
         if was != now:
             yield f"{name} differs" if isinstance(was, str) else f"{name}, {was}, is {now}"

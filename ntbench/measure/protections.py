@@ -15,7 +15,7 @@ from ntbench.types import Protection, unpack_scores
 
 MEANS = (
     *("source_before", "source_after", "zero_shot", "sparsity", "protect_steps", "protect_seconds", "protect_flops"),
-    *("frechet_before", "frechet", "natural_before", "natural"),
+    *("natural_before", "natural"),
 )
 
 
@@ -56,7 +56,7 @@ def distances(found: Sequence[Protection]) -> dict[str, float]:
     """
     told = {}
     for kind, when in product(("frechet", "kid"), ("_before", "")):
-        each = [np.array(noises) for p in found if len(noises := getattr(p, f"{kind}s{when}")) > 1]
+        each = [np.array(noises) for p in found if (noises := getattr(p, f"{kind}s{when}"))]
         if each:
             told[f"{kind}{when}"] = float(np.mean([noises.mean() for noises in each]))
             told[f"{kind}{when}_spread"] = float(np.mean([noises.std(ddof=1) for noises in each]))

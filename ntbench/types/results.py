@@ -18,15 +18,14 @@ class Protection(Grown):
     """What pretraining and protecting cost and did; accuracies are on test data, seconds are wall time.
 
     `clean` and `kept` say of every source test image what it adds to the score before and after, as `pack_scores` does.
-    Where models make images, `frechet` is the distance of such images from the source's, before protection and after,
-    and `drawn` some of them, as base64 of a PNG. `frechets` and `kids` are that and the kernel distance, once for each
-    seed of the noise that images are made of, the first of which is that of `frechet`. `natural` is the error behind
-    the source score, where the objective scores by its logarithm.
+    Where models make images, `frechets` and `kids` are the Frechet and the kernel distance of such images from the
+    source's, once for each seed of the noise that they are made of, and `drawn` some of them, as base64 of a PNG.
+    `natural` is the error behind the source score, where the objective scores by its logarithm.
     """
 
-    later = frozenset(
-        f"{name}{when}" for name in ("frechet", "frechets", "kids", "natural") for when in ("_before", "")
-    ) | {"drawn"}
+    later = frozenset(f"{name}{when}" for name in ("frechets", "kids", "natural") for when in ("_before", "")) | {
+        "drawn"
+    }
 
     status: Status = "ok"
     error: str = ""
@@ -42,8 +41,6 @@ class Protection(Grown):
     protect_seconds: float | None = None
     protect_flops: int | None = None
     protect_steps: int | None = None
-    frechet_before: float | None = None
-    frechet: float | None = None
     drawn: str = ""
     frechets_before: tuple[float, ...] = ()
     frechets: tuple[float, ...] = ()

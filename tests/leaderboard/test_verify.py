@@ -70,7 +70,7 @@ def test_what_differs_is_told_and_not_marked(copy: Path, run: Callable[[Cell], R
     assert loaded(copy)["verified"] == []
 
 
-@pytest.mark.parametrize("change", [{"source_after": 0.5}, {"kept": ""}, {"sparsity": 0.1}, {"frechet": 1.0}])
+@pytest.mark.parametrize("change", [{"source_after": 0.5}, {"kept": ""}, {"sparsity": 0.1}, {"frechets": (1.0,)}])
 def test_another_release_differs(copy: Path, change: dict[str, Any]) -> None:
     def run(cell: Cell) -> Result:
         found = honest(cell)

@@ -40,8 +40,8 @@ def test_distances_are_means_over_noise_with_their_spread() -> None:
         [
             Protection(frechets=(1.0, 2.0, 3.0), kids=(0.1, 0.1, 0.1), frechets_before=(1.0, 1.0)),
             Protection(frechets=(4.0, 4.0, 7.0), kids=(0.3, 0.3, 0.6)),
-            # What was stored before seeds of noise were.
-            Protection(frechet=99.0),
+            # What makes no images.
+            Protection(source_after=0.5),
         ]
     )
     assert found == pytest.approx(
@@ -54,11 +54,11 @@ def test_distances_are_means_over_noise_with_their_spread() -> None:
             "kid_spread": 0.03**0.5 / 2,
         }
     )
-    assert distances([Protection(frechet=99.0)]) == {}
+    assert distances([Protection(source_after=0.5)]) == {}
 
 
 def test_what_was_stored_before_reads_and_dumps_as_it_did() -> None:
-    old = '{"status":"ok","source_after":0.5,"frechet":1.5,"drawn":"x"}'
+    old = '{"status":"ok","source_after":0.5,"drawn":"x"}'
     held = Protection.model_validate_json(old)
     new = {"frechets", "kids", "natural", "frechets_before", "kids_before", "natural_before"}
-    assert held.frechet == 1.5 and not new & held.model_dump().keys()
+    assert held.drawn == "x" and not new & held.model_dump().keys()
