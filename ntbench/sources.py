@@ -52,6 +52,11 @@ def files_digest(files: Iterable[Path]) -> str:
     return state.hexdigest()[:16]
 
 
+def weights_file(path: Path) -> Path:
+    """Return the file of weights that a path means: of a folder, the one that diffusers saves there."""
+    return path / "diffusion_pytorch_model.safetensors" if path.is_dir() else path
+
+
 def file_digest(path: Path) -> str:
     """Return the SHA-256 of a file in hex digits; as long as its size and its time of change stay it is read once."""
     stat = path.stat()

@@ -18,7 +18,7 @@ from ntbench.learn.models import build
 from ntbench.learn.optim import check_optimizer, check_schedule
 from ntbench.learn.sizes import settled
 from ntbench.registry import registry
-from ntbench.sources import file_digest, source_files
+from ntbench.sources import file_digest, source_files, weights_file
 from ntbench.suite import AttackEntry, DefenseEntry, Suite
 from ntbench.tasks.objective import objective_of
 from ntbench.types import CONTROLS, Budget, Cell, Epochs, Kind, Level, MethodSpec, Task, Training
@@ -128,7 +128,7 @@ def _start(suite: Suite, seed: int) -> Training:
     start = suite.start(seed)
     if start.trained or not start.weights or start.weights == "timm":
         return start
-    file = Path(start.weights).expanduser()
+    file = weights_file(Path(start.weights).expanduser())
     if not file.is_file():
         raise UserError(f"undefended: {start.weights!r} is not there; give the path of a file of weights")
     return start.model_copy(update={"sha256": file_digest(file)})

@@ -17,6 +17,8 @@ from ntbench.learn.checkpoints import in_words, misfits, read_state
 from ntbench.learn.networks import maker
 from ntbench.learn.output_layer import OutputLayer
 from ntbench.learn.preprocessing import preprocessing
+from ntbench.learn.saved import check_same
+from ntbench.sources import weights_file
 from ntbench.types import Arch
 
 STARTS = ("pretrained", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "pretrained_strict")
@@ -36,7 +38,7 @@ def build(arch: Arch, classes: int, seed: int) -> nn.Module:
 def start(arch: Arch, classes: int, seed: int, weights: str = "", whole: bool = False) -> nn.Module:
     """Return the model that a defender begins with: as `build`, or with published weights where these are named.
 
-    `weights` is `timm`, or a file as in `load_public`.
+    `weights` is `timm`, or a file or folder as in `load_public`.
     """
     if weights == "timm" or any(key in arch.params for key in STARTS):
         published = {"pretrained": True} if weights == "timm" else {}
@@ -48,8 +50,12 @@ def start(arch: Arch, classes: int, seed: int, weights: str = "", whole: bool = 
 def load_public(model: nn.Module, file: Path, whole: bool = False) -> nn.Module:
     """Load a file of weights into a model and return it; unless the `whole` is asked for, without a head that differs.
 
-    Raises UserError on a file that cannot be read, and on weights that the model lacks or has in another shape.
+    A folder is one in which diffusers saved a model. Raises UserError on a file that cannot be read, on weights that
+    the model lacks or has in another shape, and on a folder of another network.
     """
+    if file.is_dir():
+        check_same(model, file)
+        file = weights_file(file)
     found, own, free = read_state(file), model.state_dict(), set() if whole else head_names(model)
     if wrong := misfits(own, found, free):
         raise UserError(f"weights {str(file)!r}: {in_words(wrong)}; take weights of the same architecture")

@@ -18,7 +18,9 @@ def unet2d(pretrained: bool = False, num_classes: int = 3, **kwargs: Any) -> nn.
     million parameters.
     """
     if pretrained:
-        raise UserError("diffusers' UNets have no published weights of one name; give a file as `pretrain.weights`")
+        raise UserError(
+            "diffusers' UNets have no published weights of one name; give a file or folder as `pretrain.weights`"
+        )
     try:
         from ntbench.learn.denoiser import Denoiser
     except ImportError:

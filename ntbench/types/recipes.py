@@ -65,7 +65,8 @@ class Training(Grown):
     steps: int = Field(default=400, ge=1)
     batch_size: int = Field(default=64, ge=1)
     weights: str = ""
-    """Where the starting weights come from: a file, `timm` for published ones, or a random start where it is empty."""
+    """Where the starting weights come from: a file, a folder in which diffusers saved a model, `timm` for published
+    ones, or a random start where it is empty."""
     trained: bool = True
     sha256: str = ""
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -79,3 +81,61 @@ def test_parameters_that_diffusers_refuses_are_named() -> None:
         build(Arch(name="unet2d", params={"block_out_channels": (8, 16), "norm_num_groups": 3}), 1, seed=0)
     with pytest.raises(UserError, match="no published weights"):
         start(SMALL, 1, seed=0, weights="timm")
+
+
+ATTENTIVE: dict[str, Any] = {
+    "block_out_channels": (8, 16),
+    "layers_per_block": 1,
+    "norm_num_groups": 4,
+    "attention_head_dim": 4,
+    "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
+    "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
+    "add_attention": True,
+}
+
+
+def saved(folder: Path, **config: Any) -> UNet2DModel:
+    """Save a UNet of diffusers with attention, as its own users do."""
+    torch.manual_seed(3)
+    model = UNet2DModel(**(ATTENTIVE | config), sample_size=8, in_channels=1, out_channels=1).eval()
+    model.save_pretrained(folder)
+    return model
+
+
+def test_a_folder_of_diffusers_is_a_start(tmp_path: Path) -> None:
+    theirs = saved(tmp_path / "unet")
+    model = start(Arch(name="unet2d", params=ATTENTIVE), 1, seed=0, weights=str(tmp_path / "unet")).eval()
+    x, t = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([7, 700])
+    plane = t.float()[:, None, None, None].expand(2, 1, 8, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(model(torch.cat([x, plane], dim=1)), theirs(x, t).sample, rtol=1e-4, atol=1e-5)
+
+
+def test_a_folder_without_a_setting_has_diffusers_default(tmp_path: Path) -> None:
+    saved(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config.pop("act_fn") == "silu" and config.pop("attention_head_dim") == 4
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r"params with attention_head_dim = 8$"):
+        start(Arch(name="unet2d", params=ATTENTIVE), 1, seed=0, weights=str(tmp_path))
+
+
+def test_a_folder_of_another_network_says_what_its_arch_would_be(tmp_path: Path) -> None:
+    # Neither has weights of its own.
+    saved(tmp_path, act_fn="relu", norm_num_groups=2)
+    with pytest.raises(UserError, match=r'params with act_fn = "relu", norm_num_groups = 2$'):
+        start(Arch(name="unet2d", params=ATTENTIVE), 1, seed=0, weights=str(tmp_path))
+
+
+def test_folders_that_are_none_of_diffusers_are_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no config\.json that can be read"):
+        start(SMALL, 1, seed=0, weights=str(tmp_path))
+    (tmp_path / "config.json").write_text('{"_class_name": "AutoencoderKL"}')
+    with pytest.raises(UserError, match="are of AutoencoderKL; give a folder"):
+        start(SMALL, 1, seed=0, weights=str(tmp_path))
+    with pytest.raises(UserError, match="no network of diffusers; give a file"):
+        start(Arch(name="cnns_bn"), 10, seed=0, weights=str(tmp_path))
+    saved(tmp_path)
+    (tmp_path / "diffusion_pytorch_model.safetensors").unlink()
+    with pytest.raises(UserError, match="cannot be read"):
+        start(Arch(name="unet2d", params=ATTENTIVE), 1, seed=0, weights=str(tmp_path))
