@@ -7,11 +7,12 @@ foreign and a damaged one are told alike.
 from __future__ import annotations
 
 import hashlib
+import mmap
 import os
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -24,6 +25,7 @@ from ntbench.types.columns import NUMBERS, PARTS, RUNS
 FEWEST = 1000
 """Rows under which a cache saves nothing worth a file."""
 _SIZE = hashlib.sha256().digest_size
+_PART = 2**20
 CODE = files_digest([*sorted(Path(types.__file__).parent.glob("*.py")), Path(reading.__file__), Path(__file__)])
 """The code that reads, as it is when this process starts."""
 
@@ -43,14 +45,23 @@ def load(path: Path, stamp: bytes) -> Columns | None:
     import pyarrow as pa
 
     try:
-        content = path.read_bytes()
-    except OSError:
-        return None
-    body = memoryview(content)[:-_SIZE]
-    if _seal(stamp, hashlib.sha256(body).digest()) != content[-_SIZE:]:
+        with path.open("rb") as opened:
+            if not _whole(opened, stamp):
+                return None
+            # Most of the file are texts of which few are looked at: no more of it than that enters memory.
+            content = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
+    except (OSError, ValueError):
         return None
     with pa.ipc.open_stream(pa.py_buffer(content)) as stream:
         return _columns(stream.read_next_batch())
+
+
+def _whole(file: BinaryIO, stamp: bytes) -> bool:
+    left, state = os.fstat(file.fileno()).st_size - _SIZE, hashlib.sha256()
+    while left > 0 and (part := file.read(min(left, _PART))):
+        state.update(part)
+        left -= len(part)
+    return _seal(stamp, state.digest()) == file.read()
 
 
 def save(path: Path, stamp: bytes, columns: Columns) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import ValidationError
 from pydantic_core import from_json
 
@@ -30,16 +32,19 @@ class Manifest(Recipe):
     @property
     def places(self) -> dict[str, tuple[str, str]]:
         """Return the labels of the defense and the attack of every cell by its key."""
-        coordinates = ((key, from_json(place)) for place, key in self.cells.items())
-        return {key: (defense, attack) for key, (_, defense, attack, *_) in coordinates}
+        # Mask, samples, seed and knowledge hold no comma, and few cells differ in anything else.
+        heads = [place.rsplit(",", 4)[0] for place in self.cells]
+        labels = {head: from_json(f"{head}]") for head in dict.fromkeys(heads)}
+        told = {head: (defense, attack) for head, (_, defense, attack) in labels.items()}
+        return dict(zip(self.cells.values(), map(told.__getitem__, heads), strict=True))
 
     def labelled(self, columns: Columns) -> Columns:
         """Return the results that belong to the plan, under the labels that their methods have in it."""
-        places = self.places
-        found = [places.get(key) for key in columns.keys.tolist()]
-        held = columns.take(np.flatnonzero([labels is not None for labels in found]))
-        for name, labels in zip(("defense", "attack"), zip(*filter(None, found), strict=True), strict=False):
-            held = held.with_part(name, _relabelled(held.parts[name], labels))
+        places, known = self.places, dict[tuple[str, str] | None, int]({None: 0})
+        codes = np.array([known.setdefault(places.get(key), len(known)) for key in columns.keys.tolist()], np.intp)
+        held, codes = columns.take(np.flatnonzero(codes)), codes[codes > 0] - 1
+        for name, labels in zip(("defense", "attack"), zip(*filter(None, known), strict=True), strict=False):
+            held = held.with_part(name, _relabelled(held.parts[name], labels, codes))
         return held
 
     def answers(self, request: str) -> bool:
@@ -92,11 +97,11 @@ def _joined(held: Sequence[AttackEntry], own: Sequence[AttackEntry]) -> tuple[At
     return (*held, *(single for place, single in now.items() if place not in before))
 
 
-def _relabelled(factor: Factor, labels: Sequence[str]) -> Factor:
-    """Return the rows' specifications under these labels, which are no part of a recipe."""
+def _relabelled(factor: Factor, labels: Sequence[str], rows: NDArray[np.intp]) -> Factor:
+    """Return the rows' specifications under the labels that they have by code, which are no part of a recipe."""
     names = list(dict.fromkeys(labels))
     place = {label: k for k, label in enumerate(names)}
-    wanted = np.array([place[label] for label in labels], dtype=np.int64)
+    wanted = np.array([place[label] for label in labels], dtype=np.int64)[rows]
     pairs, codes = np.unique(factor.codes * np.int64(len(names)) + wanted, return_inverse=True)
     values = [(factor.values[pair // len(names)], names[pair % len(names)]) for pair in pairs.tolist()]
     said = (spec if spec.label == label else spec.model_copy(update={"label": label}) for spec, label in values)
@@ -116,9 +121,15 @@ def read_manifest(folder: Path) -> Manifest | None:
     if not file.exists():
         return None
     try:
-        return Manifest.model_validate_json(file.read_text(encoding="utf-8"))
+        return _read(file, os.stat(file).st_ino, os.stat(file).st_mtime_ns)
     except ValidationError as error:
         raise UserError(f"{str(file)!r} is damaged ({error.errors()[0]['msg']}); delete it and run again") from None
+
+
+@lru_cache(maxsize=1)
+def _read(file: Path, *state: int) -> Manifest:
+    # Of a million cells it takes seconds, and a command asks for it again and again.
+    return Manifest.model_validate_json(file.read_bytes())
 
 
 def fingerprints(files: dict[str, str] | list[str]) -> dict[str, str]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ntbench.measure.areas import Array
-from ntbench.measure.curves import Curves
+from ntbench.measure.curves import Curves, Grid
 from ntbench.measure.tracks import Run
 
 TOLERANCE = 1e-9
@@ -45,14 +46,14 @@ class Choice:
 def others_mean(values: Array) -> Array:
     """Return for each seed the mean over the other seeds that have a number; a single seed has its own alone.
 
-    `values` are [run, count, seed, end].
+    `values` are [..., seed, end].
     """
-    if values.shape[2] == 1:
+    if values.shape[-2] == 1:
         return values
     there = np.isfinite(values)
     total = np.where(there, values, 0.0)
-    rest = total.sum(axis=2, keepdims=True) - total
-    number = there.sum(axis=2, keepdims=True) - there
+    rest = total.sum(axis=-2, keepdims=True) - total
+    number = there.sum(axis=-2, keepdims=True) - there
     return np.where(number > 0, rest / np.maximum(number, 1), np.nan)
 
 
@@ -66,28 +67,23 @@ def choose(curves: Curves, runs: Sequence[Run], by: By = "others", last: int | N
     shape = (len(curves.counts), len(curves.seeds))
     if grid is None or not runs:
         return Choice(tuple(runs), np.full(shape, -1), np.full(shape, -1), np.full(shape, np.nan))
-    stop = grid.val.shape[-1] if last is None else last + 1
-    test = _taken(grid.test, runs)[..., :stop]
-    score = {"others": lambda: others_mean(_taken(grid.val, runs)[..., :stop]), "oracle": lambda: test}.get(
-        by, lambda: _taken(grid.own, runs)[..., :stop]
-    )()
-    return _best(tuple(runs), score, test)
+    return rated(grid, by).best(tuple(runs), grid.val.shape[-1] if last is None else last + 1)
 
 
 def final(curves: Curves, run: Run, by: By = "others") -> Choice:
     """Return a single run at the largest budget that it has, as a choice that nobody makes."""
     grid = curves.own if by == "own" and curves.own is not None else curves.grid
-    test = _taken(grid.test, [run])
-    return _best((run,), np.broadcast_to(np.arange(test.shape[-1], dtype=np.float64), test.shape), test)
+    test = grid.test[run][None, None]
+    rising = np.broadcast_to(np.arange(test.shape[-1], dtype=np.float64), test.shape)
+    return replace(Rated(rising, test).best(((0, 0),), test.shape[-1]), runs=(run,))
 
 
 def alone(curves: Curves, runs: Sequence[Run]) -> Array:
     """Return what each of some runs reaches [run, count, seed] for an attacker who has no other, NaN for nothing."""
-    test = _taken(curves.grid.test, runs)
-    held = latest(test)
-    pick, there = _first_best(_usable(others_mean(_taken(curves.grid.val, runs)), held))
-    end = np.take_along_axis(held, pick[..., None], axis=-1)
-    return np.where(there, np.take_along_axis(test, end, axis=-1)[..., 0], np.nan)
+    known, at = rated(curves.grid), tuple(np.array(runs, dtype=np.intp).T)
+    pick, there = _first_best(known.usable[at])
+    end = np.take_along_axis(known.held[at], pick[..., None], axis=-1)
+    return np.where(there, np.take_along_axis(known.test[at], end, axis=-1)[..., 0], np.nan)
 
 
 def with_default(curves: Curves, choice: Choice, default: str) -> Choice:
@@ -105,18 +101,10 @@ def with_default(curves: Curves, choice: Choice, default: str) -> Choice:
     )
 
 
-def _taken(array: Array, runs: Sequence[Run]) -> Array:
-    return np.asarray(array[tuple(np.array(runs, dtype=np.intp).T)])
-
-
 def latest(test: Array) -> NDArray[np.intp]:
     """Return for each end the latest one up to it at which a run has a test score, -1 for none."""
     ends = np.arange(test.shape[-1])
     return np.maximum.accumulate(np.where(np.isfinite(test), ends, -1), axis=-1)
-
-
-def _usable(score: Array, held: NDArray[np.intp]) -> Array:
-    return np.where((held >= 0) & np.isfinite(score), score, -np.inf)
 
 
 def _first_best(usable: Array) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
@@ -125,13 +113,39 @@ def _first_best(usable: Array) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
     return (usable >= best - TOLERANCE).argmax(axis=-1), np.isfinite(best[..., 0])
 
 
-def _best(runs: tuple[Run, ...], score: Array, test: Array) -> Choice:
-    held = latest(test)
-    usable = _usable(score, held)
-    # [count, seed, run and end]: in list order, budgets rising.
-    pick, there = _first_best(usable.transpose(1, 2, 0, 3).reshape(*usable.shape[1:3], -1))
-    run, end = np.divmod(pick, test.shape[-1])
-    n, s = np.indices(run.shape)
-    end = held[run, n, s, end]
-    reached = np.where(there, test[run, n, s, end], np.nan)
-    return Choice(runs, np.where(there, run, -1), np.where(there, end, -1), reached)
+class Rated:
+    """What all runs of a grid [release, attack, count, seed, end] are rated at, so that choices need no more of it.
+
+    `usable` is the score that is chosen by, -inf where there is nothing to take; `climbed` the best of it up to each
+    end; `held` the end that is then taken.
+    """
+
+    def __init__(self, score: Array, test: Array) -> None:
+        """Take what is chosen by, and what that reaches."""
+        self.test, self.held = test, latest(test)
+        self.usable = np.where((self.held >= 0) & np.isfinite(score), score, -np.inf)
+        self.climbed = np.maximum.accumulate(self.usable, axis=-1)
+
+    def best(self, runs: tuple[Run, ...], stop: int) -> Choice:
+        """Choose among runs with less than `stop` ends: the first of the best in list order, then by its end."""
+        r, a = np.array(runs, dtype=np.intp).T
+        reached = self.climbed[r, a, :, :, stop - 1]
+        least = reached.max(axis=0) - TOLERANCE
+        run = (reached >= least).argmax(axis=0)
+        place = (r[run], a[run], *np.indices(run.shape))
+        end = (self.usable[place][..., :stop] >= least[..., None]).argmax(axis=-1)
+        end, there = self.held[(*place, end)], np.isfinite(least)
+        score = np.where(there, self.test[(*place, end)], np.nan)
+        return Choice(runs, np.where(there, run, -1), np.where(there, end, -1), score)
+
+
+_RATED: WeakKeyDictionary[Grid, dict[By, Rated]] = WeakKeyDictionary()
+
+
+def rated(grid: Grid, by: By = "others") -> Rated:
+    """Return what the runs of a grid are rated at, worked out once."""
+    held = _RATED.setdefault(grid, {})
+    if by not in held:
+        told = {"oracle": grid.test, "own": grid.own}
+        held[by] = Rated(others_mean(grid.val) if by == "others" else told[by], grid.test)
+    return held[by]

@@ -217,26 +217,29 @@ def _grid(
     end = _positions(task, steps, np.repeat(cells[2, rows], lengths), ends)
     where = np.repeat(np.ravel_multi_index(at, shape[:4]) * shape[4], lengths) + end
 
-    def filled(name: str) -> Array:
-        array = np.full(shape, np.nan)
+    def fill(array: Array, name: str) -> Array:
         array.reshape(-1)[where] = columns.runs[name][points]
         return array
 
+    cost = np.full((len(COSTS), *shape), np.nan)
+    for array, name in zip(cost, COSTS, strict=True):
+        fill(array, "step" if name == "steps" else name)
     bits = np.full(shape, NO_BITS, dtype=np.int64)
     bits.reshape(-1)[where] = points
     state = np.full(shape[:4], ABSENT, dtype=np.int8)
     state[at] = columns.parts["status"].coded(str, STATES)[rows]
     paid = np.full(shape[:4], np.nan)
     paid[at] = _paid(columns, rows)
-    cost = np.stack([filled("step" if name == "steps" else name) for name in COSTS])
-    return Grid(filled("val"), filled("test"), filled("own"), cost, bits, state, paid)
+    val, test, own = (fill(np.full(shape, np.nan), name) for name in ("val", "test", "own"))
+    return Grid(val, test, own, cost, bits, state, paid)
 
 
 def _paid(columns: Columns, rows: Rows) -> NDArray[np.int64]:
-    told, ended = columns.numbers["paid"][rows], columns.starts[1:][rows] - 1
+    told, lengths = columns.numbers["paid"][rows].copy(), columns.lengths[rows]
     # What a run does not tell is the last of its steps.
-    last = np.append(columns.runs["step"], 0)[np.where(columns.lengths[rows] > 0, ended, -1)]
-    return np.where(told == 0, last, told)
+    silent = np.flatnonzero((told == 0) & (lengths > 0))
+    told[silent] = columns.runs["step"][columns.starts[1:][rows[silent]] - 1]
+    return told
 
 
 def _positions(task: str, steps: NDArray[Any], counts: Rows, ends: Sequence[tuple[int, ...]]) -> Rows:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ntbench.measure.areas import Array, mean_weights
-from ntbench.measure.choice import TOLERANCE, alone, choose, latest, others_mean
+from ntbench.measure.choice import TOLERANCE, alone, choose, rated
 from ntbench.measure.curves import AUTO, Curves
 from ntbench.measure.standing import Results, Standing, studied
 from ntbench.measure.tracks import Pool, Run
@@ -106,21 +106,22 @@ def _paid(curves: Curves, run: Run) -> float:
 
 def _running(curves: Curves, runs: Sequence[Run], baseline: Sequence[Run]) -> Array:
     # Test scores [trial, count, seed] of the best of the baseline's runs and of all trials so far.
-    best, held = _rated(curves, baseline).max(axis=0), choose(curves, baseline).score
-    found = []
-    for rated, score in zip(_rated(curves, runs), alone(curves, runs), strict=True):
-        better = rated > best + TOLERANCE
-        best, held = np.where(better, rated, best), np.where(better, score, held)
+    best, held = _seen(curves, baseline).max(axis=0), choose(curves, baseline).score
+    seen, scores = _seen(curves, runs), alone(curves, runs)
+    before = np.maximum.accumulate(np.concatenate([best[None], seen[:-1]]), axis=0)
+    # All other trials leave everything as it is.
+    records = np.flatnonzero((seen > before).any(axis=(1, 2)))
+    found = [held]
+    for k in records:
+        better = seen[k] > best + TOLERANCE
+        best, held = np.where(better, seen[k], best), np.where(better, scores[k], held)
         found.append(held)
-    return np.array(found)
+    return np.array(found)[np.searchsorted(records, np.arange(len(runs)), side="right")]
 
 
-def _rated(curves: Curves, runs: Sequence[Run]) -> Array:
+def _seen(curves: Curves, runs: Sequence[Run]) -> Array:
     # What others saw of each run [run, count, seed] at its best budget.
-    at = tuple(np.array(runs, dtype=np.intp).T)
-    rated = others_mean(curves.grid.val[at])
-    usable = np.isfinite(rated) & (latest(curves.grid.test[at]) >= 0)
-    return np.asarray(np.where(usable, rated, -np.inf).max(axis=3))
+    return np.asarray(rated(curves.grid).climbed[(*np.array(runs, dtype=np.intp).T, ..., -1)])
 
 
 def _mean_uplift(curves: Curves, scores: Array, base: Array) -> Array:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import CensoredData, ecdf
 
 from ntbench.measure.areas import Array
 from ntbench.measure.choice import TOLERANCE, others_mean
@@ -107,23 +107,28 @@ def reach(score: Array, cost: Array, goal: ArrayLike, steps: Array) -> Array:
     target = np.asarray(goal, dtype=np.float64)[:, None]
     with np.errstate(invalid="ignore"):
         hit = score >= target[..., None] - TOLERANCE
-    first = hit.argmax(axis=-1)[..., None]
-    before = np.maximum(first - 1, 0)
-    low, high = (np.take_along_axis(score, at, axis=-1)[..., 0] for at in (before, first))
-    near = np.broadcast_to(_near(steps)[:, None, :], score.shape)
-    between = (first > 0)[..., 0] & np.isfinite(low) & np.take_along_axis(near, first, axis=-1)[..., 0]
+    first = hit.argmax(axis=-1)
+    at, before = _places(first, score), _places(np.maximum(first - 1, 0), score)
+    low, high = score.take(before), score.take(at)
+    near = _near(steps)[np.arange(len(steps))[:, None], first]
+    between = (first > 0) & np.isfinite(low) & near
     with np.errstate(invalid="ignore", divide="ignore"):
         share = np.where(between, np.clip((target - low) / (high - low), 0, 1), 1.0)
-    c0, c1 = (_at(cost, at) for at in (before, first))
+    c0, c1 = (_at(cost, place) for place in (before, at))
     with np.errstate(invalid="ignore", divide="ignore"):
         inside = np.where(c0 > 0, c0 * (c1 / c0) ** share, c1)
     found = np.where(hit.any(axis=-1), np.where(between, inside, c1), np.inf)
     return np.where(np.isfinite(score).any(axis=-1) & np.isfinite(target), found, np.nan)
 
 
-def _at(cost: Array, end: NDArray[np.intp]) -> Array:
-    # Costs [cost, ...] of one end [..., 1] a run.
-    return np.take_along_axis(cost, np.broadcast_to(end, (len(cost), *end.shape)), axis=-1)[..., 0]
+def _places(end: NDArray[np.intp], score: NDArray[Any]) -> NDArray[np.intp]:
+    # Where an end [...] of each run stands among all numbers of scores [..., end].
+    return np.asarray(np.arange(end.size).reshape(end.shape) * score.shape[-1] + end)
+
+
+def _at(cost: Array, place: NDArray[np.intp]) -> Array:
+    # Costs [cost, ...] of one end a run, by its place.
+    return cost.reshape(len(cost), -1).take(place, axis=1)
 
 
 def _near(steps: Array) -> NDArray[np.bool_]:
@@ -136,8 +141,8 @@ def _near(steps: Array) -> NDArray[np.bool_]:
 def horizon_costs(cost: Array, steps: Array) -> Array:
     """Return costs [cost, ..., count, seed, end] at the horizon; a run that ended before is taken to go on alike."""
     there = np.isfinite(cost[0])
-    last = (there.shape[-1] - 1 - there[..., ::-1].argmax(axis=-1))[..., None]
-    held = _at(cost, last)
+    last = there.shape[-1] - 1 - there[..., ::-1].argmax(axis=-1)
+    held = _at(cost, _places(last, there))
     return np.asarray(held * (steps[:, -1:] / held[0]))
 
 
@@ -171,6 +176,9 @@ def survival_median(cost: ArrayLike, limit: ArrayLike) -> float:
     if got.all() or not got.any() or limits[~got].min() >= costs[got].max():
         # Cut off behind all that got there: the survival curve falls by equal steps.
         return float(np.sort(costs)[(len(costs) - 1) // 2])
+    # It takes a second to import, and hardly any board needs it.
+    from scipy.stats import CensoredData, ecdf
+
     curve = ecdf(CensoredData(uncensored=costs[got], right=limits[~got])).sf
     below = curve.probabilities <= 0.5 + TOLERANCE
     reached = below & np.isin(curve.quantiles, costs[got])

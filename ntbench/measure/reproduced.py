@@ -111,7 +111,9 @@ class Reproduction:
     def of(cls, results: Iterable[Result], suite: Suite) -> Reproduction:
         """Take what belongs here from results: runs of a paper's protocol, at the sample counts that the suite has."""
         counts = {task.name: {level.samples for level in task.levels} for task in suite.tasks}
-        found = [result for result in results if result.cell.samples in counts.get(result.cell.task.name, ())]
+        # Papers' runs first: no object is built of all the others.
+        repeated = _of_papers(results)
+        found = [result for result in repeated if result.cell.samples in counts.get(result.cell.task.name, ())]
         return cls(suite, runs_of(found), releases_of(found))
 
     def number(self, task: str, row: str, quantity: Quantity, scratch: str = "") -> Interval:
