@@ -53,7 +53,7 @@ def published(results: Sequence[Result], suite: Suite, needed: Collection[Run]) 
         test_of=shares_of((v for r in scored for v in r.trajectory.test), images),
         data={name: value for origin in origins for name, value in sorted(origin.data.items())},
         versions=_joined(origin.versions for origin in origins),
-        device=", ".join(sorted({origin.device for origin in origins})),
+        device=", ".join(sorted({origin.place for origin in origins})),
         protections=_protections(results),
         texts=tuple(texts),
         cells=(),

@@ -18,6 +18,7 @@ from ntbench.cli.options import (
     Dry,
     Horizon,
     Jobs,
+    Lanes,
     Out,
     Plugins,
     Retry,
@@ -60,6 +61,7 @@ def run(
     horizon: Horizon = 0,
     dask: Dask = "",
     sandbox: Sandbox = False,
+    lanes: Lanes = None,
     retry_failed: Retry = False,
     dry_run: Dry = False,
     wide: Wide = False,
@@ -81,7 +83,8 @@ def run(
         horizon=horizon,
     )
     name = Path(suite).stem + (f"-horizon{horizon:g}" if horizon else "")
-    compute(request, out or Path("runs") / name, Workers(jobs, device, dask, sandbox), retry_failed, dry_run, wide)
+    workers = Workers(jobs, device, dask, sandbox, lanes or 0)
+    compute(request, out or Path("runs") / name, workers, retry_failed, dry_run, wide)
 
 
 def compute(request: Request, out: Path, workers: Workers, retry_failed: bool, dry_run: bool, wide: bool) -> None:

@@ -49,7 +49,7 @@ class Bench:
         """Take a recipe; data is loaded when it is first asked for. The limits are those of foreign code."""
         self.cell, self.device, self._limits = cell, device, limits
         self.shares = shares_of(cell, cache)
-        self.choice, self.paid, self.drawn = "", 0, ""
+        self.choice, self.paid, self.drawn, self.lanes = "", 0, "", 1
         self.frechet: float | None = None
 
     @cached_property
@@ -158,17 +158,21 @@ class Bench:
     def attacked(self, weights: Weights) -> Iterator[Row]:
         """Attack released weights and yield a row of the trajectory at every budget, until a protocol ends the run."""
         rows: list[Row] = []
-        model = unpack(weights, self._fresh(self.shares.source.classes))
-        parts = [p.to(self.device) for p in (self.shares.subset, self.shares.target.val, self.shares.target.test)]
-        held = self.shares.held_out and self.shares.held_out.to(self.device)
-        grant = self._grant({}, self.cell.budget.ends)
-        with grant.numerics():
-            view = view_of(self.attack, model, [*parts, held], (self.cell.protect_key, digest(self.cell.task.data)))
-        for snapshot in self._snapshots(self._attackers(view, weights)):
+        view, grant = self.faced(weights)
+        for snapshot in self._snapshots(grant):
             rows.append(self._scored(snapshot, view, grant))
             yield rows[-1]
             if isinstance(self.cell.budget, Epochs) and self.cell.budget.over(trajectory(rows)):
                 return
+
+    def faced(self, weights: Weights) -> tuple[View, Grant]:
+        """Return what an attack on released weights may see and is scored on, and all that it gets."""
+        model = unpack(weights, self._fresh(self.shares.source.classes))
+        parts = [p.to(self.device) for p in (self.shares.subset, self.shares.target.val, self.shares.target.test)]
+        held = self.shares.held_out and self.shares.held_out.to(self.device)
+        with self._grant({}, self.cell.budget.ends).numerics():
+            view = view_of(self.attack, model, [*parts, held], (self.cell.protect_key, digest(self.cell.task.data)))
+        return view, self._attackers(view, weights)
 
     def _snapshots(self, grant: Grant) -> Iterator[Snapshot]:
         if not is_foreign(self.attack):
@@ -177,11 +181,15 @@ class Bench:
         return apart.attack(self.cell.attack, grant, bounds, self.attack.on_features)
 
     def _scored(self, snapshot: Snapshot, view: View, grant: Grant) -> Row:
-        self.choice, self.paid, cost = snapshot.choice, snapshot.paid, snapshot.cost
         check_finite(snapshot.model, f" at step {snapshot.step}")
         with grant.numerics():
-            val = validated(snapshot.model, view.val, self.cell.scoring)
-            right = correct(snapshot.model, view.test)
+            val, right = validated(snapshot.model, view.val, self.cell.scoring), correct(snapshot.model, view.test)
+        return self.row(snapshot, view, grant, val, right)
+
+    def row(self, snapshot: Snapshot, view: View, grant: Grant, val: float, right: Tensor) -> Row:
+        """Return the row of a budget, from the score on validation data and what each test image adds to its own."""
+        self.choice, self.paid, cost = snapshot.choice, snapshot.paid, snapshot.cost
+        with grant.numerics():
             own = validated(snapshot.model, view.held, self.cell.scoring) if view.held else None
         if snapshot.step == self.cell.budget.ends[-1]:
             self._picture(snapshot.model)
@@ -197,7 +205,7 @@ class Bench:
 
     def provenance(self) -> Provenance:
         """Return where the numbers come from."""
-        return Provenance(data=self.shares.digests, versions=_versions(), device=self.device.type)
+        return Provenance(data=self.shares.digests, versions=_versions(), device=self.device.type, lanes=self.lanes)
 
     def _defenders(self, weights: Weights) -> Grant:
         defense, shares = self.defense, self.shares

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +15,7 @@ import joblib
 import torch
 
 from ntbench.engine.foreign import open_door
+from ntbench.engine.lanes import grouped, run_lanes
 from ntbench.engine.limits import limit_memory
 from ntbench.engine.orphans import leave_with
 from ntbench.engine.runner import Runner
@@ -52,18 +53,25 @@ class Settings:
     plugins: tuple[str, ...] = ()
     sandbox: bool = False
     attack: bool = True
+    lanes: int = 1
 
 
 class Job(NamedTuple):
-    """One piece of work: protect what a cell attacks, or run the cell."""
+    """One piece of work: protect what a cell attacks, or run the cell, perhaps with others beside it."""
 
     stage: str
     cell: Cell
+    beside: Sequence[Cell] = ()
 
     @property
     def key(self) -> str:
         """Return what marks this job as running."""
         return self.cell.protect_key if self.stage == "protect" else self.cell.key
+
+    @property
+    def alone(self) -> list[Job]:
+        """Return the same work cell by cell."""
+        return [Job(self.stage, cell) for cell in (self.cell, *self.beside)]
 
 
 def execute(
@@ -74,16 +82,15 @@ def execute(
     Protections are started first, so that long ones overlap with the attacks on what is ready. When a worker dies, what
     was running is tried again one by one, and what kills its worker alone becomes a failed result.
     """
-    waiting = {job.key: job for job in _jobs(list(cells), settings.attack)}
+    waiting = {job.key: job for job in _jobs(list(cells), settings.attack, settings.lanes)}
     running = settings.folder / "running"
     while waiting:
         _clear(running)
         try:
-            for key, result in _stream(list(waiting.values()), settings):
-                del waiting[key]
-                if result:
-                    yield result
-                else:
+            for key, results in _stream(list(waiting.values()), settings):
+                done = waiting.pop(key)
+                yield from results
+                if done.stage == "protect":
                     protected()
         except UserError:
             raise
@@ -98,9 +105,9 @@ def execute(
                     protected()
 
 
-def _jobs(cells: list[Cell], attack: bool = True) -> list[Job]:
+def _jobs(cells: list[Cell], attack: bool = True, lanes: int = 1) -> list[Job]:
     protections = [Job("protect", cell) for cell in {cell.protect_key: cell for cell in cells}.values()]
-    return [*protections, *(Job("attack", cell) for cell in cells if attack)]
+    return [*protections, *(Job("attack", first, beside) for first, *beside in grouped(cells, lanes) if attack)]
 
 
 def _suspects(waiting: dict[str, Job], running: set[str]) -> list[Job]:
@@ -111,15 +118,15 @@ def _suspects(waiting: dict[str, Job], running: set[str]) -> list[Job]:
 
 
 def _one_by_one(suspects: list[Job], settings: Settings) -> Iterator[Result]:
-    for job in suspects:
+    for job in (job for suspect in suspects for job in suspect.alone):
         (settings.folder / "running" / job.key).unlink(missing_ok=True)
         try:
-            results = [result for _, result in _stream([job], replace(settings, jobs=1))]
+            results = [result for _, found in _stream([job], replace(settings, jobs=1)) for result in found]
         except UserError:
             raise
         except Exception as error:
-            results = [_condemned(job, error, settings)]
-        yield from (result for result in results if result)
+            results = list(filter(None, [_condemned(job, error, settings)]))
+        yield from results
 
 
 def _condemned(job: Job, error: Exception, settings: Settings) -> Result | None:
@@ -131,7 +138,7 @@ def _condemned(job: Job, error: Exception, settings: Settings) -> Result | None:
     return Result(cell=job.cell, status="error", error=reason)
 
 
-def _stream(jobs: list[Job], settings: Settings) -> Iterator[tuple[str, Result | None]]:
+def _stream(jobs: list[Job], settings: Settings) -> Iterator[tuple[str, list[Result]]]:
     with ExitStack() as stack:
         if settings.dask:
             stack.enter_context(_cluster(settings.dask))
@@ -176,7 +183,7 @@ def _remote_backend() -> Any:
     return Remote(wait_for_workers_timeout=60)
 
 
-def _work(job: Job, settings: Settings) -> tuple[str, Result | None]:
+def _work(job: Job, settings: Settings) -> tuple[str, list[Result]]:
     torch.set_num_threads(1)
     open_door()
     if settings.sandbox:
@@ -192,8 +199,8 @@ def _work(job: Job, settings: Settings) -> tuple[str, Result | None]:
     with _marked(mark):
         if job.stage == "protect":
             _runner(settings).protected(job.cell)
-            return job.key, None
-        return job.key, _runner(settings).run(job.cell)
+            return job.key, []
+        return job.key, list(run_lanes(_runner(settings), (job.cell, *job.beside)))
 
 
 def _runner(settings: Settings) -> Runner:

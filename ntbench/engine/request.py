@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from ntbench.measure.standing import Study
 
 
+LANES = 32
+"""Cells that train side by side on an accelerator, where nobody says how many."""
+
+
 @dataclass(frozen=True)
 class Request:
     """What a command asks for; a suite by its name or file, or one that the command composed."""
@@ -58,6 +62,13 @@ class Workers:
     device: str = "cpu"
     dask: str = ""
     sandbox: bool = False
+    lanes: int = 0
+    """Cells that train side by side; 0 for what suits the device."""
+
+    @property
+    def side_by_side(self) -> int:
+        """Return how many cells train side by side at most."""
+        return self.lanes or (1 if self.device.partition(":")[0] == "cpu" else LANES)
 
 
 def take_in(plugins: Sequence[str]) -> None:

@@ -38,15 +38,16 @@ class Runner:
         bench = self.bench(cell)
         rows: list[Row] = []
         protection = None
-        status, error = self._applies(bench)
+        status, error = self.applies(bench)
         if status == "ok":
             weights, protection = self.protected(cell)
             status, error = protection.status, f"protection failed: {protection.error}"
         if status == "ok":
             status, error = guarded(self.limits.cell_seconds, lambda: rows.extend(bench.attacked(weights)))
-        return _result(bench, status, error, protection, rows, time.perf_counter() - start)
+        return result_of(bench, status, error, protection, rows, time.perf_counter() - start)
 
-    def _applies(self, bench: Bench) -> tuple[Status, str]:
+    def applies(self, bench: Bench) -> tuple[Status, str]:
+        """Return whether a cell applies, as a status, and why it does not."""
         reasons: list[str] = []
         status, error = guarded(self.limits.cell_seconds, lambda: reasons.append(bench.refusal))
         return ("inapplicable", reasons[0]) if reasons and reasons[0] else (status, error)
@@ -83,9 +84,10 @@ class Runner:
         return weights, Protection.model_validate_json(facts)
 
 
-def _result(
+def result_of(
     bench: Bench, status: Status, error: str, protection: Protection | None, rows: list[Row], seconds: float
 ) -> Result:
+    """Return the result of a cell that ended in some way after so many rows and seconds."""
     target, source = bench.shares.target, bench.shares.source
     return Result(
         cell=bench.cell,

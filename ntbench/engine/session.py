@@ -254,6 +254,7 @@ class Session:
             plugins=registry.plugins,
             sandbox=workers.sandbox,
             attack=attack,
+            lanes=workers.side_by_side,
         )
         with self.console.status("preparing the data"):
             remarks = prepared(missing, settings.cache, store.results())

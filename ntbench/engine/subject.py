@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ntbench.learn.fit import Fit
 from ntbench.learn.meter import Cost, Meter
 from ntbench.learn.models import BlackBox, Head, build, head, pack, unpack
 from ntbench.method import Attack, Context, Defense
@@ -115,13 +116,19 @@ def attacked(attack: Attack, grant: Grant) -> Iterator[Snapshot]:
         yield from _climbed(attack, grant) if attack.is_one_fit else _looped(attack, grant)
 
 
-def _climbed(attack: Attack, grant: Grant) -> Iterator[Snapshot]:
+def begun(attack: Attack, grant: Grant) -> tuple[Fit, Meter]:
+    """Return the training that is all there is to an attack, and a meter that says what preparing it cost."""
     meter = grant.meter()
     with meter, grant.numerics():
         fit = attack.fit_of(_seen(attack, grant), grant.context(grant.ends[-1]))
     assert fit is not None
     if fit.told:
         meter.begin_run()
+    return fit, meter
+
+
+def _climbed(attack: Attack, grant: Grant) -> Iterator[Snapshot]:
+    fit, meter = begun(attack, grant)
     ends = fit.climb(grant.ends, meter)
     while True:
         with meter, grant.numerics():

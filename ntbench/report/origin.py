@@ -51,7 +51,7 @@ def provenance(results: Sequence[Result]) -> dict[str, dict[str, str]]:
             found["Data"].setdefault(_split(name), set()).add(value)
         for name, value in origin.versions.items():
             found["Versions"].setdefault(name, set()).add(value)
-        found["Devices"].setdefault("device", set()).add(origin.device)
+        found["Devices"].setdefault("device", set()).add(origin.place)
     said = {kind: {name: ", ".join(sorted(names[name])) for name in sorted(names)} for kind, names in found.items()}
     said["Every defense and attack with its hyper-parameters"] = _recipes(columns)
     return {kind: names for kind, names in said.items() if names}

@@ -8,7 +8,6 @@ from ntbench.types.recipes import Cell
 from ntbench.types.trajectory import Trajectory
 from ntbench.types.words import (
     Grown,
-    Recipe,
     Status,
     Track,
 )
@@ -50,12 +49,23 @@ class Protection(Grown):
     natural: float | None = None
 
 
-class Provenance(Recipe):
-    """Where a result comes from: data hashes per split, and the versions that computed it."""
+class Provenance(Grown):
+    """Where a result comes from: data hashes per split, and the versions that computed it.
+
+    One of many `lanes` side by side gives the numbers of a cell alone but for the order of sums, not bit for bit.
+    """
+
+    later = frozenset({"lanes"})
 
     data: dict[str, str]
     versions: dict[str, str]
     device: str
+    lanes: int = 1
+
+    @property
+    def place(self) -> str:
+        """Return in words where and how a result was computed."""
+        return self.device if self.lanes == 1 else f"{self.device} in lanes"
 
 
 class Result(Grown):
