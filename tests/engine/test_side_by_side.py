@@ -22,7 +22,7 @@ from ntbench.method import Context, Defense
 from ntbench.registry import Registry
 from ntbench.report.origin import provenance
 from ntbench.suite import AttackEntry, DefenseEntry, Limits, Suite
-from ntbench.types import Arch, Budget, Cell, Provenance, Result
+from ntbench.types import Arch, Budget, Cell, Epochs, Provenance, Result
 
 RATES = [1e-3, 1e-2]
 FEW = 2
@@ -122,11 +122,15 @@ def test_what_may_not_differ_tells_groups_apart(tiny: Suite, rates: list[Cell]) 
     assert [len(group) for group in grouped([*cells, *others], 8)] == [4] + [1] * len(others)
     assert [len(group) for group in grouped(cells, 3)] == [3, 1]
     assert [len(group) for group in grouped(cells, 1)] == [1] * 4
+    for rough in ("precision", "scoring"):
+        alone = [cell.model_copy(update={rough: "bfloat16"}) for cell in cells]
+        assert [len(group) for group in grouped(alone, 4)] == [1] * 4
+    patient = Epochs(epochs=3, each=2, select="best val", patience=1)
+    assert [len(g) for g in grouped([c.model_copy(update={"budget": patient}) for c in cells], 4)] == [1] * 4
 
 
 CHANGED: dict[str, Any] = {
     "samples": 48,
-    "precision": "bfloat16",
     "knowledge": "own",
     "source_share": 0.5,
     "arch": Arch(name="cnn_bn"),
