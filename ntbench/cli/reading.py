@@ -91,6 +91,7 @@ def _recompute(result: Result, plugins: list[str]) -> None:
     from ntbench.engine.alone import run_alone
     from ntbench.measure.differences import cell_differences
     from ntbench.registry import registry
+    from ntbench.report.words import worded
 
     for plugin in plugins:
         registry.load_plugin(plugin)
@@ -98,7 +99,7 @@ def _recompute(result: Result, plugins: list[str]) -> None:
         now = run_alone(result.cell)
     differences = [*cell_differences(result, now)]
     if now.trajectory.correct != result.trajectory.correct:
-        differences.append("other test images are right")
+        differences.append(worded("other test images are right", result.cell.objective.name))
     if differences:
         console.print(f"differs: {'; '.join(differences)}", style="red", markup=False, highlight=False)
         raise typer.Exit(1)

@@ -72,7 +72,7 @@ def recipes_changed(
     before: tuple[Sequence[Result], Suite], after: tuple[Sequence[Result], Suite]
 ) -> Iterator[tuple[str, str, str]]:
     """Yield what differs between two runs: settings of the suite, methods, versions and data, with both values."""
-    suites = [suite.model_dump(mode="json") for _, suite in (before, after)]
+    suites = [_settings(suite) for _, suite in (before, after)]
     for name in suites[0]:
         if name not in ("defenses", "attacks", "tasks") and suites[0][name] != suites[1][name]:
             yield name, str(suites[0][name]), str(suites[1][name])
@@ -81,6 +81,12 @@ def recipes_changed(
         one, other = (found.get(name, "absent") for found in facts)
         if one != other:
             yield name, one, other
+
+
+def _settings(suite: Suite) -> dict[str, Any]:
+    # What is left out at its default differs from what is not.
+    held = suite.model_dump(mode="json")
+    return {name: held.get(name, getattr(suite, name)) for name in type(suite).model_fields}
 
 
 def _facts(results: Iterable[Result]) -> Iterator[tuple[str, str]]:

@@ -21,6 +21,7 @@ from ntbench.engine.shares import HELD_OUT, Shares
 from ntbench.errors import UserError
 from ntbench.learn.models import build, pack, unpack
 from ntbench.learn.scoring import correct
+from ntbench.tasks.classification import CLASSIFYING
 from ntbench.tasks.data import Domain, Split, divided
 from ntbench.types import Arch, Cell, Level, Task, digest
 
@@ -144,8 +145,11 @@ def declared(model: nn.Module, arch: str | Arch | None = None) -> Arch:
     """Return what builds fresh models of a model's architecture: a timm name with its arguments, or the model itself.
 
     Without an architecture, a fresh model is a copy in which every module draws its parameters anew as torch does.
-    Raises UserError where the model has not timm's interface, does not fit, or keeps parameters that nothing draws.
+    Raises UserError where the model is no classifier, has not timm's interface, does not fit, or keeps parameters that
+    nothing draws.
     """
+    if reason := CLASSIFYING.unfit(model):
+        raise UserError(f"{reason}; name its objective in a suite, `ntbench run` that, and load the folder")
     if lacking := [name for name in INTERFACE if not hasattr(model, name)]:
         raise UserError(f"{type(model).__name__} has no {', '.join(lacking)}; give a model with timm's interface")
     if arch is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -41,10 +42,12 @@ class Plots:
 
     def learning_curves(self, defense: str = "", task: str = "", axes: Axes | None = None) -> Figure:
         """Draw accuracy over samples, of one defense or a panel for each; axes need a defense."""
+        words = self._suite.objective.name
         if defense or axes is not None:
-            return self._panel(panels.learning_curve, "curves", defense, task, axes)
+            draw = partial(panels.learning_curve, objective=words)
+            return self._panel(draw, "curves", defense, task, axes)
         with styled():
-            figure = panels.learning_curves_figure(self._rows(task), self._part("curves", task))
+            figure = panels.learning_curves_figure(self._rows(task), self._part("curves", task), objective=words)
         return _there(figure, "learning curve")
 
     def compute(self, defense: str = "", task: str = "", axes: Axes | None = None) -> Figure:

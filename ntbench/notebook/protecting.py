@@ -24,6 +24,7 @@ from ntbench.notebook.memory import Data, HeldRunner, classes_of, declared, meas
 from ntbench.registry import registry
 from ntbench.report.display import count, percent, points
 from ntbench.suite import Limits
+from ntbench.tasks.classification import CLASSIFYING
 from ntbench.types import Arch, Budget, Cell, Level, MethodSpec, Protection, Training, pack_bits
 
 NOTHING = Protection()
@@ -77,6 +78,8 @@ def protect(
     """
     check_device(device)
     method = _method(defense, settings)
+    if reason := CLASSIFYING.refuses(method):
+        raise UserError(f"{reason}; name such an objective in a suite, `ntbench run` that, and load the folder")
     if method.needs_target and target is None:
         raise UserError(f"{method.name} needs a target; give target=")
     arch = declared(model, arch)

@@ -24,6 +24,7 @@ from ntbench.report.display import listed, number
 from ntbench.report.metrics import problems
 from ntbench.report.sections import summary
 from ntbench.report.tables import table
+from ntbench.report.words import worded, worded_frame
 from ntbench.suite import Suite
 from ntbench.types import Result, Task, Track, columns_of
 
@@ -67,7 +68,8 @@ class Run:
     """The results of a run as pandas frames, verdicts and figures.
 
     Every method returns a fresh frame, in which accuracies and differences of accuracies are fractions; columns are
-    explained on the report's page. `plot` draws, and the run shows its leaderboard where a notebook displays it::
+    explained on the report's page, and speak of scores where a suite is about anything but classes. `plot` draws, and
+    the run shows its leaderboard where a notebook displays it::
 
         run = ntbench.load("runs/quick")
         run.leaderboard()[["defense", "leak", "verdict"]]
@@ -104,15 +106,15 @@ class Run:
             self._registered = measured(self.study, metrics)
             for problem in problems(self._registered.beside(board), metrics):
                 warnings.warn(problem, stacklevel=2)
-        return self._registered.beside(board)
+        return self._told(self._registered.beside(board))
 
     def results(self) -> pd.DataFrame:
         """Return one row per cell: its recipe's place, its scores and costs at the largest budget, and its key."""
-        return self._table("results")
+        return self._told(self._table("results"))
 
     def trajectories(self) -> pd.DataFrame:
         """Return one row per cell and budget, with scores and costs."""
-        return self._table("trajectories")
+        return self._told(self._table("trajectories"))
 
     def curves(self) -> pd.DataFrame:
         """Return learning curves at the horizon: test scores per row, sample count and seed.
@@ -120,35 +122,35 @@ class Run:
         `worst` is the attacker of the release alone, `rational` the one who may also start anew, `baseline` the one
         without the release.
         """
-        return self._table("curves")
+        return self._told(self._table("curves"))
 
     def budgets(self) -> pd.DataFrame:
         """Return per row and budget, in units of T90, what a release adds."""
-        return self._table("budgets")
+        return self._told(self._table("budgets"))
 
     def attacks(self) -> pd.DataFrame:
         """Return per row and single attack SLC-AUC against the baseline at its best."""
-        return self._table("attacks")
+        return self._told(self._table("attacks"))
 
     def factors(self) -> pd.DataFrame:
         """Return leak and best accuracy where one factor of the attack is held, such as its optimizer."""
-        return self._table("factors")
+        return self._told(self._table("factors"))
 
     def tasks(self) -> pd.DataFrame:
         """Return the rows over all tasks together."""
-        return self._table("tasks")
+        return self._told(self._table("tasks"))
 
     def coverage(self) -> pd.DataFrame:
         """Return per row and attack how many cells ran, failed, and do not apply."""
-        return self._table("coverage")
+        return self._told(self._table("coverage"))
 
     def failures(self) -> pd.DataFrame:
         """Return the cells that failed, with their reasons."""
-        return self._table("failures")
+        return self._told(self._table("failures"))
 
     def gates(self) -> pd.DataFrame:
         """Return per row and gate whether it passes, and what fails and would mend it."""
-        return gates_table(self.study, self.suite)
+        return self._told(gates_table(self.study, self.suite))
 
     def verdict(self, defense: str, task: str = "", track: Track = "target") -> Judgement:
         """Return the verdict of one row with the numbers that it rests on.
@@ -163,7 +165,7 @@ class Run:
         row = found[defense]
         verdict, reason = row.verdict
         numbers = (row.leak, row.speedup(), row.effect.drop, len(row.gain.seeds))
-        return Judgement(defense, name, track, verdict, reason, *numbers)
+        return Judgement(defense, name, track, verdict, worded(reason, self.suite.objective.name), *numbers)
 
     @property
     def plot(self) -> Plots:
@@ -180,6 +182,9 @@ class Run:
         if name not in known:
             raise unknown("task", name, known)
         return known[name]
+
+    def _told(self, frame: pd.DataFrame) -> pd.DataFrame:
+        return worded_frame(frame, self.suite.objective.name)
 
     def _table(self, name: str) -> pd.DataFrame:
         if name not in self._held:

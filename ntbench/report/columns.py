@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ntbench.report.display import (
     MISSING,
@@ -25,6 +25,7 @@ from ntbench.report.display import (
     with_spread,
     yes,
 )
+from ntbench.report.words import worded
 
 COSTS = {"steps": "steps", "samples": "images shown", "flops": "FLOPs", "seconds": "seconds"}
 QUANTILES = (50, 80, 90, 95)
@@ -44,6 +45,11 @@ class Column:
     text: Callable[[Record], str]
     numeric: bool = True
     least: str = ""
+
+    def worded(self, objective: str) -> Column:
+        """Return the column in the words of an objective, given by its name."""
+        text = self.text
+        return replace(self, heading=worded(self.heading, objective), text=lambda row: worded(text(row), objective))
 
 
 def _interval(heading: str, field: str, show: Callable[..., str] = number, signed: bool = True) -> Column:

@@ -58,11 +58,11 @@ def learning_curves_data(rows: Sequence[Record], curves: pd.DataFrame) -> pd.Dat
     return _joined(rows, curves, told)
 
 
-def learning_curve(axes: Axes, row: Record, curves: pd.DataFrame) -> None:
-    """Draw the panel of one row of `learning_curves_figure` on given axes."""
+def learning_curve(axes: Axes, row: Record, curves: pd.DataFrame, objective: str = SPOKEN) -> None:
+    """Draw the panel of one row of `learning_curves_figure` on given axes, in the words of the objective."""
     _curve_panel(axes, row, _part(row, curves))
     _log_axis([axes], sorted(set(curves["samples"])), "{:g}".format)
-    axes.set(xlabel=CURVE_AXES[0], ylabel=CURVE_AXES[1])
+    axes.set(xlabel=worded(CURVE_AXES[0], objective), ylabel=worded(CURVE_AXES[1], objective))
 
 
 def _curve_panel(axes: Axes, row: Record, part: pd.DataFrame) -> None:

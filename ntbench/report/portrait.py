@@ -44,8 +44,9 @@ def portrait(board: pd.DataFrame, choices: pd.DataFrame, suite: Suite, row: str)
         raise unknown("row", row, set(board["defense"]))
     for task in suite.tasks:
         part = choices[(choices["defense"] == row) & (choices["task"] == task.name)]
-        yield from map(_listed, _views(own, task, suite.axis))
-        yield from (Group(tabled(view, view.title), "") for view in _taken(part))
+        words = suite.objective.name
+        yield from (_listed(view.worded(words)) for view in _views(own, task, suite.axis))
+        yield from (Group(tabled(view.worded(words), view.title), "") for view in _taken(part))
 
 
 def _views(own: pd.DataFrame, task: Task, axis: str) -> list[View]:

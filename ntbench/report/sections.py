@@ -14,6 +14,7 @@ from ntbench.report.sentences import gate_line, ranking, sentence
 from ntbench.report.tables import Tables
 from ntbench.report.templating import html
 from ntbench.report.views import View
+from ntbench.report.words import worded
 from ntbench.suite import Suite
 from ntbench.types import Task
 
@@ -89,4 +90,4 @@ def summary(board: pd.DataFrame, suite: Suite) -> str:
     """Return of every task the sentence, the table of seven columns and the gates as HTML, to stand in other pages."""
     tasks = [(sentence(board, task), views.headline(board, task, suite.axis)) for task in suite.tasks]
     shown = [(said, view, gate_line(view.rows)) for said, view in tasks if view.rows]
-    return html().get_template("summary.html.j2").render(suite=suite, tasks=shown)
+    return worded(html().get_template("summary.html.j2").render(suite=suite, tasks=shown), suite.objective.name)

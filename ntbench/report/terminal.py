@@ -37,14 +37,15 @@ def headlines(board: pd.DataFrame, suite: Suite, width: int = WIDTH) -> list[Ren
     """Return the seven columns and the gates of every task, and in the end what the columns mean."""
     shown: list[RenderableType] = []
     for view in views.written(views.headline(board, task, suite.axis) for task in suite.tasks):
-        shown.append(Group(tabled(view, view.title, width), Text(f"{gate_line(view.rows)}\n")))
+        told = view.worded(suite.objective.name)
+        shown.append(Group(tabled(told, told.title, width), Text(f"{gate_line(view.rows)}\n")))
     return [*shown, Text(MEANING, style="dim")] if shown else []
 
 
 def details(board: pd.DataFrame, suite: Suite, width: int = WIDTH, brought: Metrics = ()) -> list[RenderableType]:
     """Return the small tables of every task: tracks, claims, what else is known, and metrics that somebody brought."""
     return [
-        Group(tabled(view, f"{task.title}: {view.title}", width), "")
+        Group(tabled(view.worded(suite.objective.name), f"{task.title}: {view.title}", width), "")
         for task in suite.tasks
         for view in [
             *views.tracks(board, task),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -12,6 +12,7 @@ from ntbench.report import columns as c
 from ntbench.report.columns import Column, filled
 from ntbench.report.display import MISSING, Record, line, listed, number, percent, records, yes
 from ntbench.report.sentences import brackets, failures, gate_line, ranking, tuned
+from ntbench.report.words import worded
 from ntbench.types import Task
 
 TRACKS = {
@@ -65,6 +66,11 @@ class View:
     def empty(self) -> bool:
         """Return whether nothing is known but names."""
         return all(column.field in ("defense", "verdict") for column in self.shown)
+
+    def worded(self, objective: str) -> View:
+        """Return the table in the words of an objective, given by its name."""
+        said = tuple(column.worded(objective) for column in self.columns)
+        return replace(self, title=worded(self.title, objective), columns=said, note=worded(self.note, objective))
 
 
 def headline(board: pd.DataFrame, task: Task, axis: str = "samples") -> View:

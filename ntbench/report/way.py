@@ -16,6 +16,7 @@ from ntbench.report.origin import plain
 from ntbench.report.portrait import ATTACKERS
 from ntbench.report.terminal import facts, tabled
 from ntbench.report.views import View
+from ntbench.report.words import worded
 from ntbench.types import MethodSpec, Protection, Result, columns_of
 
 SCORES = (
@@ -42,16 +43,15 @@ def way(result: Result, choices: pd.DataFrame) -> Iterator[RenderableType]:
     """Yield what decides a cell, what it reached, and which rows take it; `choices` are those with keys."""
     cell, done = result.cell, result.protection or Protection()
     yield Text(f"{cell.key}: {cell.task.title}, {cell.defense.label} under {cell.attack.label}", style="bold")
-    yield facts(
-        {
-            "Ended": f"{result.status}. {result.error.partition(chr(10))[0]}".strip(". "),
-            "Data": _data(result),
-            "1 Pretraining": _pretraining(result, done),
-            "2 Protection": f"{_method(cell.defense)}; key {cell.protect_key}. {_protected(done)}",
-            "3 Attack": f"{_method(cell.attack)}; track {result.track}, mask {cell.mask}. {_held(result)}",
-            "4 Budget": f"up to {cell.budget.steps} steps, {cell.budget.said}",
-        }
-    )
+    said = {
+        "Ended": f"{result.status}. {result.error.partition(chr(10))[0]}".strip(". "),
+        "Data": _data(result),
+        "1 Pretraining": _pretraining(result, done),
+        "2 Protection": f"{_method(cell.defense)}; key {cell.protect_key}. {_protected(done)}",
+        "3 Attack": f"{_method(cell.attack)}; track {result.track}, mask {cell.mask}. {_held(result)}",
+        "4 Budget": f"up to {cell.budget.steps} steps, {cell.budget.said}",
+    }
+    yield facts({name: worded(text, cell.objective.name) for name, text in said.items()})
     if result.trajectory.step:
         yield tabled(View("scores", "5 Scores at the end of every budget", SCORES, _scores(result)), "5 Scores")
     yield facts({"6 Decides": _decides(result, choices)})

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SPOKEN = "classification"
 """The objective whose words all texts are written in."""
+REASONS = ("reason", "gates")
+"""Columns of tables that hold such texts."""
 _SCORES = {
     r"\baccuracies\b": "scores",
     r"\baccuracy\b": "score",
@@ -22,3 +28,11 @@ def worded(text: str, objective: str) -> str:
     for said, other in _SCORES.items() if objective != SPOKEN else ():
         text = re.sub(said, other, text)
     return text
+
+
+def worded_frame(frame: pd.DataFrame, objective: str) -> pd.DataFrame:
+    """Return a table whose headings and reasons are in the words of an objective, given by its name."""
+    if objective == SPOKEN:
+        return frame
+    said = {name: frame[name].map(lambda text: worded(text, objective)) for name in REASONS if name in frame}
+    return frame.assign(**said).rename(columns=lambda name: worded(name, objective))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -117,6 +118,18 @@ def test_what_moved_and_what_is_noise(inside: Inside, small_run: Path, tmp_path:
     rows = [line for line in done.stdout.splitlines() if line.startswith("ntp ")]
     assert any("uplift," in row and row.rstrip().endswith("moved") for row in rows), done.stdout
     assert not [line for line in done.stdout.splitlines() if line.startswith("sophon ")]
+
+
+def test_a_run_of_denoisers_is_read_in_scores(inside: Inside, generation: Path, small_run: Path) -> None:
+    cell = next(r.cell for r in Store(generation).results() if r.cell.defense.label == "sophon_generation")
+    shown = " ".join(inside("show", generation, "--row", "sophon_generation").stdout.split())
+    told = inside("explain", generation, cell.key).stdout
+    beside = inside("diff", small_run, generation).stdout
+    assert "Score" in shown and "steps and score are means" in shown and "Frechet distance after" in shown
+    assert told.count("Source score ") == 2
+    for text in (beside, inside("diff", generation, small_run).stdout):
+        assert "axis" in text and "classification" in text and "denoising" in text
+    assert not [text for text in (shown, told, beside) if re.search("accurac", text, re.IGNORECASE)]
 
 
 MISTAKES = {
