@@ -42,5 +42,5 @@ def _differences(kept: Kept, file: Published) -> Iterator[str]:
     for split in sorted(s for s, held in kept.provenance.data.items() if file.data.get(s) != held):
         yield f"the data of {split} differ"
     ours, theirs = (p.model_dump(exclude=UNCOMPARED) for p in (kept.protection, file.protections[kept.cell.seed]))
-    if found := [name for name, value in ours.items() if theirs[name] != value]:
+    if found := [name for name, value in ours.items() if theirs.get(name) != value]:
         yield f"{', '.join(found)} differ"

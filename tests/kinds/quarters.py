@@ -12,7 +12,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from ntbench.tasks.denoising import CARRIED
+from ntbench.tasks.carried import CARRIED
 from ntbench.tasks.objective import SCORING_BATCH, Objective
 from ntbench.tasks.pixels import floats
 from ntbench.types import Arch

@@ -117,6 +117,7 @@ def test_the_same_results_give_the_same_bytes_and_no_pictures(board: Path, run: 
         (lambda f: f["rows"][0].update(leak=0.5), r"rows\.target\.dense\.leak = 0\.5: the cells give"),
         (lambda f: f["rows"][0].update(frechet=1.0), r"rows\.target\.dense\.frechet = 1\.0: the cells give"),
         (lambda f: f["protections"]["0"].update(frechets=[1.0, 1.0, 1.0]), r"rows\.target\.dense\.frechet = "),
+        (lambda f: f["protections"]["0"]["kids"].__setitem__(2, 1.0), r"rows\.target\.dense\.kid = "),
         (lambda f: f["protections"]["0"].update(source_after=0.5), r"source_after = 0\.5: its images give"),
         (lambda f: f["protections"]["0"].update(kept=":AAAA"), r"kept: does not say what each of 40 images adds"),
         (lambda f: f["cells"][0][TEST].__setitem__(-1, 0.5), r"cells\.0\.test .*: its images give"),
