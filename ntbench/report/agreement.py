@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from ntbench.measure.agreement import FEWEST, agreement
 from ntbench.report.display import number, records
@@ -33,11 +34,16 @@ def agreement_figure(points: pd.DataFrame, width: float = WIDE) -> Figure | None
         }
         axes.plot(part["frechet"], part["score"], label=name, **style)
     axes.set_xscale("log")
+    # Powers of ten are formulas to matplotlib, and this style has none.
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("Frechet distance from the target")
     axes.set_ylabel("score at the end")
     axes.set_title(correlation(points), loc="left", pad=3, color=SOFT)
     bare(axes)
-    figure.legend(loc="outside upper center" if width <= NARROW else "outside right center", frameon=False)
+    columns = 2 if width <= NARROW else 4
+    figure.legend(loc="outside upper center", ncols=min(len(groups), columns), frameon=False)
     return figure
 
 
@@ -51,4 +57,4 @@ def correlation(points: pd.DataFrame) -> str:
     """Return Spearman's rank correlation in words; below 0 higher scores have smaller distances."""
     found = agreement(points)
     told = "{} [{}, {}]".format(*map(number, found))
-    return f"Spearman's rank correlation {told} of {len(points)} points"
+    return f"Spearman {told}, {len(points)} points"

@@ -19,8 +19,11 @@ def test_every_point_stands_at_its_distance_and_score(width: float) -> None:
     assert axes.get_xscale() == "log"
     drawn = {tuple(xy) for line in axes.lines for xy in np.asarray(line.get_xydata()).tolist()}
     assert drawn == set(zip(boards.agreeing().frechet, boards.agreeing().score, strict=True))
+    figure.draw_without_rendering()
+    said = [label.get_text() for label in axes.get_xticklabels(which="both") if label.get_text()]
+    assert {"10", "20"} <= set(said) and all(float(text) > 0 for text in said)
     rho = spearmanr(boards.agreeing().score, boards.agreeing().frechet).statistic
-    assert f"correlation {rho:.2f} [" in axes.get_title(loc="left") and "12 points" in axes.get_title(loc="left")
+    assert f"Spearman {rho:.2f} [" in axes.get_title(loc="left") and "12 points" in axes.get_title(loc="left")
 
 
 def test_its_data_have_the_correlation_beside_the_points() -> None:
