@@ -18,10 +18,9 @@ ROWS = ("none", "scratch", "sophon_generation")
 
 
 def smaller(suite: Suite) -> Suite:
-    """Return the suite with three rows, of which one alone faces a second attack."""
-    first, second = suite.attacks
-    attacks = (first, second.model_copy(update={"against": ("none",)}))
-    return suite.model_copy(update={"defenses": tuple(d for d in suite.defenses if d.name in ROWS), "attacks": attacks})
+    """Return the suite with three rows and one attack."""
+    rows = tuple(entry for entry in suite.defenses if entry.name in ROWS)
+    return suite.model_copy(update={"defenses": rows, "attacks": suite.attacks[:1]})
 
 
 @pytest.fixture
