@@ -12,6 +12,7 @@ import json
 import zlib
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
+from functools import lru_cache
 from math import lcm
 from typing import Any
 
@@ -79,6 +80,7 @@ def mean_of(text: str, images: int) -> tuple[float, float]:
     return float(each.mean()), float(rounding.mean()) if text.startswith(NUMBERS) else 0.0
 
 
+@lru_cache(maxsize=10_000)
 def stand_in(score: float, images: int, numbers: bool = False) -> str:
     """Return bits or numbers of the same score for a run of which no number needs to know what each image adds."""
     return pack_scores(np.full(images, score)) if numbers else pack_bits(np.arange(images) < round(score * images))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import ceil, floor, log
 from typing import Any
 
@@ -44,8 +45,13 @@ class Budget(Recipe):
     @property
     def ends(self) -> tuple[int, ...]:
         """Return every budget in steps, rising."""
-        count = floor(log(8 * self.horizon) / log(self.ratio) + 1e-9) if self.horizon > 1 / 8 else 0
-        return tuple(sorted({max(1, round(self.horizon * self.t90 / self.ratio**k)) for k in range(count + 1)}))
+        return _ends(self.t90, self.horizon, self.ratio)
+
+
+@lru_cache(maxsize=1000)
+def _ends(t90: float, horizon: float, ratio: float) -> tuple[int, ...]:
+    count = floor(log(8 * horizon) / log(ratio) + 1e-9) if horizon > 1 / 8 else 0
+    return tuple(sorted({max(1, round(horizon * t90 / ratio**k)) for k in range(count + 1)}))
 
 
 class Epochs(Recipe):
