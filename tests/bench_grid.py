@@ -7,7 +7,6 @@ from pathlib import Path
 from statistics import mean
 
 import pytest
-from bench_table import figure
 from pytest_benchmark.fixture import BenchmarkFixture
 from research_code import adam_cells, fastest, measured, runner, seconds
 
@@ -50,19 +49,3 @@ def test_the_grid_against_research_code(benchmark: BenchmarkFixture, tmp_path: P
     if CORES < 4:
         pytest.skip(f"the goal of {GOAL} is for 4 cores; here are {CORES}")
     assert ratio >= GOAL
-
-
-@pytest.mark.skipif(CORES < 2, reason="two workers need two cores")
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
-def test_two_workers_against_one(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
-    """What two workers reach of twice the speed of one; a round before the clock starts each of them."""
-    cells, ours = adam_cells(RATES, schedule="constant"), runner(tmp_path)
-    found: list[float] = []
-
-    def workers(jobs: int) -> float:
-        settings = Settings(tmp_path, ours.cache or tmp_path, ours.limits, jobs=jobs)
-        return min(seconds(lambda: list(execute(cells, settings))) for _ in range(3))
-
-    measured(benchmark, lambda: found.append(workers(1) / workers(2) / 2), rounds=1)
-    benchmark.extra_info.update(share=found[0], load=os.getloadavg()[0])
-    figure(benchmark, "1 to 2 workers, share of twice the speed", f"{found[0]:.2f}", "0.95")
