@@ -7,7 +7,7 @@ import torch
 from board_fixtures import write_run
 from filelock import FileLock
 
-from ntbench.engine import bench
+from ntbench.engine import likeness
 from ntbench.engine.plan import plan
 from ntbench.engine.runner import Runner
 from ntbench.engine.store import Store
@@ -26,7 +26,7 @@ def smaller(suite: Suite) -> Suite:
 @pytest.fixture
 def few_images(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let models that are made in this test make as many images as those of the run."""
-    monkeypatch.setattr(bench, "MADE", MADE)
+    monkeypatch.setattr(likeness, "MADE", MADE)
 
 
 @pytest.fixture(scope="session")
@@ -37,7 +37,7 @@ def generation(shared: Path, cache: Path) -> Path:
         if not folder.exists():
             suite = smaller(load_suite("generation_smoke"))
             with pytest.MonkeyPatch.context() as patched:
-                patched.setattr(bench, "MADE", MADE)
+                patched.setattr(likeness, "MADE", MADE)
                 runner = Runner(Store(folder), torch.device("cpu"), Limits(), cache)
                 write_run(folder, suite, [runner.run(cell) for cell in plan(suite)])
     return folder

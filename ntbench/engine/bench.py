@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,14 +15,14 @@ from torch import Tensor, nn
 from ntbench.engine import apart
 from ntbench.engine.apart import Bounds
 from ntbench.engine.foreign import is_foreign
+from ntbench.engine.likeness import Make, maker, of_attacker, of_release
 from ntbench.engine.rehearsal import shares_of
 from ntbench.engine.subject import Grant, Snapshot, Weights, attacked, protected
 from ntbench.engine.view import View, view_of
-from ntbench.learn.drawn import frechet, kid, picture
 from ntbench.learn.fit import fit
 from ntbench.learn.meter import Cost, Meter
 from ntbench.learn.models import build, check_finite, pack, reset_head, start, unpack
-from ntbench.learn.scoring import accuracy, correct, made, validated
+from ntbench.learn.scoring import accuracy, correct, validated
 from ntbench.method import Attack, Defense
 from ntbench.registry import registry
 from ntbench.suite import Limits
@@ -31,12 +30,6 @@ from ntbench.tasks.data import Split
 from ntbench.types import FILE, Arch, Cell, Epochs, Protection, Provenance, Trajectory, digest, pack_scores
 
 LIMITS = Limits()
-MADE = 300
-"""Images that a model makes, from which its distance is worked out."""
-NOISES = 3
-"""Seeds of noise of which a release makes so many images each; distances differ between them by chance alone."""
-SHOWN, ACROSS = 24, 8
-"""Those of them that people see, and how many stand in a row."""
 Artifact = tuple[Weights, Protection]
 Row = tuple[int, int, int, float, float, float, str, float | None]
 """A trajectory's columns at one budget."""
@@ -93,7 +86,7 @@ class Bench:
             source_before=float(right.double().mean()),
             natural_before=source.test.objective.natural(float(right.double().mean())),
             clean=pack_scores(right.numpy()),
-            **{f"{name}_before": value for name, value in self._distances(model)[0].items()},
+            **{f"{name}_before": value for name, value in of_release(self._made(model), source.train)[0].items()},
             pretrain_seconds=cost and cost.seconds,
             pretrain_flops=cost and cost.flops,
         )
@@ -114,7 +107,7 @@ class Bench:
         comparable = self.shares.source.classes == self.shares.target.classes
         # Nobody here knows what it cost to make a file.
         known = None if self.cell.defense.name == FILE else cost
-        distances, shown = self._distances(model)
+        distances, shown = of_release(self._made(model), self.shares.origin.train)
         update = {
             "needs": self.defense.needs(),
             "source_after": float(right.double().mean()),
@@ -130,17 +123,8 @@ class Bench:
         }
         return released, facts.model_copy(update=update)
 
-    def _distances(self, model: nn.Module) -> tuple[dict[str, Any], str]:
-        """Return how far images that a model makes lie from the source's training images, and some of them."""
-        images = [found for noise in range(NOISES) if (found := self._made(model, noise)) is not None]
-        if not images or not all(torch.isfinite(found).all() for found in images):
-            return {}, ""
-        real = self.shares.origin.train.x
-        frechets, kids = (tuple(far(found, real) for found in images) for far in (frechet, kid))
-        return {"frechets": frechets, "kids": kids}, picture(images[0][:SHOWN], ACROSS)
-
-    def _made(self, model: nn.Module, noise: int = 0) -> Tensor | None:
-        return made(model, self.shares.objective, MADE, self.cell.task.image_size, self.device, noise)
+    def _made(self, model: nn.Module) -> Make:
+        return maker(model, self.shares.objective, self.cell.task.image_size, self.device)
 
     def _released(self, grant: Grant) -> tuple[Weights, Cost]:
         if is_foreign(self.defense):
@@ -192,16 +176,10 @@ class Bench:
         with grant.numerics():
             own = validated(snapshot.model, view.held, self.cell.scoring) if view.held else None
         if snapshot.step == self.cell.budget.ends[-1]:
-            self._picture(snapshot.model)
+            self.frechet, self.drawn = of_attacker(self._made(snapshot.model), self.shares.target.train)
         samples, flops = cost.samples + view.samples, cost.flops + view.flops
         bits = pack_scores(right.numpy())
         return (snapshot.step, samples, flops, cost.seconds, val, float(right.double().mean()), bits, own)
-
-    def _picture(self, model: nn.Module) -> None:
-        images = self._made(model)
-        if images is not None and torch.isfinite(images).all():
-            self.drawn = picture(images[:SHOWN], ACROSS)
-            self.frechet = frechet(images, self.shares.target.train.x)
 
     def provenance(self) -> Provenance:
         """Return where the numbers come from."""

@@ -1,0 +1,47 @@
+"""What models make by themselves: how far it lies from real images, and some of it to be seen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from ntbench.learn.drawn import frechet, kid, picture
+from ntbench.learn.scoring import made
+from ntbench.tasks.data import Split
+from ntbench.tasks.objective import Objective
+
+MADE = 300
+"""Images that a model makes, from which its distance is worked out."""
+NOISES = 3
+"""Seeds of noise of which a release makes so many images each; distances differ between them by chance alone."""
+SHOWN, ACROSS = 24, 8
+"""Those of them that people see, and how many stand in a row."""
+Make = Callable[[int], Tensor | None]
+"""Gives the finite images that a model makes of noise by a seed, or None."""
+
+
+def maker(model: nn.Module, objective: Objective, size: int, device: torch.device) -> Make:
+    """Return what makes images of a size; None where a model makes none, or some that are not finite."""
+
+    def make(noise: int) -> Tensor | None:
+        images = made(model, objective, MADE, size, device, noise)
+        return images if images is not None and bool(torch.isfinite(images).all()) else None
+
+    return make
+
+
+def of_release(make: Make, real: Split) -> tuple[dict[str, tuple[float, ...]], str]:
+    """Return both distances from real images by seed of noise, and a picture; nothing of either where there is none."""
+    images = [found for noise in range(NOISES) if (found := make(noise)) is not None]
+    if len(images) < NOISES:
+        return {}, ""
+    frechets, kids = (tuple(far(found, real.x) for found in images) for far in (frechet, kid))
+    return {"frechets": frechets, "kids": kids}, picture(images[0][:SHOWN], ACROSS)
+
+
+def of_attacker(make: Make, real: Split) -> tuple[float | None, str]:
+    """Return the Frechet distance from real images, and a picture; None and nothing where there is none."""
+    images = make(0)
+    return (None, "") if images is None else (frechet(images, real.x), picture(images[:SHOWN], ACROSS))
