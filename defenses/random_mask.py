@@ -25,6 +25,7 @@ class RandomMask(GradualPruning):
     name = "random_mask"
     version = 2
     masked = True
+    quick = {"iterations": 5, "steps": 4, "tune_steps": 20, "sparsity": 0.5, "tolerance": 0.2}
 
     def _scores(self, weights: Sequence[Tensor], ctx: Context) -> Scores:
         generator = ctx.generator("mask")

@@ -22,9 +22,8 @@ encoder_weights = import_module("ntbench.defenses._pruning").encoder_weights
 
 def protect(name: str, model: nn.Module, ctx: Context, **params: Any) -> nn.Module:
     seen = replace(ctx, target=None)
-    released: nn.Module = defense(name, **{"tune_steps": 10, "tolerance": 1.0} | params).protect(
-        copy.deepcopy(model), seen
-    )
+    few = {"iterations": 5, "steps": 4, "tune_steps": 10, "tolerance": 1.0}
+    released: nn.Module = defense(name, **few | params).protect(copy.deepcopy(model), seen)
     return released
 
 

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
+from ntbench.measure.ablations import COLUMNS as ABLATED
 from ntbench.measure.agreement import agreement_table
 from ntbench.measure.permitted import COLUMNS
 from ntbench.measure.tables import drawn_table
@@ -162,7 +163,8 @@ def drawn() -> tuple[pd.DataFrame, dict[str, Picture]]:
     board = boards.board(("a", "b", "c"))
     lines = {"curves": boards.curves(board), "budgets": boards.budgets(board), "attacks": boards.attacks(board, 4)}
     held = {name: part(table) for name, table in lines.items()}
-    held |= {"permitted": pd.DataFrame(columns=COLUMNS), "drawn": drawn_table([]), "agreement": agreement_table([])}
+    held |= {"permitted": pd.DataFrame(columns=COLUMNS), "ablations": pd.DataFrame(columns=ABLATED)}
+    held |= {"drawn": drawn_table([]), "agreement": agreement_table([])}
     rows, found = ranking(board, TASK), levels(boards.factors(board), board, TASK)
     pictures = task_pictures(rows, held, found, ("t", "T"), "classification")
     return board, pictures | map_pictures(boards.maps(board), mapped(board), "P")
