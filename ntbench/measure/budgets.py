@@ -83,7 +83,9 @@ class _Ladder(NamedTuple):
 def _ladder(curves: Curves, pool: Pool, by: By = "others") -> _Ladder | None:
     ours, base = (_climbed(curves, runs, by) for runs in (pool.all, pool.baseline))
     whole = np.isfinite([c.score for c in ours]) & np.isfinite([c.score for c in base])
-    seeds = [int(s) for s in np.flatnonzero(whole[-1].all(axis=0))]
+    # Of a release that nobody could attack nothing is known, though the attacker would have started anew.
+    released = np.isfinite(choose(curves, pool.release, by).score)
+    seeds = [int(s) for s in np.flatnonzero((whole[-1] & released).all(axis=0))]
     able = [whole[:, n][:, seeds].all(axis=1) & np.isfinite(curves.end_steps[n]) for n in range(len(curves.counts))]
     if not seeds or any(there.sum() < 2 for there in able):
         return None
