@@ -82,9 +82,10 @@ class Bench:
             return pack(model), Protection()
         cost = self._trained(model, source.train.to(self.device), seed) if training.trained else None
         right = correct(model, source.test.to(self.device))
+        score = float(right.double().mean())
         facts = Protection(
-            source_before=float(right.double().mean()),
-            natural_before=source.test.objective.natural(float(right.double().mean())),
+            source_before=score,
+            natural_before=source.test.objective.natural(score),
             clean=pack_scores(right.numpy()),
             **{f"{name}_before": value for name, value in of_release(self._made(model), source.train)[0].items()},
             pretrain_seconds=cost and cost.seconds,
@@ -104,14 +105,15 @@ class Bench:
         released, cost = self._released(self._defenders(self._headed(weights)))
         model = unpack(released, self._fresh(self.shares.source.classes))
         right = correct(model, self.shares.source.test.to(self.device))
+        score = float(right.double().mean())
         comparable = self.shares.source.classes == self.shares.target.classes
         # Nobody here knows what it cost to make a file.
         known = None if self.cell.defense.name == FILE else cost
         distances, shown = of_release(self._made(model), self.shares.origin.train)
         update = {
             "needs": self.defense.needs(),
-            "source_after": float(right.double().mean()),
-            "natural": self.shares.source.test.objective.natural(float(right.double().mean())),
+            "source_after": score,
+            "natural": self.shares.source.test.objective.natural(score),
             "kept": pack_scores(right.numpy()),
             "zero_shot": accuracy(model, self.shares.target.test.to(self.device)) if comparable else None,
             "sparsity": _sparsity(model),

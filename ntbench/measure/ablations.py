@@ -6,12 +6,12 @@ from typing import Any
 
 import pandas as pd
 
-from ntbench.measure.permitted import PERMITTED, ends
-from ntbench.measure.standing import Results, Standing, studied
+from ntbench.measure.permitted import PERMITTED
+from ntbench.measure.standing import Results
+from ntbench.measure.varied import columns, varied_table
 from ntbench.suite import Suite
 
-FAMILY = ["task", "track", "family", "mask"]
-COLUMNS = (*FAMILY, "changed", "defense", "verdict", "leak", "leak_low", "leak_high", "drop", "drop_low", "drop_high")
+COLUMNS = columns("changed")
 
 
 def ablations_table(results: Results, suite: Suite) -> pd.DataFrame:
@@ -20,12 +20,7 @@ def ablations_table(results: Results, suite: Suite) -> pd.DataFrame:
     The family is the label of that first row, for which `changed` is empty; for others it holds the hyper-parameter and
     its value. The permitted drop is told elsewhere. Drops are fractions; rows without a leak are left out.
     """
-    known = changes(suite)
-    there = (standing for standing in studied(results, suite).standings if standing.release.label in known)
-    rows = [_row(standing, *known[standing.release.label]) for standing in there]
-    table = pd.DataFrame(rows, columns=list(COLUMNS)).dropna(subset="leak")
-    several = table.groupby(FAMILY)["changed"].transform("nunique") > 1
-    return table[several].reset_index(drop=True)
+    return varied_table(results, suite, "changed", changes(suite)).reset_index(drop=True)
 
 
 def changes(suite: Suite) -> dict[str, tuple[str, str]]:
@@ -45,8 +40,3 @@ def changes(suite: Suite) -> dict[str, tuple[str, str]]:
 
 def _told(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _row(standing: Standing, family: str, changed: str) -> tuple[Any, ...]:
-    place = (standing.curves.task.name, standing.field.track, family, standing.row.mask, changed)
-    return (*place, standing.release.label, standing.verdict[0], *ends(standing))

@@ -6,13 +6,13 @@ from typing import Any
 
 import pandas as pd
 
-from ntbench.measure.standing import Results, Standing, studied
+from ntbench.measure.standing import Results
+from ntbench.measure.varied import FAMILY, columns, varied_table
 from ntbench.suite import Suite
 
 PERMITTED = "tolerance"
 """The hyper-parameter of defenses that holds the permitted drop, a fraction."""
-FAMILY = ["task", "track", "family", "mask"]
-COLUMNS = (*FAMILY, "permitted", "defense", "verdict", "leak", "leak_low", "leak_high", "drop", "drop_low", "drop_high")
+COLUMNS = columns("permitted")
 
 
 def permitted_table(results: Results, suite: Suite) -> pd.DataFrame:
@@ -21,12 +21,8 @@ def permitted_table(results: Results, suite: Suite) -> pd.DataFrame:
     Such rows are a family: one defense with the parameters that its suite gives it. Drops are fractions; what permits
     one drop alone is no family, and rows without a leak are left out.
     """
-    known = families(suite)
-    there = (standing for standing in studied(results, suite).standings if standing.release.label in known)
-    rows = [_row(standing, *known[standing.release.label]) for standing in there]
-    table = pd.DataFrame(rows, columns=list(COLUMNS)).dropna(subset="leak")
-    several = table.groupby(FAMILY)["permitted"].transform("nunique") > 1
-    return table[several].sort_values([*FAMILY, "permitted"], kind="stable", ignore_index=True)
+    table = varied_table(results, suite, "permitted", families(suite))
+    return table.sort_values([*FAMILY, "permitted"], kind="stable", ignore_index=True)
 
 
 def families(suite: Suite) -> dict[str, tuple[str, float]]:
@@ -37,13 +33,3 @@ def families(suite: Suite) -> dict[str, tuple[str, float]]:
 
 def _family(name: str, params: dict[str, Any]) -> str:
     return ", ".join([name, *(f"{key} {value}" for key, value in sorted(params.items()) if key != PERMITTED)])
-
-
-def _row(standing: Standing, family: str, permitted: float) -> tuple[Any, ...]:
-    place = (standing.curves.task.name, standing.field.track, family, standing.row.mask, permitted)
-    return (*place, standing.release.label, standing.verdict[0], *ends(standing))
-
-
-def ends(standing: Standing) -> list[float]:
-    """Return leak and source drop of a row, each with both ends of its interval."""
-    return [end for found in (standing.leak, standing.effect.drop) for end in (found.point, found.low, found.high)]

@@ -103,16 +103,19 @@ def claim(board: pd.DataFrame, task: Task) -> list[View]:
 
 def permitted(table: pd.DataFrame, task: Task) -> list[View]:
     """Return the table of leak by the drop that a defense permits, none where no rows differ in it alone."""
-    part = records(of_task(table, task))
-    rows = [row | {"defense": row["family"], "ranked": row["mask"] == "dense"} for row in part]
+    rows = _families(table, task)
     return [View("permitted", "Leak by permitted source drop", c.PERMITTED, rows)] if rows else []
 
 
 def ablations(table: pd.DataFrame, task: Task) -> list[View]:
     """Return the table of what one hyper-parameter changes, none where no rows differ in one alone."""
-    part = records(of_task(table, task))
-    rows = [row | {"defense": row["family"], "ranked": row["mask"] == "dense"} for row in part]
+    rows = _families(table, task)
     return [View("ablations", "Leak where one hyper-parameter is changed", c.ABLATIONS, rows)] if rows else []
+
+
+def _families(table: pd.DataFrame, task: Task) -> list[Record]:
+    part = records(of_task(table, task))
+    return [row | {"defense": row["family"], "ranked": row["mask"] == "dense"} for row in part]
 
 
 def details(board: pd.DataFrame, task: Task) -> list[View]:
