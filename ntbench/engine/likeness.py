@@ -7,7 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from ntbench.learn.drawn import frechet, kid, picture
+from ntbench.learn.drawn import Features, frechet, kid, picture, principal
+from ntbench.learn.inception import inception
 from ntbench.learn.scoring import made
 from ntbench.tasks.data import Split
 from ntbench.tasks.objective import Objective
@@ -37,11 +38,22 @@ def of_release(make: Make, real: Split) -> tuple[dict[str, tuple[float, ...]], s
     images = [found for noise in range(NOISES) if (found := make(noise)) is not None]
     if len(images) < NOISES:
         return {}, ""
-    frechets, kids = (tuple(far(found, real.x) for found in images) for far in (frechet, kid))
+    features = _features(real)
+    truth, theirs = features(real.x), [features(part) for part in images]
+    frechets, kids = (tuple(far(part, truth) for part in theirs) for far in (frechet, kid))
     return {"frechets": frechets, "kids": kids}, picture(images[0][:SHOWN], ACROSS)
 
 
 def of_attacker(make: Make, real: Split) -> tuple[float | None, str]:
     """Return the Frechet distance from real images, and a picture; None and nothing where there is none."""
     images = make(0)
-    return (None, "") if images is None else (frechet(images, real.x), picture(images[:SHOWN], ACROSS))
+    if images is None:
+        return None, ""
+    features = _features(real)
+    return frechet(features(images), features(real.x)), picture(images[:SHOWN], ACROSS)
+
+
+def _features(real: Split) -> Features:
+    """Return what tells images apart: a published network where the objective names its file, or their components."""
+    file = real.objective.features_file
+    return inception(file) if file else principal(real.x)

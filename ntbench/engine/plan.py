@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from ntbench.domains import find
 from ntbench.engine.manifest import Manifest, fingerprints
 from ntbench.errors import UserError, unknown
+from ntbench.learn.inception import check_inception
 from ntbench.learn.models import build
 from ntbench.learn.optim import check_optimizer, check_schedule
 from ntbench.learn.sizes import settled
@@ -172,6 +173,7 @@ def manifest(suite: Suite, request: str, cells: list[Cell]) -> Manifest:
     files = {str(file) for kind, name in methods for file in source_files(registry.get(kind, name))}
     given = [spec for cell in cells for spec in (cell.defense.params, dict(cell.pretrain)) if spec.get("sha256")]
     files |= {str(Path(spec["weights"]).expanduser()) for spec in given}
+    files |= {str(Path(file).expanduser()) for file in (objective_of(suite.objective).features_file,) if file}
     return Manifest(
         suite=suite,
         request=request,
@@ -186,7 +188,7 @@ def examined(suite: Suite) -> Suite:
 
     Raises UserError where nothing stands for the objective, the network, the training or a domain that it names.
     """
-    _named("objective", lambda: objective_of(suite.objective))
+    _named("objective", lambda: _check_objective(suite))
     suite = with_arch(suite)
     _named("arch", lambda: _check_arch(suite))
     _named("pretrain.optimizer", lambda: check_optimizer(suite.pretrain.optimizer))
@@ -194,6 +196,11 @@ def examined(suite: Suite) -> Suite:
     for domain in _domains(suite):
         _named("tasks", partial(find, domain))
     return suite
+
+
+def _check_objective(suite: Suite) -> None:
+    if file := objective_of(suite.objective).features_file:
+        check_inception(file)
 
 
 def _check_arch(suite: Suite) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,19 +12,20 @@ from PIL import Image
 from torch import Tensor
 
 FEATURES = 32
-"""Principal components of real images, in which distances are measured: no network has to be there or be trained."""
+"""Principal components of real images in which distances are measured: no network has to be there or be trained."""
 ROWS = 500
 """Images whose kernels are held at once."""
 Array = NDArray[np.float64]
+Features = Callable[[Tensor], Array]
+"""Gives the features [n, d] of images [n, c, s, s] in [-1, 1]."""
 
 
-def frechet(images: Tensor, real: Tensor) -> float:
-    """Return the squared Frechet distance between two normal distributions fitted to images [n, c, s, s].
+def frechet(found: Array, truth: Array) -> float:
+    """Return the squared Frechet distance between two normal distributions fitted to features [n, d] and [m, d].
 
-    Features are the first 32 principal components of the real images' pixels. d = |m1 - m2|^2 + tr(C1 + C2 - 2 (C1
-    C2)^(1/2)), Heusel et al. 2017, equation 6; 0 where means and covariances agree, in squares of pixels in [-1, 1].
+    d = |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)), Heusel et al. 2017, equation 6; 0 where means and covariances
+    agree, in squares of the features' unit.
     """
-    found, truth = _features(images, real)
     a, b = (np.atleast_2d(np.cov(x, rowvar=False)) for x in (found, truth))
     # The product of two covariances has eigenvalues of at least 0, but for rounding.
     root = np.sqrt(np.linalg.eigvals(a @ b).real.clip(0)).sum()
@@ -31,13 +33,12 @@ def frechet(images: Tensor, real: Tensor) -> float:
     return float(apart @ apart + np.trace(a) + np.trace(b) - 2 * root)
 
 
-def kid(images: Tensor, real: Tensor) -> float:
-    """Return the kernel distance between images [n, c, s, s] and real ones, in the features of `frechet`.
+def kid(x: Array, y: Array) -> float:
+    """Return the kernel distance between features [n, d] and [m, d].
 
-    The unbiased estimate of the squared MMD under k(x, y) = (x . y / d + 1)^3 of d features (Binkowski et al. 2018,
-    section 4): 0 on average where both come from one distribution, and below 0 by chance. ValueError for one image.
+    The unbiased estimate of the squared MMD under k(x, y) = (x . y / d + 1)^3 (Binkowski et al. 2018, section 4): 0 on
+    average where both come from one distribution, and below 0 by chance. ValueError for one image.
     """
-    x, y = _features(images, real)
     n, m = len(x), len(y)
     if min(n, m) < 2:
         raise ValueError(f"{n} images and {m} real ones have no kernel distance; take two of each at least")
@@ -54,12 +55,16 @@ def _on_diagonal(x: Array) -> float:
     return float((((x * x).sum(axis=1) / x.shape[1] + 1) ** 3).sum())
 
 
-def _features(images: Tensor, real: Tensor) -> tuple[Array, Array]:
-    """Return the first principal components of the real images for both."""
-    one, other = (x.flatten(1).double().numpy() for x in (images, real))
-    mean = other.mean(axis=0)
-    axes = np.linalg.svd(other - mean, full_matrices=False)[2][:FEATURES].T
-    return (one - mean) @ axes, (other - mean) @ axes
+def principal(real: Tensor) -> Features:
+    """Return the first principal components of real images' pixels as features; the unit is a pixel in [-1, 1]."""
+    pixels = _pixels(real)
+    mean = pixels.mean(axis=0)
+    axes = np.linalg.svd(pixels - mean, full_matrices=False)[2][:FEATURES].T
+    return lambda images: (_pixels(images) - mean) @ axes
+
+
+def _pixels(images: Tensor) -> Array:
+    return images.flatten(1).double().numpy()
 
 
 def picture(images: Tensor, columns: int) -> str:

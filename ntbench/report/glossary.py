@@ -98,7 +98,8 @@ LEADERBOARD: dict[str, str] = {
     "zero_shot": "Accuracy of the release on target test data, before any attack.",
     "sparsity": "Share of the released weights that is zero.",
     "frechet_before": "Frechet distance of images that the undefended model makes (300, 25 steps of DDIM) from the "
-    "source's training images, in their first 32 principal components, in squares of pixels in [-1, 1].",
+    "source's training images: in their first 32 principal components, in squares of pixels in [-1, 1], unless the "
+    "suite's objective names a file of Inception's weights.",
     "frechet": "The same of images that the release makes: the larger, the less they look like the source.",
     "kid_before": "Kernel distance of the same images: the unbiased squared MMD under (x . y / d + 1)^3, in the same "
     "features; about 0 where both come from one distribution.",

@@ -37,8 +37,12 @@ Error = Annotated[float, Field(gt=0, lt=1)]
 class Denoising(Objective):
     """Predict the noise at time steps from the first of `times` to below the second.
 
-    `reference` has by domain the error that scores 1, measured on other seeds than those it judges.
+    `reference` has by domain the error that scores 1, measured on other seeds than those it judges. `features` is a
+    file of Inception's weights in whose features distances of made images are measured; without one they are measured
+    in principal components of the real images.
     """
+
+    later = frozenset({"features"})
 
     name: ClassVar[str] = "denoising"
     labelled: ClassVar[bool] = False
@@ -48,6 +52,7 @@ class Denoising(Objective):
     times: tuple[int, int] = (0, STEPS)
     reference: dict[str, Error] = {}
     best: Error = UNMEASURED
+    features: str = ""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -55,6 +60,11 @@ class Denoising(Objective):
         if not 0 <= first < end <= STEPS:
             raise ValueError(f"times={list(self.times)} must rise, from 0 or more to {STEPS} or less")
         return self
+
+    @property
+    def features_file(self) -> str:
+        """Return the weights of Inception in whose features made images are compared; none: in their components."""
+        return self.features
 
     def at(self, domain: str) -> Denoising:
         """Return the objective with the error that scores 1 on a domain."""

@@ -9,19 +9,17 @@ from functools import cache
 from typing import Any, ClassVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 from torch import Generator, Tensor, nn
 
 from ntbench.errors import UserError, unknown
-from ntbench.types import Arch, ObjectiveSpec
+from ntbench.types import Arch, Grown, ObjectiveSpec
 
 SCORING_BATCH = 200
 
 
-class Objective(BaseModel):
+class Objective(Grown):
     """What a task asks of a model; its fields are the parameters that a suite may give it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: ClassVar[str]
     labelled: ClassVar[bool] = True
@@ -63,6 +61,11 @@ class Objective(BaseModel):
         `noise` is the seed of what it makes them from.
         """
         return None
+
+    @property
+    def features_file(self) -> str:
+        """Return the weights of Inception in whose features made images are compared; none: in their components."""
+        return ""
 
     def at(self, domain: str) -> Objective:
         """Return the objective on one domain, by its name."""

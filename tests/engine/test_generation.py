@@ -15,7 +15,7 @@ from ntbench.engine.plan import plan
 from ntbench.engine.runner import Runner
 from ntbench.engine.store import Store
 from ntbench.errors import UserError
-from ntbench.learn.drawn import frechet, kid, picture
+from ntbench.learn.drawn import frechet, kid, picture, principal
 from ntbench.learn.models import build, unpack
 from ntbench.learn.scoring import made
 from ntbench.suite import DefenseEntry, Limits, load_suite
@@ -60,8 +60,10 @@ def test_scores_follow_from_the_released_weights(
     images = made(model, domain.val.objective, 40, 8)
     assert images is not None
     again = [made(model, domain.val.objective, 40, 8, noise=noise) for noise in (1, 2)]
-    assert facts.frechets == pytest.approx([frechet(x, domain.train.x) for x in (images, *again) if x is not None])
-    assert facts.kids[0] == pytest.approx(kid(images, domain.train.x)) and len(facts.kids_before) == 3
+    features = principal(domain.train.x)
+    truth, found = features(domain.train.x), [features(x) for x in (images, *again) if x is not None]
+    assert facts.frechets == pytest.approx([frechet(x, truth) for x in found])
+    assert facts.kids[0] == pytest.approx(kid(found[0], truth)) and len(facts.kids_before) == 3
     assert facts.natural == pytest.approx(float(error.mean())) and facts.natural_before is not None
     # The attacker's last model is not kept: its distance is that of other images from the target's.
     assert result.frechet is not None and 0 < result.frechet != facts.frechets[0]

@@ -13,11 +13,22 @@ from scipy.linalg import sqrtm
 from sklearn.decomposition import PCA
 from sklearn.metrics.pairwise import polynomial_kernel
 
-from ntbench.learn.drawn import FEATURES, frechet, kid, picture
+from ntbench.learn import drawn
+from ntbench.learn.drawn import FEATURES, picture, principal
 
 
 def images(count: int, seed: int, channels: int = 1) -> torch.Tensor:
     return torch.randn(count, channels, 4, 4, generator=torch.Generator().manual_seed(seed))
+
+
+def frechet(found: torch.Tensor, real: torch.Tensor) -> float:
+    features = principal(real)
+    return drawn.frechet(features(found), features(real))
+
+
+def kid(found: torch.Tensor, real: torch.Tensor) -> float:
+    features = principal(real)
+    return drawn.kid(features(found), features(real))
 
 
 def test_the_distance_is_that_of_two_normal_distributions() -> None:
