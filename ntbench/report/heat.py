@@ -13,10 +13,12 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ntbench.report.display import MISSING, Record, line, number, short, yes
-from ntbench.report.style import NARROW, WIDE, Drawn, canvas, label
+from ntbench.report.style import NARROW, SOFT, WIDE, Drawn, canvas, label
 
 LINE = 0.17  # inches
 MOST_SLANTED = 10  # columns of a narrow figure; slanted names that are closer lie on each other
+MOST = 60
+"""Attacks that a figure shows: more fit no page. Its data have all of them."""
 MAPS = {"slc": "SLC-AUC", "leak": "leak"}
 
 
@@ -54,24 +56,30 @@ def attacks_figure(
 ) -> Figure | None:
     """Draw SLC-AUC of every single attack against the tuned baseline, a column for each of the board's rows.
 
-    On given axes, or in a figure of its own.
+    Of more than 60 attacks those that rank highest against any row. On given axes, or in a figure of its own.
     """
     table, narrow = attacks_data(rows, table), width <= NARROW
-    names = table["attack"].map(lambda name: short(name, 20))
-    kept = names.where(table["attack_mask"] != "keep", names + " (kept)")
-    grid = table.assign(attack=kept).pivot_table(
-        index="attack", columns=["defense", "mask"], values="slc", dropna=False, sort=False
-    )
+    grid = table.pivot_table(index=["attack", "attack_mask"], columns=["defense", "mask"], values="slc", sort=False)
     places = [place for place in _order(rows) if place in grid.columns]
-    values = grid[places].to_numpy(float)
+    count, grid = len(grid), _highest(grid[places])
+    values = grid.to_numpy(float)
     if not np.isfinite(values).any():
         return None
     reach = max(float(np.nanmax(np.abs(values))), 1e-6)
     figure, axes = canvas(width, 1.4 + LINE * len(grid), axes)
     _grid(axes, values, TwoSlopeNorm(0, -reach, reach), 5.5 if len(places) <= (6 if narrow else 20) else 0)
-    axes.set_yticks(range(len(grid)), [str(name) for name in grid.index])
+    names = [short(name, 20) + (" (kept)" if mask == "keep" else "") for name, mask in grid.index]
+    axes.set_yticks(range(len(grid)), names)
+    if len(grid) < count:
+        axes.set_title(f"{len(grid)} of {count}, the highest against any row", loc="left", pad=3, color=SOFT)
     _columns(axes, places, narrow)
     return figure
+
+
+def _highest(grid: pd.DataFrame) -> pd.DataFrame:
+    """Return so many attacks as a figure shows, in the order of the suite: each is among the first against some row."""
+    ranks = grid.rank(ascending=False).min(axis=1)
+    return grid[grid.index.isin(ranks.nsmallest(MOST).index)]
 
 
 def attacks_data(rows: Sequence[Record], table: pd.DataFrame) -> pd.DataFrame:

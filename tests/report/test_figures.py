@@ -18,7 +18,7 @@ from ntbench.measure.agreement import agreement_table
 from ntbench.measure.permitted import COLUMNS
 from ntbench.measure.tables import drawn_table
 from ntbench.report.forest import ranking_figure
-from ntbench.report.heat import attacks_figure, factors_figure, map_figure
+from ntbench.report.heat import MOST, attacks_figure, factors_figure, map_figure
 from ntbench.report.panels import compute_figure, learning_curves_figure
 from ntbench.report.pictures import Picture, map_pictures, mapped, task_pictures
 from ntbench.report.sentences import ranking
@@ -91,6 +91,22 @@ def test_sixty_attacks_are_legible(width: float) -> None:
         boxes = sorted((label.get_window_extent() for label in labels), key=lambda box: float(box.y0))
     assert len(boxes) == len(boards.ATTACKS)
     assert all(low.y1 <= high.y0 + 2 for low, high in pairwise(boxes))
+
+
+def test_of_many_attacks_those_that_are_strongest_against_some_row_are_shown() -> None:
+    board = boards.board(count=1)
+    table = part(boards.attacks(board))
+    table = table[table["mask"] == "dense"]
+    more = table.assign(attack=table["attack"] + " again", slc=table["slc"] - 5)
+    alone = more["attack"].iloc[3]
+    more.loc[(more["attack"] == alone) & (more["defense"] == more["defense"].iloc[-1]), "slc"] = 9.0
+    with styled():
+        figure = attacks_figure(ranking(board, TASK), pd.concat([table, more]))
+    assert figure is not None
+    axes = figure.axes[0]
+    shown = [label.get_text() for label in axes.get_yticklabels()]
+    assert len(shown) == MOST and alone in shown and not any(name.endswith("again") for name in {*shown} - {alone})
+    assert axes.get_title(loc="left") == f"{MOST} of {2 * len(boards.ATTACKS)}, the highest against any row"
 
 
 @pytest.mark.parametrize("name", list(DRAWN))
