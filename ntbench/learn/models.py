@@ -26,7 +26,7 @@ STARTS = ("pretrained", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_ove
 
 
 def build(arch: Arch, classes: int, seed: int) -> nn.Module:
-    """Return a randomly initialised model, in channels_last, that depends on its seed alone.
+    """Return a randomly initialised model, in channels_last unless it says another, that depends on its seed alone.
 
     Whatever the parameters say of published weights is left out. Raises UserError on a name that timm does not know and
     on arguments that it refuses.
@@ -82,7 +82,7 @@ def _created(arch: Arch, classes: int, seed: int, params: Mapping[str, Any]) -> 
             reason = " ".join(str(error).split())
             told = f"architecture {arch.name!r} cannot be built with params={dict(params)}: {reason}"
             raise UserError(told + _remedy(params, reason, classes)) from None
-    return preprocessing(model.to(memory_format=torch.channels_last), arch)
+    return preprocessing(model.to(memory_format=getattr(model, "memory_format", torch.channels_last)), arch)
 
 
 def _remedy(params: Mapping[str, Any], reason: str, classes: int) -> str:

@@ -262,9 +262,11 @@ def test_the_small_networks_are_known_to_timm_and_as_large_as_they_say() -> None
         assert round(sum(p.numel() for p in build(Arch(name=name), 10, 0).parameters()) / 1000) == thousands
 
 
-def test_models_are_channels_last() -> None:
-    weights = [m.weight for m in build(SMALL, 10, seed=0).modules() if isinstance(m, nn.Conv2d)]
-    assert weights and all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
+def test_models_are_channels_last_but_for_those_that_ask_for_another_format() -> None:
+    denoiser = Arch(name="unet2d", params={"block_out_channels": (8,)})
+    for arch, outputs, form in ((SMALL, 10, torch.channels_last), (denoiser, 3, torch.contiguous_format)):
+        weights = [m.weight for m in build(arch, outputs, seed=0).modules() if isinstance(m, nn.Conv2d)]
+        assert weights and all(weight.is_contiguous(memory_format=form) for weight in weights)
 
 
 @pytest.mark.parametrize("name", ARCHS)
