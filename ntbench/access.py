@@ -12,12 +12,14 @@ from ntbench.types import Track
 class Access:
     """What an attack asks for: a share of the labelled source images, and target images with labels, without, or none.
 
-    Without `weights` the protected model comes as a black box, which answers images with logits and holds no weights.
+    With `pool` it also holds, without labels, all target images that attackers' samples are drawn from. Without
+    `weights` the protected model comes as a black box, which answers images with logits and holds no weights.
     """
 
     source: bool = False
     target: Literal["labelled", "unlabelled"] | None = "labelled"
     weights: bool = True
+    pool: bool = False
 
     @property
     def track(self) -> Track:
@@ -26,7 +28,9 @@ class Access:
             return "queries"
         if self.source:
             return "source"
-        return "target" if self.target == "labelled" else "unlabelled"
+        if self.target != "labelled":
+            return "unlabelled"
+        return "semi-supervised" if self.pool else "target"
 
     def needs(self) -> str:
         """Return in words what the attack asks for."""
@@ -34,6 +38,7 @@ class Access:
         needed = {
             "source labels": self.source,
             target: self.target is not None,
+            "more target images": self.pool,
             "answers of a black box": not self.weights,
         }
         return ", ".join(name for name, asked in needed.items() if asked)

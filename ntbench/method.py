@@ -84,8 +84,8 @@ class Context:
 
     A split that is not granted is None; where labels are not granted they are all -1. A defender's target images are
     its own share of the domains that it guards, and `target_val` is a part of that share which `target` lacks; an
-    attacker's `source` is the share of its track. `steps` is the budget of an attack's run in optimizer steps, and 0
-    for a defender, whom nobody counts.
+    attacker's `source` is the share of its track, and `unlabelled` what its samples are drawn from. `steps` is the
+    budget of an attack's run in optimizer steps, and 0 for a defender, whom nobody counts.
     """
 
     source: Split | None
@@ -100,6 +100,7 @@ class Context:
     """Build a randomly initialised model of the declared architecture with a number of classes."""
     objective: Objective = CLASSIFYING
     """What a batch, the loss and a score are; the splits have it too, so that `fit` and `correct` go by it."""
+    unlabelled: Split | None = None
 
     def generator(self, *names: str) -> torch.Generator:
         """Return a CPU generator that depends on the recipe and the names alone."""

@@ -92,6 +92,8 @@ def test_methods_that_do_nothing_say_so() -> None:
     ("access", "track"),
     [
         (Access(), "target"),
+        (Access(pool=True), "semi-supervised"),
+        (Access(source=True, pool=True), "source"),
         (Access(target="unlabelled"), "unlabelled"),
         (Access(target=None), "unlabelled"),
         (Access(source=True), "source"),

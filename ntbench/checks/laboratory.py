@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ntbench.checks.watch import Traces, watching
-from ntbench.engine.subject import Grant, attacked, global_seeds, released_head
+from ntbench.engine.subject import SPLITS, Grant, attacked, global_seeds, released_head
 from ntbench.learn.fit import fit
 from ntbench.learn.models import build, encoded, features, head, pack, unpack
 from ntbench.method import Attack, Context, Defense, Method
@@ -24,7 +24,6 @@ from ntbench.types import Arch, Training, digest
 SAMPLES = 400
 FEWER = 7
 DAMAGE = 0.5
-SPLITS = ("source", "target", "source_val", "target_val")
 PRETRAIN = Training(lr=2e-3, schedule="cosine", steps=100, batch_size=64)
 ENDS = (20, 40, 80)
 
@@ -207,6 +206,7 @@ def _grant(method: Method, released: nn.Module, trial: Trial) -> Watched:
         target=target,
         source_val=here.source_val if defender and trial.source else None,
         target_val=_relabelled(here.target_val, trial) if defender and trial.target else None,
+        unlabelled=_hidden(here.target) if isinstance(method, Attack) and method.access.pool else None,
         target_classes=trial.classes if here.source.objective.labelled else here.outputs,
         ends=ENDS,
         seed=0,
@@ -220,7 +220,11 @@ def _grant(method: Method, released: nn.Module, trial: Trial) -> Watched:
 
 
 def _relabelled(data: Split, trial: Trial) -> Split:
-    return replace(data, y=data.y % trial.classes if trial.target_labels else torch.full_like(data.y, -1))
+    return replace(data, y=data.y % trial.classes) if trial.target_labels else _hidden(data)
+
+
+def _hidden(data: Split) -> Split:
+    return replace(data, y=torch.full_like(data.y, -1))
 
 
 class _Whole(nn.Module):

@@ -18,7 +18,7 @@ from ntbench.domains import PARTS, Raw
 from ntbench.engine import sandbox
 from ntbench.engine.frames import BrokenLineError, Message, receive, send, tensors_of
 from ntbench.engine.nursery import end, nursery
-from ntbench.engine.subject import Grant, Snapshot, Weights
+from ntbench.engine.subject import SPLITS, Grant, Snapshot, Weights
 from ntbench.errors import ForeignError, UnusableError, UserError
 from ntbench.learn.meter import Cost
 from ntbench.learn.models import Head, unpack
@@ -190,7 +190,7 @@ def _tensors(grant: Grant) -> dict[str, Tensor]:
 
 
 def _splits(grant: Grant) -> dict[str, Split | None]:
-    return {name: getattr(grant, name) for name in ("source", "target", "source_val", "target_val")}
+    return {name: getattr(grant, name) for name in SPLITS}
 
 
 def _size(grant: Grant) -> int:

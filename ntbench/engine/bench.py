@@ -17,7 +17,7 @@ from ntbench.engine.apart import Bounds
 from ntbench.engine.foreign import is_foreign
 from ntbench.engine.likeness import Make, maker, of_attacker, of_release
 from ntbench.engine.rehearsal import shares_of
-from ntbench.engine.subject import Grant, Snapshot, Weights, attacked, protected
+from ntbench.engine.subject import SPLITS, Grant, Snapshot, Weights, attacked, protected
 from ntbench.engine.view import View, view_of
 from ntbench.learn.fit import fit
 from ntbench.learn.meter import Cost, Meter
@@ -211,10 +211,11 @@ class Bench:
             "attack",
             source=self.shares.owned_source if access.source else None,
             target=target,
+            unlabelled=_unlabelled(self.shares.pool) if access.pool else None,
         )
 
     def _grant(self, weights: Weights, ends: tuple[int, ...], role: str = "load", **data: Split | None) -> Grant:
-        nothing: dict[str, Split | None] = dict.fromkeys(("source", "source_val", "target", "target_val"))
+        nothing: dict[str, Split | None] = dict.fromkeys(SPLITS)
         cell = self.cell
         classes = self.shares.guarded_classes if role == "defense" else self.shares.target.classes
         return Grant(

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from ntbench.domains import PARTS, find
 from ntbench.engine.declared import described, traits
 from ntbench.engine.frames import Message, receive, row_of, send, split_of
-from ntbench.engine.subject import Grant, attacked, protected
+from ntbench.engine.subject import SPLITS, Grant, attacked, protected
 from ntbench.errors import UnusableError, UserError
 from ntbench.learn.models import pack
 from ntbench.method import Attack, Defense, Method
@@ -133,8 +133,7 @@ def _grant(request: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Grant:
     prefix = "weights."
     weights = {n.removeprefix(prefix): t.to(device) for n, t in tensors.items() if n.startswith(prefix)}
     told = facts.pop("objectives")
-    names = ("source", "target", "source_val", "target_val")
-    splits: Any = {name: split_of(tensors, name, device, told) for name in names}
+    splits: Any = {name: split_of(tensors, name, device, told) for name in SPLITS}
     objective = objective_of(ObjectiveSpec(**told["task"]))
     fields: Any = facts | {"arch": Arch(**facts["arch"]), "ends": tuple(facts["ends"]), "device": device}
     fields["objective"] = objective

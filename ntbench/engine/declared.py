@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import asdict
 from typing import Any
 
 from ntbench.domains import Dataset
@@ -31,7 +32,7 @@ def described(cls: type[Method] | type[Dataset] | type[Metric]) -> dict[str, Any
         axes = {name: axis.model_dump(mode="json") for name, axis in space_of(cls).items()}
         return facts | {name: bool(getattr(cls, name)) for name in DEFENSE} | {"axes": axes}
     access = cls.access if issubclass(cls, Attack) else Access()
-    return facts | {"access": {"source": access.source, "target": access.target, "weights": access.weights}}
+    return facts | {"access": asdict(access)}
 
 
 def traits(method: Method) -> dict[str, Any]:

@@ -22,6 +22,8 @@ from ntbench.tasks.objective import Objective
 from ntbench.types import Arch, Precision
 
 Weights = dict[str, Tensor]
+SPLITS = ("source", "target", "source_val", "target_val", "unlabelled")
+"""The data that a method may be granted, by their names in a grant and in a context."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +49,7 @@ class Grant:
     precision: Precision
     device: torch.device
     objective: Objective = field(default=CLASSIFYING, kw_only=True)
+    unlabelled: Split | None = field(default=None, kw_only=True)
 
     def model(self) -> nn.Module:
         """Return the model that the weights belong to."""
@@ -58,11 +61,9 @@ class Grant:
 
     def context(self, steps: int) -> Context:
         """Return what a method sees, with copies of the data: what it writes there reaches no other cell."""
+        data: Any = {name: _copied(getattr(self, name)) for name in SPLITS}
         return Context(
-            source=_copied(self.source),
-            target=_copied(self.target),
-            source_val=_copied(self.source_val),
-            target_val=_copied(self.target_val),
+            **data,
             target_classes=self.target_classes,
             steps=steps,
             seed=self.seed,

@@ -12,6 +12,7 @@ from ntbench.types import Mask, Track
 GRANTED: dict[Track, tuple[Track, ...]] = {
     "target": ("target",),
     "source": ("target", "source"),
+    "semi-supervised": ("target", "semi-supervised"),
     "unlabelled": ("unlabelled",),
     "queries": ("queries",),
 }

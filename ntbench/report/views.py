@@ -20,6 +20,11 @@ TRACKS = {
         "Attackers who also hold source data",
         "They start anew, or from the release, with a share of the source data beside their target samples.",
     ),
+    "semi-supervised": (
+        "Attackers who also hold unlabelled target images",
+        "Beside their samples they hold the images that all samples are drawn from, without labels; their baseline has "
+        "the same.",
+    ),
     "unlabelled": (
         "Attackers without labels",
         "They hold target images without labels. Their best model on test is shown, an upper bound, so there is "

@@ -25,7 +25,7 @@ FILE = "file"
 """The registered name of a release that was made elsewhere and comes as a file."""
 
 Kind = Literal["defense", "attack"]
-Track = Literal["target", "source", "unlabelled", "queries"]
+Track = Literal["target", "source", "semi-supervised", "unlabelled", "queries"]
 """What an attacker holds besides the release."""
 Status = Literal["ok", "error", "timeout", "diverged", "unusable", "inapplicable"]
 SETTLED: tuple[Status, ...] = ("ok", "unusable", "inapplicable")

@@ -189,7 +189,7 @@ def test_one_run_serves_every_budget() -> None:
 
 FITS = (
     *("finetune", "perturb", "regrow", "rescale", "redraw", "flatten", "lora", "bn_reset", "logit_flip", "distill"),
-    *("sam", "l2_sp"),
+    *("sam", "l2_sp", "fixmatch"),
 )
 
 
@@ -199,7 +199,8 @@ def test_going_back_to_a_fork_leaves_no_trace(name: str) -> None:
     found = []
     for ends in ((2, 5, 20), (20,)):
         model = BlackBox(learnt()) if name == "distill" else learnt()
-        fit = registry.get("attack", name)().fit_of(model, replace(granted(20), source=None))
+        ctx = replace(granted(20), source=None, unlabelled=domain(3, seed=4))
+        fit = registry.get("attack", name)().fit_of(model, ctx)
         for _ in fit.climb(ends, Meter()):
             pass
         found.append(pack(fit.adapted))

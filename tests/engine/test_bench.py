@@ -36,6 +36,13 @@ class Watching(Attack):
             yield model
 
 
+class Gathering(Watching):
+    """Holds, without labels, what attackers' samples are drawn from."""
+
+    name = "gathering"
+    access: ClassVar[Access] = Access(pool=True)
+
+
 class Asking(Attack):
     """Asks the black box and hands it back."""
 
@@ -92,7 +99,7 @@ class Greedy(Defense):
 
 @pytest.fixture(autouse=True)
 def registered(own_registry: Registry) -> None:
-    for method in (Watching, Asking, Choosing, Exploding, Wide, Greedy):
+    for method in (Watching, Gathering, Asking, Choosing, Exploding, Wide, Greedy):
         own_registry.register(method)
     SEEN.clear()
     _encoders.clear()
@@ -103,6 +110,17 @@ def test_no_attacker_owns_validation_data(runner: Runner, cells: Cells) -> None:
         runner.run(cell)
         ctx = SEEN[-1][1]
         assert ctx.target_val is None and ctx.source_val is None and ctx.target
+
+
+def test_who_asks_for_the_pool_gets_it_without_labels_and_nobody_else_does(runner: Runner, cells: Cells) -> None:
+    result = runner.run(cells("none", "gathering")[0])
+    bench = Bench(result.cell, runner.device, runner.cache)
+    ctx = SEEN[-1][1]
+    assert result.track == "semi-supervised" and ctx.unlabelled and ctx.target
+    assert torch.equal(ctx.unlabelled.x, bench.shares.pool.x) and (ctx.unlabelled.y == -1).all()
+    assert len(ctx.target) == result.cell.samples < len(ctx.unlabelled) and (ctx.target.y >= 0).all()
+    runner.run(cells("none", "watching")[0])
+    assert SEEN[-1][1].unlabelled is None
 
 
 def own(cell: Cell, samples: int = 120) -> Cell:

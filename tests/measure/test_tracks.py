@@ -7,7 +7,13 @@ from ntbench.measure.curves import Curves
 from ntbench.measure.tracks import Pool, Row, Run, pool, rows_of, tracks_of, twin_pool
 from ntbench.types import Result
 
-ACCESS = {"plain": "target", "merge": "source", "tent": "unlabelled", "distill": "queries"}
+ACCESS = {
+    "plain": "target",
+    "merge": "source",
+    "fixmatch": "semi-supervised",
+    "tent": "unlabelled",
+    "distill": "queries",
+}
 
 
 def tracked(masked: bool = False) -> Iterator[Result]:
@@ -32,10 +38,11 @@ def pools(curves: Curves, label: str, track: str, mask: str = "dense") -> Pool:
 
 def test_every_track_has_its_own_attacks_and_baseline() -> None:
     curves = collect(tracked(), suite())[0]
-    assert tracks_of(curves) == ["target", "source", "unlabelled", "queries"]
+    assert tracks_of(curves) == ["target", "source", "semi-supervised", "unlabelled", "queries"]
     of = {track: named(curves, pools(curves, "ntp", track).release) for track in tracks_of(curves)}
     assert of["target"] == [("ntp", "plain dense")]
     assert sorted(of["source"]) == [("ntp", "merge dense"), ("ntp", "plain dense")]
+    assert sorted(of["semi-supervised"]) == [("ntp", "fixmatch dense"), ("ntp", "plain dense")]
     assert of["unlabelled"] == [("ntp", "tent dense")]
     assert of["queries"] == [("ntp", "distill dense")]
 
