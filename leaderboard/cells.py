@@ -92,12 +92,18 @@ def _filled(file: Published, results: Sequence[Result], needed: Collection[Run])
         kept += [bits for bits, there in zip(run.correct, known, strict=True) if there]
     numbers = any(bits.startswith(NUMBERS) for result in results for bits in result.trajectory.correct)
     each = packed_each(kept, file.images, numbers)
-    file = _sealed(file.model_copy(update={"cells": tuple(cells), "columns": packed(columns), "correct": each}))
+    held = {"cells": tuple(cells), "columns": packed(columns), "correct": each, "frechets": _frechets(ordered)}
+    file = _sealed(file.model_copy(update=held))
     if file.keys != keys_of(ordered):
         raise UserError(
             f"{file.place}: the results have another recipe than {file.protocol}; publish each from its folder"
         )
     return file
+
+
+def _frechets(results: Sequence[Result]) -> tuple[float | None, ...]:
+    found = tuple(result.frechet for result in results)
+    return found if any(far is not None for far in found) else ()
 
 
 def _sealed(file: Published) -> Published:

@@ -23,6 +23,7 @@ def sum_of(cell: PublishedCell, result: Result) -> str:
     kept = [bits for k, bits in enumerate(run.correct) if cell.bits >> result.cell.budget.ends.index(run.step[k]) & 1]
     values = [list(column) for name, column in run if name != "correct"]
     said = [result.status, result.error, result.choice, result.track, result.paid, cell.images]
+    said += [] if result.frechet is None else [result.frechet]
     return digest([result.cell.key, said, [_plain(v) for v in values], kept])[:8]
 
 
@@ -41,8 +42,9 @@ def results_of(file: Published) -> list[Result]:
         held = iter(unpacked_each(file.correct, sum(cell.bits.bit_count() for cell in file.cells), file.images))
         origin = Provenance(data=file.data, versions=file.versions, device=file.device)
         build = recipes(file)
-        pairs = zip(file.cells, columns, strict=True)
-        return [_result(file, build(cell), cell, costs, held, origin) for cell, costs in pairs]
+        far = file.frechets or (None,) * len(file.cells)
+        parts = zip(file.cells, columns, far, strict=True)
+        return [_result(file, build(cell), cell, (costs, there), held, origin) for cell, costs, there in parts]
     except (*DAMAGED, KeyError, IndexError, TypeError, StopIteration) as error:
         raise UserError(f"{file.place}: cells do not fit the file ({type(error).__name__}: {error})") from None
 
@@ -90,7 +92,7 @@ def _result(
     file: Published,
     cell: Cell,
     kept: PublishedCell,
-    costs: Sequence[Sequence[Any]],
+    beside: tuple[Sequence[Sequence[Any]], float | None],
     bits: Iterator[str],
     origin: Provenance,
 ) -> Result:
@@ -100,6 +102,7 @@ def _result(
     there = [k for k, score in enumerate(kept.test) if score is not None]
     test = [_score(kept.test[k], file.test_of) for k in there]
     right = [next(bits) if kept.bits >> k & 1 else _stand_in(file, kept, s) for k, s in zip(there, test, strict=True)]
+    costs, far = beside
     columns = dict(zip(COSTS, costs, strict=True))
     return Result(
         cell=cell,
@@ -111,6 +114,7 @@ def _result(
         originals=file.originals,
         source_images=file.source_images,
         paid=kept.paid,
+        frechet=far,
         protection=None if kept.status == "inapplicable" else file.protections.get(kept.seed),
         trajectory=Trajectory(
             step=tuple(ends[k] for k in there),

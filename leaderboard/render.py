@@ -8,6 +8,8 @@ from typing import Any
 
 import pandas as pd
 
+from ntbench.measure.agreement import FEWEST, agreement_table
+from ntbench.report.agreement import correlation
 from ntbench.report.sentences import gate_line, ranking, sentence
 from ntbench.report.templating import markdown
 from ntbench.report.views import View, claim, details, headline, tracks
@@ -45,6 +47,7 @@ def _section(board: Board, task: Task) -> dict[str, Any]:
         "sentence": sentence(table, task),
         "headline": headline(named, task, board.suite.axis),
         "gates": gate_line(rows),
+        "agreement": _agreement(board, task),
         "beside": [*tracks(named, task), *_drawn(named, task), *claim(named, task), *past_rows(files.values())],
         "literature": list(beside(board.suite, task, rows)),
         "setting": _setting(board, task),
@@ -57,6 +60,13 @@ def _drawn(table: pd.DataFrame, task: Task) -> list[View]:
     """Return what protecting does to the source where models make images: their scores may say another thing."""
     there = table["frechet"].notna().any()
     return [view for view in details(table, task) if view.key == "keeps"] if there else []
+
+
+def _agreement(board: Board, task: Task) -> str:
+    """Return how well scores after attacks agree with distances of what attackers' models make, where they make any."""
+    table = agreement_table(result for result in board.results if result.cell.task.name == task.name)
+    points = table[table["track"] == "target"]
+    return correlation(points) if len(points) >= FEWEST else ""
 
 
 def _rows(board: Board, task: Task) -> dict[str, Published]:

@@ -137,11 +137,12 @@ class Published(Checked, Grown):
     """One file: a defense on a task.
 
     Scores are counts out of `val_of` and `test_of` images, or fractions where that is 0. `columns` and `correct` are
-    packed as `ntbench.leaderboard.packing` says; `keys` is the hash of all keys of the cells. `history`, the oldest
-    first, is left out where there is none, and so are the `objective` of classifiers and a `scoring` in float32.
+    packed as `ntbench.leaderboard.packing` says; `keys` is the hash of all keys of the cells. Where models make images,
+    `frechets` has for every cell how far what its last model makes lies from the target. Left out are an empty
+    `history`, whose oldest part comes first, no `frechets`, the `objective` of classifiers and a `scoring` in float32.
     """
 
-    later = frozenset({"history", "objective", "scoring"})
+    later = frozenset({"history", "objective", "scoring", "frechets"})
 
     schema_version: Literal[3] = 3
     protocol: Protocol
@@ -171,6 +172,7 @@ class Published(Checked, Grown):
     verified: tuple[Verified, ...] = ()
     history: tuple[Past, ...] = ()
     cells: tuple[PublishedCell, ...]
+    frechets: tuple[Annotated[float, Field(strict=True, allow_inf_nan=False)] | None, ...] = ()
     columns: str
     correct: str
     keys: str

@@ -118,6 +118,8 @@ def cell_differences(before: Result, after: Result) -> Iterator[str]:
         for step, was, now in zip(theirs.step, getattr(theirs, name), getattr(ours, name), strict=True):
             if was != now:
                 yield f"{name} at {step} steps, {was:.6g}, is {now:.6g}"
+    if before.frechet != after.frechet:
+        yield f"frechet, {before.frechet}, is {after.frechet}"
     yield from _source(before.protection, after.protection)
 
 

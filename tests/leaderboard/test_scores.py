@@ -22,12 +22,15 @@ from ntbench.leaderboard.render import render
 from ntbench.leaderboard.schema import Published, PublishedCell, read
 from ntbench.leaderboard.validate import validate
 from ntbench.leaderboard.verify import verify
+from scipy.stats import spearmanr
 
 from ntbench.cli.app import console
 from ntbench.engine.runner import Runner
 from ntbench.engine.session import Session, open_run
 from ntbench.engine.store import Store
+from ntbench.errors import UserError
 from ntbench.measure.board import leaderboard_table
+from ntbench.measure.differences import cell_differences
 from ntbench.suite import Limits
 from ntbench.types import digest, unpack_scores
 
@@ -92,6 +95,7 @@ def test_recipes_scores_and_what_images_add_come_back(board: Path, run: Session)
         for cell, after in zip(file.cells, results_of(file), strict=True):
             before = there.pop(after.cell.key)
             assert after.cell == before.cell and after.trajectory.test == before.trajectory.test
+            assert after.frechet == before.frechet is not None
             for k, end in enumerate(before.trajectory.step):
                 if cell.bits >> before.cell.budget.ends.index(end) & 1:
                     kept += 1
@@ -131,6 +135,15 @@ def test_every_edit_is_named(mine: Path, change: Callable[[Files], object], name
     assert any(re.search(named, line) for line in found), found
 
 
+def test_a_distance_that_is_missing_or_changed_is_told(mine: Path, run: Session) -> None:
+    with pytest.raises(UserError, match="cells do not fit the file"):
+        edit(mine, lambda f: f["frechets"].pop())
+    result = run.results()[0]
+    assert result.frechet is not None
+    found = [*cell_differences(result, result.model_copy(update={"frechet": 2 * result.frechet}))]
+    assert found == [f"frechet, {result.frechet}, is {2 * result.frechet}"]
+
+
 def test_a_cell_computed_again_matches(mine: Path, few_images: None, cache: Path, tmp_path: Path) -> None:
     runner = Runner(Store(tmp_path / "again"), torch.device("cpu"), Limits(), cache)
     path = place(mine, "none")
@@ -148,6 +161,8 @@ def test_pages_speak_of_scores_beside_a_board_that_speaks_of_accuracy(
     assert not re.search(r"accurac", ours, re.IGNORECASE)
     assert "| Over compute, points |" in ours and "| Frechet distance after |" in ours and "unet2d, denoising;" in ours
     assert "rest on uplift over compute. What a rational attacker gains, as a mean difference of score over" in ours
+    points = [(r.frechet, r.trajectory.test[-1]) for r in Board.read(board / "generation_smoke").results]
+    assert f"{spearmanr(np.array(points)).statistic:.2f} [" in ours.replace("\\", "") and "Spearman" not in theirs
     assert "| SLC-AUC |" in theirs.partition("\n\n")[2] and "Frechet" not in theirs
     assert theirs in render(published)
     sections = re.findall(r"^## (.*), track target$", render_attacks(both), re.MULTILINE)
