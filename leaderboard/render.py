@@ -9,8 +9,7 @@ from typing import Any
 import pandas as pd
 
 from ntbench.measure.agreement import FEWEST, agreement_table
-from ntbench.report.agreement import correlation
-from ntbench.report.sentences import gate_line, ranking, sentence
+from ntbench.report.sentences import correlation, gate_line, ranking, sentence
 from ntbench.report.templating import markdown
 from ntbench.report.views import View, claim, details, headline, tracks
 from ntbench.types import CLASSIFICATION, Task

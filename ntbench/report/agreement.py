@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from ntbench.measure.agreement import FEWEST, agreement
-from ntbench.report.display import number, records
+from ntbench.report.display import records
+from ntbench.report.sentences import correlation
 from ntbench.report.style import NARROW, SOFT, WIDE, Drawn, bare, label
 
 HEIGHT = 2.6  # inches
@@ -51,10 +52,3 @@ def agreement_data(points: pd.DataFrame) -> pd.DataFrame:
     """Return what `agreement_figure` draws, with the correlation of all points beside each of them."""
     found = agreement(points)
     return points.assign(spearman=found.point, spearman_low=found.low, spearman_high=found.high)
-
-
-def correlation(points: pd.DataFrame) -> str:
-    """Return Spearman's rank correlation in words; below 0 higher scores have smaller distances."""
-    found = agreement(points)
-    told = "{} [{}, {}]".format(*map(number, found))
-    return f"Spearman {told}, {len(points)} points"

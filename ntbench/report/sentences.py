@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
+from ntbench.measure.agreement import agreement
 from ntbench.measure.gates import UNREFERENCED
 from ntbench.measure.intervals import ATTACKS_ALONE, RANGE
 from ntbench.report.display import (
@@ -166,3 +167,10 @@ def _gate(gate: str, reasons: dict[str, list[str]], count: int) -> str:
     where = "every row" if len(rows) == count else listed(rows, 3)
     more = f", and {len(reasons) - 1} more" if len(reasons) > 1 else ""
     return f"{gate}: {reason} ({where}){more}"
+
+
+def correlation(points: pd.DataFrame) -> str:
+    """Return Spearman's rank correlation in words; below 0 higher scores have smaller distances."""
+    found = agreement(points)
+    told = "{} [{}, {}]".format(*map(number, found))
+    return f"Spearman {told}, {len(points)} points"
