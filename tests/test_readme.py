@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ntbench.report.display import factor, number, points, with_interval
+from ntbench.report.display import factor, number, points, with_interval, with_spread
 
 ROOT = Path(__file__).parent.parent
 
@@ -61,9 +61,36 @@ def test_what_it_says_of_a_longer_horizon_is_what_the_check_shows() -> None:
     assert there["ntp"]["speedup_low"] > 1.25 and there["ntl"]["leak_low"] <= 0.1 < there["ntl"]["leak_high"]
 
 
-def published(defense: str, place: str = "results") -> dict[str, Any]:
-    """Return the dense row of a defense on the board of `quick`, or on its check."""
-    file = ROOT / "leaderboard" / place / "quick" / defense / "digits-digits_m.json"
-    rows = json.loads(file.read_text(encoding="utf-8"))["rows"]
+GENERATION = "generation/{}/digits-letters.json"
+
+
+def test_what_the_docs_say_of_generation_are_published_rows() -> None:
+    text = (ROOT / "docs" / "generation.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^\| ([\w, ]+) \| (-?[\d.]+ \[.*\]) \| (.*) \| (.*) \| (.*) \| (.*) \|$", text, re.M)
+    board = ROOT / "leaderboard" / "results" / "generation"
+    assert {name for name, *_ in lines} == {folder.name for folder in board.glob("*/")} - {"scratch"}
+    for defense, *told in lines:
+        row = published(defense, file=GENERATION)
+        shown = points(row["compute_uplift"], signed=True), factor(row["speedup"]), points(row["drop"])
+        assert told == [with_interval(row, "leak", signed=False), *shown, with_spread(row, "frechet")]
+        assert row["verdict"] == "none" and "still gained 2.0 points" in row["gates"] and row["seeds"] == 5
+    page = (ROOT / "leaderboard" / "README.md").read_text(encoding="utf-8").replace("\\", "")
+    said = re.search(r"Spearman -[\d.]+ \[.*?\], \d+ points", " ".join(text.split()))
+    assert said and said[0] in page
+
+
+def test_what_it_says_of_generation_are_published_rows() -> None:
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    log, mse, magnitude = (
+        with_interval(published(name, file=GENERATION), "leak", signed=False)
+        for name in ("sophon, log", "sophon, mse", "magnitude")
+    )
+    assert f"leaves {log} and {mse} of what" in text and f"magnitude pruning raises it to {magnitude}" in text
+
+
+def published(defense: str, place: str = "results", file: str = "quick/{}/digits-digits_m.json") -> dict[str, Any]:
+    """Return the dense row of a defense on the board of `quick` or on its check, or on another board."""
+    path = ROOT / "leaderboard" / place / file.format(defense)
+    rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
     found: dict[str, Any] = next(r for r in rows if r["track"] == "target" and r["mask"] == "dense")
     return found
