@@ -19,8 +19,6 @@ SOURCE = ("source_before", "source_after", "zero_shot", "sparsity", "clean", "ke
 DRAWN = tuple(sorted(Protection.later - {"drawn"}))
 """What is compared of a release, and of what it makes, but for pictures, which are not published."""
 SAME = 1e-12
-ROUNDING = 1e-9
-"""By how much distances may differ: sums of linear algebra are taken in an order that goes by the number of threads."""
 
 
 def differences_table(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
@@ -120,7 +118,7 @@ def cell_differences(before: Result, after: Result) -> Iterator[str]:
         for step, was, now in zip(theirs.step, getattr(theirs, name), getattr(ours, name), strict=True):
             if was != now:
                 yield f"{name} at {step} steps, {was:.6g}, is {now:.6g}"
-    if not _alike(before.frechet, after.frechet):
+    if before.frechet != after.frechet:
         yield f"frechet, {before.frechet}, is {after.frechet}"
     yield from _source(before.protection, after.protection)
 
@@ -130,13 +128,5 @@ def _source(before: Protection | None, after: Protection | None) -> Iterator[str
         return
     for name in (*SOURCE, *DRAWN):
         was, now = getattr(before, name), getattr(after, name)
-        if not (_alike(was, now) if name in DRAWN else was == now):
+        if was != now:
             yield f"{name} differs" if isinstance(was, str) else f"{name}, {was}, is {now}"
-
-
-def _alike(was: Any, now: Any) -> bool:
-    """Return whether two distances, or as many of them, are the same but for rounding."""
-    if was is None or now is None:
-        return was is now
-    ours, theirs = np.atleast_1d(was), np.atleast_1d(now)
-    return ours.shape == theirs.shape and np.allclose(ours, theirs, rtol=ROUNDING, atol=ROUNDING)

@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from threadpoolctl import threadpool_limits
 
 from ntbench.engine.anchor import anchored
 from ntbench.engine.frames import split_of, tensors_of
+from ntbench.engine.likeness import of_attacker, of_release
 from ntbench.engine.plan import plan
 from ntbench.engine.runner import Runner
 from ntbench.engine.store import Store
@@ -19,7 +21,7 @@ from ntbench.learn.drawn import frechet, kid, picture, principal
 from ntbench.learn.models import build, unpack
 from ntbench.learn.scoring import made
 from ntbench.suite import DefenseEntry, Limits, load_suite
-from ntbench.tasks.data import learnt, load_domain
+from ntbench.tasks.data import Split, learnt, load_domain
 from ntbench.tasks.objective import objective_of
 from ntbench.types import CLASSIFICATION, Arch, Cell, Level, Result, Trajectory, pack_scores, unpack_scores
 
@@ -146,6 +148,18 @@ def test_references_are_the_errors_of_everything_in_four_times_the_longest_horiz
     told = [level.plateau for level in (suite.tasks[0].levels if frozen else levels)]
     assert [level.plateau for level in levels] == told and (frozen or told == pytest.approx([1.0, 1.0], abs=0.01))
     assert anchored(suite, compute, lambda line: None, cache) == suite
+
+
+def test_distances_do_not_depend_on_the_number_of_threads() -> None:
+    def images(count: int, seed: int) -> torch.Tensor:
+        return torch.randn(count, 1, 16, 16, generator=torch.Generator().manual_seed(seed))
+
+    real, found = Split(images(1200, 9), torch.zeros(1200, dtype=torch.long)), []
+    for threads in (1, 2):
+        with threadpool_limits(threads, "blas"):
+            released, _ = of_release(lambda noise: images(300, noise), real)
+            found.append((released, of_attacker(lambda noise: images(300, noise), real)))
+    assert found[0] == found[1] and len(found[0][0]["frechets"]) == 3
 
 
 def test_numbers_of_images_are_packed_in_two_bytes_and_told_from_bits() -> None:
