@@ -44,7 +44,7 @@ def results_of(file: Published) -> list[Result]:
         build = recipes(file)
         far = file.frechets or (None,) * len(file.cells)
         parts = zip(file.cells, columns, far, strict=True)
-        return [_result(file, build(cell), cell, (costs, there), held, origin) for cell, costs, there in parts]
+        return [_result(file, build(cell), cell, costs, there, held, origin) for cell, costs, there in parts]
     except (*DAMAGED, KeyError, IndexError, TypeError, StopIteration) as error:
         raise UserError(f"{file.place}: cells do not fit the file ({type(error).__name__}: {error})") from None
 
@@ -92,7 +92,8 @@ def _result(
     file: Published,
     cell: Cell,
     kept: PublishedCell,
-    beside: tuple[Sequence[Sequence[Any]], float | None],
+    costs: Sequence[Sequence[Any]],
+    far: float | None,
     bits: Iterator[str],
     origin: Provenance,
 ) -> Result:
@@ -102,7 +103,6 @@ def _result(
     there = [k for k, score in enumerate(kept.test) if score is not None]
     test = [_score(kept.test[k], file.test_of) for k in there]
     right = [next(bits) if kept.bits >> k & 1 else _stand_in(file, kept, s) for k, s in zip(there, test, strict=True)]
-    costs, far = beside
     columns = dict(zip(COSTS, costs, strict=True))
     return Result(
         cell=cell,

@@ -206,7 +206,7 @@ def _grant(method: Method, released: nn.Module, trial: Trial) -> Watched:
         target=target,
         source_val=here.source_val if defender and trial.source else None,
         target_val=_relabelled(here.target_val, trial) if defender and trial.target else None,
-        unlabelled=_hidden(here.target) if isinstance(method, Attack) and method.access.pool else None,
+        unlabelled=here.target.unlabelled() if isinstance(method, Attack) and method.access.pool else None,
         target_classes=trial.classes if here.source.objective.labelled else here.outputs,
         ends=ENDS,
         seed=0,
@@ -220,11 +220,7 @@ def _grant(method: Method, released: nn.Module, trial: Trial) -> Watched:
 
 
 def _relabelled(data: Split, trial: Trial) -> Split:
-    return replace(data, y=data.y % trial.classes) if trial.target_labels else _hidden(data)
-
-
-def _hidden(data: Split) -> Split:
-    return replace(data, y=torch.full_like(data.y, -1))
+    return replace(data, y=data.y % trial.classes) if trial.target_labels else data.unlabelled()
 
 
 class _Whole(nn.Module):

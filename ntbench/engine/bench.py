@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from functools import cache, cached_property
 from pathlib import Path
 
@@ -191,7 +190,7 @@ class Bench:
         defense, shares = self.defense, self.shares
         target, target_val = shares.defenders if defense.needs_target else (None, None)
         if not defense.needs_target_labels:
-            target, target_val = _unlabelled(target), _unlabelled(target_val)
+            target, target_val = (split and split.unlabelled() for split in (target, target_val))
         return self._grant(
             weights,
             (1,),
@@ -204,14 +203,14 @@ class Bench:
 
     def _attackers(self, view: View, weights: Weights) -> Grant:
         access = self.attack.access
-        target = {"labelled": view.subset, "unlabelled": _unlabelled(view.subset), None: None}[access.target]
+        target = {"labelled": view.subset, "unlabelled": view.subset.unlabelled(), None: None}[access.target]
         return self._grant(
             view.weights or weights,
             self.cell.budget.ends,
             "attack",
             source=self.shares.owned_source if access.source else None,
             target=target,
-            unlabelled=_unlabelled(self.shares.pool) if access.pool else None,
+            unlabelled=self.shares.pool.unlabelled() if access.pool else None,
         )
 
     def _grant(self, weights: Weights, ends: tuple[int, ...], role: str = "load", **data: Split | None) -> Grant:
@@ -257,7 +256,3 @@ def _versions() -> dict[str, str]:
 def _sparsity(model: nn.Module) -> float:
     weights = [p for p in model.parameters() if p.ndim > 1]
     return sum(int((p == 0).sum()) for p in weights) / sum(p.numel() for p in weights)
-
-
-def _unlabelled(data: Split | None) -> Split | None:
-    return data and replace(data, y=torch.full_like(data.y, -1))

@@ -63,6 +63,10 @@ class Split:
         """Return a copy of the samples at int64 indices [m], in their order."""
         return replace(self, held=_rows(self.held, indices), y=self.y.index_select(0, indices))
 
+    def unlabelled(self) -> Split:
+        """Return the same samples with labels that say nothing: all are -1."""
+        return replace(self, y=torch.full_like(self.y, -1))
+
     def to(self, device: torch.device | str) -> Split:
         """Return the split on a device."""
         return replace(self, held=self.held.to(device), y=self.y.to(device))
