@@ -13,6 +13,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ntbench.domains._files import data_root as data_root
 from ntbench.errors import UserError, unknown
 from ntbench.registry import registry
 from ntbench.sources import code_digest, source_file

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from ntbench.domains import data_root
 from ntbench.errors import UserError
 from ntbench.learn.checkpoints import in_words, misfits, read_state
 from ntbench.learn.networks import maker
@@ -41,7 +42,7 @@ def start(arch: Arch, classes: int, seed: int, weights: str = "", whole: bool = 
     `weights` is `timm`, or a file or folder as in `load_public`.
     """
     if weights == "timm" or any(key in arch.params for key in STARTS):
-        published = {"pretrained": True} if weights == "timm" else {}
+        published = _published(arch) if weights == "timm" else {}
         return _created(arch, classes, seed, {**arch.params, **published})
     model = build(arch, classes, seed)
     return load_public(model, Path(weights).expanduser(), whole) if weights else model
@@ -69,6 +70,12 @@ def head_names(model: nn.Module) -> set[str]:
     return {name for name, p in model.named_parameters() if id(p) in classifier}
 
 
+def _published(arch: Arch) -> dict[str, Any]:
+    """Return what timm takes for published weights: the file beside the data where it is there, before any download."""
+    file = data_root() / "weights" / f"{arch.name}.safetensors"
+    return {"pretrained": True} | ({"pretrained_cfg_overlay": {"file": str(file)}} if file.is_file() else {})
+
+
 def _created(arch: Arch, classes: int, seed: int, params: Mapping[str, Any]) -> nn.Module:
     make = maker(arch)
     with torch.random.fork_rng(devices=[]):
@@ -89,7 +96,10 @@ def _remedy(params: Mapping[str, Any], reason: str, classes: int) -> str:
     if "size mismatch" in reason or "Missing key" in reason:
         return f"; give the file as `weights` under [pretrain], which leaves out a head of other than {classes} classes"
     if params.get("pretrained"):
-        return "; published weights need the network once: connect, or give a file as `weights` under [pretrain]"
+        return (
+            "; published weights need the network once: connect, or give a file as `weights` under [pretrain] or as "
+            "weights/NAME.safetensors below NTBENCH_DATA"
+        )
     return ""
 
 

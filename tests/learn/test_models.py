@@ -245,6 +245,19 @@ def test_weights_that_cannot_be_read_are_told_with_the_remedy(tmp_path: Path) ->
             load_public(build(SMALL, 10, seed=0), tmp_path / name)
 
 
+def test_published_weights_are_read_beside_the_data_before_any_download(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arch = Arch(name="resnet10t")
+    published = timm.create_model("resnet10t").state_dict()
+    (tmp_path / "weights").mkdir()
+    save_file(published, tmp_path / "weights" / "resnet10t.safetensors")
+    monkeypatch.setenv("NTBENCH_DATA", str(tmp_path))
+    begun = start(arch, 7, seed=0, weights="timm").state_dict()
+    assert begun["fc.weight"].shape == (7, 512)
+    assert {name for name in published if not torch.equal(published[name], begun[name])} == {"fc.weight", "fc.bias"}
+
+
 def test_the_small_networks_have_no_published_weights() -> None:
     with pytest.raises(UserError, match="no published weights"):
         start(SMALL, 10, seed=0, weights="timm")
