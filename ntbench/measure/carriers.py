@@ -1,9 +1,9 @@
 """Which attacks carry the worst cases, and the smallest set of attacks that carries all of them within a point.
 
-A worst case is what the rational attacker reaches on a row at one sample count, the mean over seeds. An attack carries
-it alone where an attacker who has no other one, but may still start without the release, comes within a point of that;
-where none does, the one that comes nearest counts. The smallest set is an exact minimum set cover (Karp 1972), found as
-an integer program.
+A worst case is what the rational attacker reaches on a row at one sample count, the mean over seeds; where a suite
+ranks over compute, at one sample count and budget. An attack carries it alone where an attacker who has no other one,
+but may still start without the release, comes within a point of that; where none does, the one that comes nearest
+counts. The smallest set is an exact minimum set cover (Karp 1972), found as an integer program.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.optimize import Bounds, LinearConstraint, milp
 
 from ntbench.measure.areas import Array
-from ntbench.measure.choice import choose
+from ntbench.measure.choice import Choice, choose
 from ntbench.measure.standing import Results, Standing, studied
 from ntbench.measure.tracks import Run
 from ntbench.suite import Suite
@@ -32,7 +32,7 @@ Name = tuple[str, str]
 
 @dataclass(frozen=True, eq=False)
 class Cases:
-    """The worst cases of one row, one for each sample count that is `there`.
+    """The worst cases of one row, one for each sample count, and budget where that is the axis, that is `there`.
 
     `worst` [case] are their scores. `taken` [attack, case] is the share of seeds at which the attacker takes an attack
     on the release, `carried` says which attacks carry a case alone, and `free` [case] which cases a start without the
@@ -85,26 +85,36 @@ def smallest_cover(carried: NDArray[np.bool_]) -> list[int]:
 
 def cases(standing: Standing) -> Cases:
     """Return the worst cases of a row."""
-    pool, curves = standing.pool, standing.curves
-    full = choose(curves, pool.all)
-    worst = _mean(full.score)
+    pool, runs = standing.pool, standing.pool.all
+    worst, taken = _reached(standing, runs), np.concatenate([c.run for c in _choices(standing, runs)])
     there = np.isfinite(worst)
-    reached = np.array([_reached(standing, [run]) for run in pool.release])
+    reached = np.array([_with_baseline(standing, [run]) for run in pool.release])
     lost = np.where(np.isfinite(reached), worst - reached, np.inf)[:, there]
     return Cases(
         standing=standing,
         names=tuple(_name(standing, run) for run in pool.release),
         there=there,
         worst=worst[there],
-        taken=np.array([(full.run == full.runs.index(run)).mean(axis=1) for run in pool.release])[:, there],
+        taken=np.array([(taken == runs.index(run)).mean(axis=1) for run in pool.release])[:, there],
         carried=lost <= np.maximum(lost.min(axis=0), POINT),
-        free=(_reached(standing, []) >= worst - POINT)[there],
+        free=(_with_baseline(standing, []) >= worst - POINT)[there],
     )
 
 
+def _with_baseline(standing: Standing, runs: Sequence[Run]) -> Array:
+    """Return what the attacker of a row reaches [case] with some of its attacks and the baseline's own runs."""
+    return _reached(standing, tuple(dict.fromkeys((*runs, *standing.pool.baseline))))
+
+
 def _reached(standing: Standing, runs: Sequence[Run]) -> Array:
-    """Return what the attacker of a row reaches [count] with some of its attacks and the baseline's own runs."""
-    return _mean(choose(standing.curves, tuple(dict.fromkeys((*runs, *standing.pool.baseline)))).score)
+    return np.concatenate([_mean(choice.score) for choice in _choices(standing, runs)])
+
+
+def _choices(standing: Standing, runs: Sequence[Run]) -> list[Choice]:
+    """Return the choices at the horizon alone, or at every budget where the suite ranks over compute."""
+    curves = standing.curves
+    over_samples = standing.field.suite.axis == "samples"
+    return [choose(curves, runs, last=end) for end in ((None,) if over_samples else range(curves.grid.val.shape[-1]))]
 
 
 def _mean(score: Array) -> Array:
@@ -147,7 +157,7 @@ def _spread(row: Cases, names: Sequence[Name], part: str) -> Array:
 
 def _shortfall(row: Cases, needed: Collection[Name]) -> float:
     runs = [run for run, name in zip(row.standing.pool.release, row.names, strict=True) if name in needed]
-    return float((row.worst - _reached(row.standing, runs)[row.there]).max(initial=0.0))
+    return float((row.worst - _with_baseline(row.standing, runs)[row.there]).max(initial=0.0))
 
 
 def _where(rows: Sequence[Cases], name: Name) -> str:

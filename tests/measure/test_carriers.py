@@ -1,10 +1,11 @@
 """Which attacks carry the worst cases, against a search of every set, and on a board made to have an answer."""
 
 from itertools import combinations
+from typing import Literal
 
 import numpy as np
 import pytest
-from fabricated import COUNTS, GAIN, grid, suite
+from fabricated import COUNTS, GAIN, SEEDS, grid, result, suite
 
 from ntbench.measure.carriers import carriers_table, smallest_cover
 
@@ -52,6 +53,19 @@ def test_where_a_fresh_start_is_as_good_no_attack_is_needed() -> None:
     found = carriers_table(grid(lambda row, a, n, s: 0.5 if row == "scratch" else 0.4, rows, refusing=False), suite())
     assert (found["free"] == len(COUNTS)).all() and not found["needed"].any()
     assert (found[["taken", "alone", "shortfall"]] == 0).all(axis=None)
+
+
+@pytest.mark.parametrize(("axis", "cases", "needed"), [("samples", 3, ["slow"]), ("compute", 21, ["fast", "slow"])])
+def test_on_the_axis_of_compute_every_budget_has_its_worst_case(
+    axis: Literal["samples", "compute"], cases: int, needed: list[str]
+) -> None:
+    paths = {"fast": [0.6] * 7, "slow": [0.2] * 6 + [0.8]}
+    places = [(attack, n, seed) for attack in paths for n in COUNTS for seed in SEEDS]
+    found = [result("none", *place, 0.0, path=paths[place[0]]) for place in places]
+    found += [result("scratch", *place, 0.0, path=[0.1] * 7) for place in places]
+    table = carriers_table(found, suite(axis=axis))
+    assert sorted(table[table["needed"]]["attack"]) == needed and set(table["cases"]) == {cases}
+    assert table.set_index("attack")["taken"]["slow"] == pytest.approx(3 / cases)
 
 
 def test_no_results_give_an_empty_table() -> None:
