@@ -14,7 +14,7 @@ from ntbench.measure.curves import ABSENT, STATES, Curves
 from ntbench.measure.intervals import Interval
 from ntbench.measure.tracks import Pool, Row, Run, facing, granted_to
 from ntbench.suite import Suite
-from ntbench.types import FILE, NONE, Track
+from ntbench.types import FILE, NONE, SETTLED, Track
 
 GATES = ("converged", "horizon", "transfers", "inside", "complete")
 GAINED = 0.01
@@ -142,7 +142,7 @@ def complete(curves: Curves, row: Row, track: Track, suite: Suite) -> Iterator[F
     state = curves.grid.state[row.release, faced]
     scored = np.isfinite(curves.grid.test[row.release, faced]).any(axis=-1)
     diverged = state == STATES.index("diverged")
-    lacking = ~scored & ~diverged & (state != STATES.index("inapplicable"))
+    lacking = ~scored & ~diverged & ~np.isin(state, [STATES.index(status) for status in SETTLED])
     if lacking.any():
         names = [curves.attacks[a].label for a, bad in zip(faced, lacking.any(axis=(1, 2)), strict=True) if bad]
         missing = int((state == ABSENT)[lacking].sum())

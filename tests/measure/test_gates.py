@@ -7,7 +7,7 @@ from fabricated import COUNTS, SEEDS, additive, grid, outcome, recipe, refused, 
 from ntbench.measure.board import leaderboard_table
 from ntbench.measure.standing import Field, Study
 from ntbench.suite import Suite
-from ntbench.types import Result
+from ntbench.types import Result, Trajectory
 
 
 def field(results: Iterable[Result], of: Suite | None = None) -> Field:
@@ -127,6 +127,15 @@ def test_what_fails_on_one_row_does_not_touch_another() -> None:
     found = {s.release.label: [f.reason for f in s.failures] for s in study.standings if s.row.mask == "dense"}
     assert found["ntp"] == []
     assert found["sophon"] == ["sophon: 9 runs are missing and 0 failed, first of 'weak'; run them again"]
+
+
+@pytest.mark.parametrize("seeds", [SEEDS, SEEDS[:1]])
+def test_a_release_that_lost_the_source_has_no_cells_to_run_again(seeds: Sequence[int]) -> None:
+    def lost(result: Result) -> bool:
+        return result.cell.defense.label == "sophon" and result.cell.seed in seeds
+
+    results = [outcome(r.cell, Trajectory(), status="unusable") if lost(r) else r for r in grid(additive)]
+    assert [f.reason for s in Study(results, suite()).standings for f in s.failures if f.gate == "complete"] == []
 
 
 def test_an_attack_a_count_or_a_seed_that_did_not_run() -> None:
