@@ -125,13 +125,14 @@ def _defenses(suite: Suite, seed: int) -> list[MethodSpec]:
 
 
 def _start(suite: Suite, seed: int) -> Training:
-    """Return what the defender's model is; a file that stays as it is stands in the recipe with its hash."""
+    """Return what the defender's model begins with; a file stands in the recipe with its hash."""
     start = suite.start(seed)
-    if start.trained or not start.weights or start.weights == "timm":
+    if start.weights in ("", "timm"):
         return start
     file = weights_file(Path(start.weights).expanduser())
     if not file.is_file():
-        raise UserError(f"undefended: {start.weights!r} is not there; give the path of a file of weights")
+        named = "pretrain.weights" if start.trained else "undefended"
+        raise UserError(f"{named}: {start.weights!r} is not there; give the path of a file of weights")
     return start.model_copy(update={"sha256": file_digest(file)})
 
 

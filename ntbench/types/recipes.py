@@ -52,7 +52,8 @@ class Arch(Grown):
 class Training(Grown):
     """What decides a plain supervised training, apart from its data and its seed.
 
-    Where nothing is `trained`, the starting weights stay as they are, and `sha256` is that of their file.
+    `sha256` is that of the file of starting weights, where there is one. Where nothing is `trained`, these stay as they
+    are.
     """
 
     later = frozenset({"trained", "sha256"})

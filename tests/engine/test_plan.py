@@ -5,11 +5,13 @@ from typing import Any
 
 import pytest
 from fabricated import in_t90
+from safetensors.torch import save_file
 
 from ntbench.engine.calibrate import GUESS, guessed
 from ntbench.engine.manifest import read_manifest
 from ntbench.engine.plan import manifest, plan, with_attacks, with_rows
 from ntbench.errors import UserError
+from ntbench.learn.models import build
 from ntbench.suite import AttackEntry, DefenseEntry, Suite, load_suite
 from ntbench.types import Budget, Cell, Epochs
 
@@ -224,3 +226,15 @@ def test_a_protocol_of_an_attack_without_batches_is_a_mistake(tiny: Suite) -> No
     entry = AttackEntry.model_validate({"name": "auto", "protocol": {"epochs": 5}})
     with pytest.raises(UserError, match="attack 'auto': protocol: auto has no batches to count passes by; remove it"):
         plan(tiny.model_copy(update={"attacks": (entry,)}))
+
+
+def test_another_file_of_starting_weights_is_another_recipe(tiny: Suite, tmp_path: Path) -> None:
+    file = tmp_path / "start.safetensors"
+    of = changed(tiny, "pretrain.weights", str(file))
+    with pytest.raises(UserError, match=r"pretrain.weights: '.*start.safetensors' is not there"):
+        plan(of)
+    keys = []
+    for seed in (0, 1):
+        save_file({n: t.contiguous() for n, t in build(of.arch, 10, seed).state_dict().items()}, file)
+        keys.append(plan(of)[0].pretrain_key)
+    assert keys[0] != keys[1]
