@@ -81,11 +81,12 @@ def test_what_the_docs_say_of_generation_are_published_rows() -> None:
 
 def test_what_it_says_of_generation_are_published_rows() -> None:
     text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
-    log, mse, magnitude = (
+    log, mse, magnitude, longer = (
         with_interval(published(name, file=GENERATION), "leak", signed=False)
-        for name in ("sophon, log", "sophon, mse", "magnitude")
+        for name in ("sophon, log", "sophon, mse", "magnitude", "continued, 2020 steps")
     )
     assert f"leaves {log} and {mse} of what" in text and f"magnitude pruning raises it to {magnitude}" in text
+    assert f"that alone leaves {longer}," in text
 
 
 def published(defense: str, place: str = "results", file: str = "quick/{}/digits-digits_m.json") -> dict[str, Any]:
