@@ -74,7 +74,7 @@ class Bench:
     def pretrained(self) -> Artifact:
         """Train on source, or take the weights that stay as they are, and return them with what that cost."""
         # Tasks of one source share these weights, so nothing of the target may decide them.
-        cell, source, training = self.cell, self.shares.origin, self.cell.pretrain
+        cell, source, training = self.cell, self.shares.origin, self.cell.start
         seed = int(cell.pretrain_key, 16) % 2**63
         model = start(cell.arch, source.classes, seed, training.weights, not training.trained).to(self.device)
         if not (training.trained or training.weights):
@@ -95,7 +95,7 @@ class Bench:
     def _trained(self, model: nn.Module, data: Split, seed: int) -> Cost:
         generator = torch.Generator().manual_seed(seed)
         with Meter() as meter, self._grant({}, (1,)).numerics():
-            for _ in fit(model, data, self.cell.pretrain, generator):
+            for _ in fit(model, data, self.cell.start, generator):
                 pass
         return meter.cost
 

@@ -21,13 +21,14 @@ def prepared(cells: Iterable[Cell], cache: Path, earlier: Iterable[Result]) -> l
     """
     said: dict[str, None] = {}
     known = dict(_hashes(earlier))
-    for cell in {(cell.task.name, cell.task.rehearsal, cell.samples): cell for cell in cells}.values():
+    places = {(cell.task.name, cell.task.rehearsal, cell.samples, cell.start.weights): cell for cell in cells}
+    for cell in places.values():
         shares = shares_of(cell, cache)
         try:
             shares.source, shares.defenders, shares.owned  # noqa: B018
         except (ValueError, OSError) as error:
             raise UserError(f"the data of {cell.task.title!r} cannot be prepared: {error}") from None
-        _start(cell.arch.model_dump_json(), shares.origin.classes, cell.pretrain.weights)
+        _start(cell.arch.model_dump_json(), shares.origin.classes, cell.start.weights)
         for domain in (shares.source, shares.target):
             _unchanged(domain, cell.task.image_size, known)
             said |= dict.fromkeys(domain.lines)

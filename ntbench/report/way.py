@@ -64,11 +64,10 @@ def _data(result: Result) -> str:
 
 
 def _pretraining(result: Result, done: Protection) -> str:
-    cell, used = result.cell, result.cell.pretrain
-    return (
-        f"{cell.arch.name} on {plain(cell.origin)}: {used.optimizer} {used.lr:g}, {used.schedule}, {used.steps} steps; "
-        f"key {cell.pretrain_key}. Source accuracy {percent(done.source_before)}%"
-    )
+    cell, used = result.cell, result.cell.start
+    trained = f" on {plain(cell.origin)}: {used.optimizer} {used.lr:g}, {used.schedule}, {used.steps} steps"
+    told = trained if used.trained else ": weights that stay as they come"
+    return f"{cell.arch.name}{told}; key {cell.pretrain_key}. Source accuracy {percent(done.source_before)}%"
 
 
 def _protected(done: Protection) -> str:

@@ -147,6 +147,12 @@ class Cell(Grown):
         """Return the domain that the defender's model is trained on: the source, but for public models of others."""
         return str(self.defense.params.get("origin") or self.task.source)
 
+    @property
+    def start(self) -> Training:
+        """Return what the defender's model is: as `pretrain` says, but for published weights, which nobody trains."""
+        published = self.defense.params.get("weights") == "timm"
+        return Training(weights="timm", trained=False) if published else self.pretrain
+
     @cached_property
     def pretrain_key(self) -> str:
         """Return the hash of what decides the pretrained weights; the target domain does not."""
@@ -158,7 +164,7 @@ class Cell(Grown):
                 "image_size": self.task.image_size,
                 "samples": [self.task.train_samples, self.task.scored_samples],
                 "arch": self.arch.model_dump(mode="json"),
-                "pretrain": self.pretrain.model_dump(mode="json"),
+                "pretrain": self.start.model_dump(mode="json"),
                 "precision": self.precision,
                 "seed": self.seed,
                 **rehearsed,

@@ -19,7 +19,7 @@ from ntbench.learn.models import BlackBox, Head, build, encoded, head, pack, res
 from ntbench.learn.scoring import accuracy
 from ntbench.method import Access, Attack, Context, Defense
 from ntbench.registry import Registry
-from ntbench.types import Arch, Cell, Epochs, unpack_bits
+from ntbench.types import Arch, Cell, Epochs, Training, unpack_bits
 
 Cells = Callable[..., list[Cell]]
 SEEN: list[tuple[nn.Module, Context]] = []
@@ -245,6 +245,24 @@ def test_published_weights_reach_the_start_of_pretraining_alone(runner: Runner, 
     theirs = build(Arch(name="test_resnet"), 10, seed=77).state_dict()["conv1.0.weight"]
     assert [torch.equal(found, theirs) for found in begun] == [False, True, True]
     assert all(not torch.equal(found, theirs) for found in scratch)
+
+
+def test_public_weights_of_timm_come_untrained_beside_the_data(
+    runner: Runner, cells: Cells, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "weights").mkdir()
+    theirs = pack(build(Arch(name="test_resnet"), 10, seed=77))
+    write_weights(tmp_path / "weights" / "test_resnet.safetensors", theirs, "{}")
+    monkeypatch.setenv("NTBENCH_DATA", str(tmp_path))
+    public, scratch = (
+        cells(name, "watching", defense_params=params)[0].model_copy(update={"arch": Arch(name="test_resnet")})
+        for name, params in (("public", {"weights": "timm"}), ("scratch", {}))
+    )
+    assert public.start == Training(weights="timm", trained=False) and scratch.start == scratch.pretrain
+    assert public.pretrain_key != scratch.pretrain_key
+    released = runner.protected(public)[0]
+    names = [name for name in theirs if not torch.equal(released[name], theirs[name])]
+    assert names == ["fc.weight", "fc.bias"], "timm's head has another number of classes"
 
 
 def test_needs_are_told_in_words(runner: Runner, cells: Cells) -> None:
