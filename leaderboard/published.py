@@ -14,6 +14,7 @@ import pandas as pd
 
 from ntbench.errors import UserError
 from ntbench.measure.board import LATER, leaderboard_table
+from ntbench.measure.standing import Study
 from ntbench.suite import Suite
 from ntbench.types import Result, Track
 
@@ -44,9 +45,14 @@ class Board:
         return [result for file in self.files.values() for result in results_of(file)]
 
     @cached_property
+    def study(self) -> Study:
+        """Return where every row stands, worked out from the cells."""
+        return Study(self.results, self.suite)
+
+    @cached_property
     def rows(self) -> dict[Path, tuple[Record, ...]]:
         """Return the rows of every file as its cells, and those of the others, give them."""
-        table = leaderboard_table(self.results, self.suite)
+        table = leaderboard_table(self.study, self.suite)
         found: dict[Path, list[Record]] = {place: [] for place in self.files}
         places = {(file.task.name, file.defense.label): place for place, file in self.files.items()}
         for record in table.to_dict("records"):

@@ -18,6 +18,7 @@ from .checks import FOLDER, checked
 from .literature import beside
 from .past import past_rows
 from .published import Board, boards
+from .rankings import Side, compared
 from .schema import Published
 
 UNCHECKED = " *"
@@ -33,7 +34,8 @@ def render(folder: Path) -> str:
     sections = [
         _section(board, task) | {"checks": checked(board, task, folder.parent / FOLDER)} for board, task in held
     ]
-    return markdown("ntbench.leaderboard").get_template("README.md.j2").render(sections=sections)
+    alike = list(compared(Side(board, task) for board, task in held))
+    return markdown("ntbench.leaderboard").get_template("README.md.j2").render(sections=sections, alike=alike)
 
 
 def _section(board: Board, task: Task) -> dict[str, Any]:
