@@ -79,8 +79,10 @@ def page(claims: Sequence[Claim], found: Mapping[str, Reproduction]) -> str:
     lines = [_line(claim, found) for claim in claims]
     orders = [_order(list(group), found) for _, group in groupby(claims, key=lambda claim: claim.place)]
     causes = [cause for claim in claims for cause in _causes(claim, found)]
+    after = dict.fromkeys((claim.suite, claim.task) for claim in claims if claim.quantity == "accuracy")
+    attacks = [line for suite, task in after if suite in found for line in _under_each(task, found[suite])]
     template = markdown("ntbench.leaderboard").get_template("claims.md.j2")
-    return template.render(lines=lines, orders=[o for o in orders if o], causes=causes)
+    return template.render(lines=lines, orders=[o for o in orders if o], attacks=attacks, causes=causes)
 
 
 def kind(claim: Claim, reproduction: Reproduction) -> str:
@@ -157,6 +159,15 @@ def _order(claims: Sequence[Claim], found: Mapping[str, Reproduction]) -> dict[s
 
 def _ranked(values: Mapping[str, float]) -> list[str]:
     return sorted(values, key=values.__getitem__)
+
+
+def _under_each(task: str, reproduction: Reproduction) -> Iterator[dict[str, str]]:
+    """Yield every attack of a suite with what all of its rows come to under it, the lowest first."""
+    for label in dict.fromkeys(run.attack for run in reproduction.runs if run.task == task):
+        values = {row: value.point for row, value in reproduction.under(task, label).items()}
+        ranked = (f"{row} {percent(values[row])}" for row in _ranked(values))
+        whose = "yes" if label == reproduction.suite.paper.attack else "no"
+        yield {"task": task, "attack": label, "paper": whose, "sides": " < ".join(ranked)}
 
 
 def _causes(claim: Claim, found: Mapping[str, Reproduction]) -> Iterator[dict[str, str]]:

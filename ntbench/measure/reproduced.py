@@ -124,10 +124,19 @@ class Reproduction:
         if quantity == "slc":
             return self.mean(self._areas(task, row, scratch or self._of_scratch(row)).values())
         if quantity == "accuracy":
-            curves, last = self.curves(task, row), self.counts(task)[-1]
-            return self.mean(curve[last] for curve in curves.values() if last in curve)
+            return self._reached(task, self.curves(task, row))
         values = (getattr(r, quantity) for r in self.releases if (r.task, r.row) == (task, row))
         return self.mean(value for value in values if value is not None)
+
+    def under(self, task: str, attack: str) -> dict[str, Interval]:
+        """Return what every row that a dense attack was run on comes to at the most samples, in the suite's order."""
+        there = {run.row for run in self.runs if (run.task, run.attack, run.mask) == (task, attack, "dense")}
+        rows = [row for entry in self.suite.defenses for row in entry.rows if row in there]
+        return {row: self._reached(task, self._curves(task, row, attack, "dense")) for row in rows}
+
+    def _reached(self, task: str, curves: dict[int, dict[int, float]]) -> Interval:
+        last = self.counts(task)[-1]
+        return self.mean(curve[last] for curve in curves.values() if last in curve)
 
     def seeds(self, task: str, row: str) -> int:
         """Return how many seeds a row has a run of its paper's attack at."""

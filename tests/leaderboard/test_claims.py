@@ -39,10 +39,12 @@ def tiny(**changes: Any) -> Suite:
     return suite(**{"attacks": [attack], "defenses": rows, "paper": {"attack": "theirs"}, "default": ""} | changes)
 
 
-def results(rows: tuple[str, ...] = tuple(LAST), seeds: tuple[int, ...] = (0, 1)) -> list[Result]:
+def results(
+    rows: tuple[str, ...] = tuple(LAST), seeds: tuple[int, ...] = (0, 1), attack: str = "theirs", gain: float = 0.0
+) -> list[Result]:
     budget = Epochs(epochs=3, each=2)
     return [
-        outcome(recipe(row, "theirs", n, seed, budget=budget), trajectory([LAST[row]], ends=budget.ends))
+        outcome(recipe(row, attack, n, seed, budget=budget), trajectory([LAST[row] + gain], ends=budget.ends))
         for row in rows
         for n in (10, 100, 1000)
         for seed in seeds
@@ -103,6 +105,16 @@ def test_sides_stand_in_their_order_with_scratch_at_zero_for_areas() -> None:
     (line,) = table(page(known, found()), "| Paper | Task | Number | Published |")
     assert line[3] == "none &lt; ntp &lt; scratch" and line[5] == "no"
     assert "Sides in order" not in page([claim(quantity="source", published=0.9)], found())
+
+
+def test_sides_stand_in_order_under_every_attack_of_the_suite() -> None:
+    stronger = results(("ntp",), attack="stronger", gain=0.3) + results(("scratch",), attack="stronger")
+    reproduced = {"tiny": Reproduction.of([*results(), *stronger], tiny())}
+    theirs, other = table(page([claim(quantity="accuracy")], reproduced), "| Task | Attack | The paper's |")
+    assert theirs[1:3] == ["theirs", "yes"] and other[1:3] == ["stronger", "no"]
+    assert theirs[3].split(" &lt; ") == ["ntp 30.0", "ntp-tuned 45.0", "scratch 50.0", "none 70.0"]
+    assert other[3].split(" &lt; ") == ["scratch 50.0", "ntp 60.0"]
+    assert "under every attack" not in page([claim()], reproduced)
 
 
 def test_a_cause_is_a_second_row_and_says_what_is_left_of_the_distance() -> None:
