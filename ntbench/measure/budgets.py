@@ -52,8 +52,7 @@ def gain_over_compute(curves: Curves, pool: Pool, by: By = "others", default: st
         return Gain(curves.counts, (), nothing, nothing, np.empty(0, dtype=bool), ours, base, alone, np.empty(0))
     attacker = _differences(curves, found.ours, found)
     release = _differences(curves, [choose(curves, pool.release, by, last=e) for e in range(len(found.ours))], found)
-    released = np.array([run in pool.release for run in found.ours[0].runs] + [False])
-    taken = [~released[choice.run[:, list(found.seeds)]].all(axis=1) for choice in found.ours]
+    taken = [~pool.released[choice.run[:, list(found.seeds)]].all(axis=1) for choice in found.ours]
 
     def placed(values: Array) -> Array:
         return np.concatenate([values[able, n] for n, able in enumerate(found.able)])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 from weakref import WeakKeyDictionary
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ntbench.measure.areas import Array
 from ntbench.measure.curves import Curves, Grid
-from ntbench.measure.tracks import Run
+from ntbench.measure.tracks import Run, Runs
 
 TOLERANCE = 1e-9
 """Far below one image of any data set: sums of the same numbers in another order are equal."""
@@ -27,7 +27,7 @@ class Choice:
     `score` [count, seed] is its test score.
     """
 
-    runs: tuple[Run, ...]
+    runs: Runs
     run: NDArray[np.intp]
     end: NDArray[np.intp]
     score: Array
@@ -39,8 +39,7 @@ class Choice:
 
     def of(self, release: int) -> NDArray[np.bool_]:
         """Return where [count, seed] a run on a release is chosen."""
-        on = np.array([run[0] == release for run in self.runs] + [False])
-        return np.asarray(on[self.run], dtype=bool)
+        return np.append(self.runs.at[0] == release, False)[self.run]
 
 
 def others_mean(values: Array) -> Array:
@@ -52,9 +51,11 @@ def others_mean(values: Array) -> Array:
         return values
     there = np.isfinite(values)
     total = np.where(there, values, 0.0)
-    rest = total.sum(axis=-2, keepdims=True) - total
-    number = there.sum(axis=-2, keepdims=True) - there
-    return np.where(number > 0, rest / np.maximum(number, 1), np.nan)
+    rest = np.subtract(total.sum(axis=-2, keepdims=True), total, out=total)
+    number = there.sum(axis=-2, keepdims=True, dtype=np.int32) - there
+    with np.errstate(invalid="ignore"):
+        # Nothing of nobody is no number.
+        return np.divide(rest, number, out=rest)
 
 
 def choose(curves: Curves, runs: Sequence[Run], by: By = "others", last: int | None = None) -> Choice:
@@ -63,11 +64,11 @@ def choose(curves: Curves, runs: Sequence[Run], by: By = "others", last: int | N
     A run that failed at a seed keeps its latest end before; one that has nothing there leaves the place to the next
     best. The first of equals is taken: in list order, then by the smaller budget.
     """
-    grid = curves.own if by == "own" else curves.grid
+    grid, listed = curves.own if by == "own" else curves.grid, Runs.of(runs)
     shape = (len(curves.counts), len(curves.seeds))
-    if grid is None or not runs:
-        return Choice(tuple(runs), np.full(shape, -1), np.full(shape, -1), np.full(shape, np.nan))
-    return rated(grid, by).best(tuple(runs), grid.val.shape[-1] if last is None else last + 1)
+    if grid is None or not listed:
+        return Choice(listed, np.full(shape, -1), np.full(shape, -1), np.full(shape, np.nan))
+    return rated(grid, by).best(listed, grid.val.shape[-1] if last is None else last + 1)
 
 
 def final(curves: Curves, run: Run, by: By = "others") -> Choice:
@@ -75,15 +76,15 @@ def final(curves: Curves, run: Run, by: By = "others") -> Choice:
     grid = curves.own if by == "own" and curves.own is not None else curves.grid
     test = grid.test[run][None, None]
     rising = np.broadcast_to(np.arange(test.shape[-1], dtype=np.float64), test.shape)
-    return replace(Rated(rising, test).best(((0, 0),), test.shape[-1]), runs=(run,))
+    return replace(Rated(rising, test).best(Runs([(0, 0)]), test.shape[-1]), runs=Runs([run]))
 
 
-def alone(curves: Curves, runs: Sequence[Run]) -> Array:
+def alone(curves: Curves, runs: Runs) -> Array:
     """Return what each of some runs reaches [run, count, seed] for an attacker who has no other, NaN for nothing."""
-    known, at = rated(curves.grid), tuple(np.array(runs, dtype=np.intp).T)
-    pick, there = _first_best(known.usable[at])
-    end = np.take_along_axis(known.held[at], pick[..., None], axis=-1)
-    return np.where(there, np.take_along_axis(known.test[at], end, axis=-1)[..., 0], np.nan)
+    climbed = rated(curves.grid).climbed[(slice(None), *runs.at)]
+    least = climbed[-1] - TOLERANCE
+    _, reached = _held(curves.grid.test[runs.at], (climbed >= least).argmax(axis=0))
+    return np.where(np.isfinite(least), reached, np.nan)
 
 
 def with_default(curves: Curves, choice: Choice, default: str) -> Choice:
@@ -107,36 +108,44 @@ def latest(test: Array) -> NDArray[np.intp]:
     return np.maximum.accumulate(np.where(np.isfinite(test), ends, -1), axis=-1)
 
 
-def _first_best(usable: Array) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
-    """Return along the last axis the first of the best, and whether there is any."""
-    best = usable.max(axis=-1, keepdims=True)
-    return (usable >= best - TOLERANCE).argmax(axis=-1), np.isfinite(best[..., 0])
+def _held(test: Array, end: NDArray[np.intp]) -> tuple[NDArray[np.intp], Array]:
+    """Return the latest ends up to some [...] at which runs have a test score [..., end], and these scores."""
+    last = np.take_along_axis(latest(test), end[..., None], axis=-1)
+    return last[..., 0], np.take_along_axis(test, last, axis=-1)[..., 0]
 
 
 class Rated:
     """What all runs of a grid [release, attack, count, seed, end] are rated at, so that choices need no more of it.
 
-    `usable` is the score that is chosen by, -inf where there is nothing to take; `climbed` the best of it up to each
-    end; `held` the end that is then taken.
+    `climbed` [end, release, attack, count, seed] is the best score up to each end of those that are chosen by, -inf
+    where there is nothing to take: what is read of one budget lies side by side.
     """
 
-    def __init__(self, score: Array, test: Array) -> None:
-        """Take what is chosen by, and what that reaches."""
-        self.test, self.held = test, latest(test)
-        self.usable = np.where((self.held >= 0) & np.isfinite(score), score, -np.inf)
-        self.climbed = np.maximum.accumulate(self.usable, axis=-1)
+    def __init__(self, scores: Iterable[Array], test: Array) -> None:
+        """Take what is chosen by, release by release, and what all of it reaches."""
+        self.test, self.climbed = test, np.empty((test.shape[-1], *test.shape[:-1]))
+        for r, score in enumerate(scores):
+            usable = np.where((latest(test[r]) >= 0) & np.isfinite(score), score, -np.inf)
+            np.maximum.accumulate(np.moveaxis(usable, -1, 0), axis=0, out=self.climbed[:, r])
+        self._best: dict[tuple[Runs, int], Choice] = {}
 
-    def best(self, runs: tuple[Run, ...], stop: int) -> Choice:
+    def best(self, runs: Runs, stop: int) -> Choice:
         """Choose among runs with less than `stop` ends: the first of the best in list order, then by its end."""
-        r, a = np.array(runs, dtype=np.intp).T
-        reached = self.climbed[r, a, :, :, stop - 1]
+        if (runs, stop) not in self._best:
+            self._best[runs, stop] = self._chosen(runs, stop)
+        return self._best[runs, stop]
+
+    def _chosen(self, runs: Runs, stop: int) -> Choice:
+        r, a = runs.at
+        reached = self.climbed[stop - 1, r, a]
         least = reached.max(axis=0) - TOLERANCE
         run = (reached >= least).argmax(axis=0)
         place = (r[run], a[run], *np.indices(run.shape))
-        end = (self.usable[place][..., :stop] >= least[..., None]).argmax(axis=-1)
-        end, there = self.held[(*place, end)], np.isfinite(least)
-        score = np.where(there, self.test[(*place, end)], np.nan)
-        return Choice(runs, np.where(there, run, -1), np.where(there, end, -1), score)
+        # Scores that climb pass one that is good enough where the scores themselves do.
+        end = (self.climbed[(slice(stop), *place)] >= least).argmax(axis=0)
+        end, score = _held(self.test[place], end)
+        there = np.isfinite(least)
+        return Choice(runs, np.where(there, run, -1), np.where(there, end, -1), np.where(there, score, np.nan))
 
 
 _RATED: WeakKeyDictionary[Grid, dict[By, Rated]] = WeakKeyDictionary()
@@ -146,6 +155,6 @@ def rated(grid: Grid, by: By = "others") -> Rated:
     """Return what the runs of a grid are rated at, worked out once."""
     held = _RATED.setdefault(grid, {})
     if by not in held:
-        told = {"oracle": grid.test, "own": grid.own}
-        held[by] = Rated(others_mean(grid.val) if by == "others" else told[by], grid.test)
+        told = {"others": map(others_mean, grid.val), "oracle": grid.test, "own": grid.own}
+        held[by] = Rated(told[by], grid.test)
     return held[by]

@@ -12,7 +12,7 @@ from ntbench.measure.areas import Array, mean_weights
 from ntbench.measure.choice import TOLERANCE, alone, choose, rated
 from ntbench.measure.curves import AUTO, Curves
 from ntbench.measure.standing import Results, Standing, studied
-from ntbench.measure.tracks import Pool, Run
+from ntbench.measure.tracks import Pool, Run, Runs
 from ntbench.suite import Suite
 
 ORDERS = 20
@@ -94,17 +94,19 @@ def _tried(standing: Standing, runs: Sequence[Run]) -> Search:
     base = choose(curves, pool.baseline)
     if not runs or not pool.baseline or len(curves.counts) < 2:
         return NOTHING
-    paid = np.array([_paid(curves, run) for run in runs])
-    scores = _running(curves, runs, pool.baseline)
-    return Search(np.arange(1.0, len(runs) + 1), np.cumsum(paid), _mean_uplift(curves, scores, base.score))
+    tried = Runs(runs)
+    scores, steps = _running(curves, tried, pool.baseline), np.cumsum(_paid(curves, tried))
+    return Search(np.arange(1.0, len(runs) + 1), steps, _mean_uplift(curves, scores, base.score))
 
 
-def _paid(curves: Curves, run: Run) -> float:
-    paid = curves.grid.paid[run]
-    return float(paid[np.isfinite(paid)].mean()) if np.isfinite(paid).any() else 0.0
+def _paid(curves: Curves, runs: Runs) -> Array:
+    # The mean [run] over counts and seeds of what is known, nothing where that is nothing.
+    paid = curves.grid.paid[runs.at]
+    there = np.isfinite(paid)
+    return np.asarray(np.where(there, paid, 0.0).sum(axis=(1, 2)) / np.maximum(there.sum(axis=(1, 2)), 1))
 
 
-def _running(curves: Curves, runs: Sequence[Run], baseline: Sequence[Run]) -> Array:
+def _running(curves: Curves, runs: Runs, baseline: Sequence[Run]) -> Array:
     # Test scores [trial, count, seed] of the best of the baseline's runs and of all trials so far.
     best, held = _seen(curves, baseline).max(axis=0), choose(curves, baseline).score
     seen, scores = _seen(curves, runs), alone(curves, runs)
@@ -121,7 +123,7 @@ def _running(curves: Curves, runs: Sequence[Run], baseline: Sequence[Run]) -> Ar
 
 def _seen(curves: Curves, runs: Sequence[Run]) -> Array:
     # What others saw of each run [run, count, seed] at its best budget.
-    return np.asarray(rated(curves.grid).climbed[(*np.array(runs, dtype=np.intp).T, ..., -1)])
+    return np.asarray(rated(curves.grid).climbed[(-1, *Runs.of(runs).at)])
 
 
 def _mean_uplift(curves: Curves, scores: Array, base: Array) -> Array:

@@ -14,7 +14,7 @@ from ntbench.measure.areas import Array
 from ntbench.measure.choice import TOLERANCE, others_mean
 from ntbench.measure.curves import COSTS, Curves
 from ntbench.measure.intervals import UNKNOWN, Interval, t_interval
-from ntbench.measure.tracks import Run
+from ntbench.measure.tracks import Run, Runs
 
 QUANTILES = (50, 80, 90, 95)
 """Goals in percent of the baseline's plateau."""
@@ -57,38 +57,58 @@ NO_RATIO = Ratio(UNKNOWN, False, ())
 
 
 class Crossings:
-    """When every run of a task reaches some percent of the baseline's plateau, on validation and on test data."""
+    """When the runs of a task reach some percent of the baseline's plateau.
+
+    Attackers expect what validation scores of other seeds say, of every run; what they spend is read on test data, of
+    the runs that they take and of no others.
+    """
 
     def __init__(self, curves: Curves) -> None:
-        """Keep the curves; crossings are found once a goal."""
+        """Keep the curves; what is expected is found once a goal."""
         self.curves = curves
-        self._held: dict[int, tuple[Array, Array]] = {}
-        self._spent: dict[tuple[tuple[Run, ...], str, int], Spent] = {}
+        self._expected: dict[int, Array] = {}
+        self._spent: dict[tuple[Runs, str, int], Spent] = {}
 
     @cached_property
     def limits(self) -> Array:
         """Return what each run would have cost at the horizon [cost, release, attack, count, seed]."""
         return horizon_costs(self.curves.grid.cost, self.curves.end_steps)
 
-    def at(self, quantile: int) -> tuple[Array, Array]:
-        """Return costs [cost, release, attack, count, seed] at which validation and test scores reach a goal."""
-        if quantile not in self._held:
-            grid, steps = self.curves.grid, self.curves.end_steps
-            goal = quantile / 100 * plateaus(self.curves)
-            self._held[quantile] = (reach(grid.val, grid.cost, goal, steps), reach(grid.test, grid.cost, goal, steps))
-        return self._held[quantile]
+    def expected(self, quantile: int) -> Array:
+        """Return the log of costs [cost, release, attack, count, seed] to a goal, infinite where nobody can choose."""
+        if quantile not in self._expected:
+            grid, goal = self.curves.grid, self._goal(quantile)
+            found = np.empty(grid.cost.shape[:-1])
+            for r, val in enumerate(grid.val):
+                logs = _foreseen(reach(val, grid.cost[:, r], goal, self.curves.end_steps), self.limits[:, r])
+                able = np.isfinite(logs) & np.isfinite(grid.test[r]).any(axis=-1)
+                found[:, r] = np.where(able, logs, np.inf)
+            self._expected[quantile] = found
+        return self._expected[quantile]
+
+    def _goal(self, quantile: int) -> Array:
+        return quantile / 100 * plateaus(self.curves)
 
     def spent(self, runs: Sequence[Run], cost: str, quantile: int) -> Spent:
         """Return what the rational attacker's cheapest runs cost: chosen on other seeds' validation, read on test."""
-        key = (tuple(runs), cost, quantile)
+        key = (Runs.of(runs), cost, quantile)
         if key not in self._spent:
-            self._spent[key] = self._chosen(runs, cost, quantile)
+            self._spent[key] = self._cheapest(*key)
         return self._spent[key]
 
-    def _chosen(self, runs: Sequence[Run], cost: str, quantile: int) -> Spent:
-        at = (COSTS.index(cost), *np.array(runs, dtype=np.intp).reshape(-1, 2).T)
-        val, test, limit = (array[at] for array in (*self.at(quantile), self.limits))
-        return _cheapest(val, test, limit)
+    def _cheapest(self, runs: Runs, cost: str, quantile: int) -> Spent:
+        if not runs:
+            nothing = np.full((len(self.curves.counts), len(self.curves.seeds)), np.nan)
+            return Spent(nothing, nothing)
+        grid, k, (r, a) = self.curves.grid, COSTS.index(cost), runs.at
+        expected = self.expected(quantile)[k, r, a]
+        best = expected.min(axis=0)
+        pick = (expected <= best + TOLERANCE).argmax(axis=0)
+        place = (r[pick], a[pick], *np.indices(pick.shape))
+        cost_of = grid.cost[k][place][None]
+        found = reach(grid.test[place], cost_of, self._goal(quantile), self.curves.end_steps)[0]
+        there = np.isfinite(best)
+        return Spent(*(np.where(there, held, np.nan) for held in (found, self.limits[k][place])))
 
 
 def plateaus(curves: Curves) -> Array:
@@ -146,20 +166,11 @@ def horizon_costs(cost: Array, steps: Array) -> Array:
     return np.asarray(held * (steps[:, -1:] / held[0]))
 
 
-def _cheapest(val: Array, test: Array, limit: Array) -> Spent:
-    # All [run, count, seed].
-    if not len(val):
-        empty = np.full(val.shape[1:], np.nan)
-        return Spent(empty, empty)
+def _foreseen(cost: Array, limit: Array) -> Array:
+    """Return the mean log of costs [..., seed] over the other seeds, of a run that never got there beyond its limit."""
     with np.errstate(divide="ignore"):
-        logs = np.log(np.where(np.isinf(val), CENSORED * limit, val))
-    expected = others_mean(logs[..., None])[..., 0]
-    rated = np.where(np.isfinite(expected) & ~np.isnan(test), expected, np.inf)
-    best = rated.min(axis=0)
-    pick = (rated <= best + TOLERANCE).argmax(axis=0)[None]
-    there = np.isfinite(best)
-    held = (np.take_along_axis(array, pick, axis=0)[0] for array in (test, limit))
-    return Spent(*(np.where(there, array, np.nan) for array in held))
+        logs = np.log(np.where(np.isinf(cost), CENSORED * limit, cost))
+    return others_mean(logs[..., None])[..., 0]
 
 
 def survival_median(cost: ArrayLike, limit: ArrayLike) -> float:

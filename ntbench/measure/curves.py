@@ -119,6 +119,21 @@ class Curves:
         return self._places.get((label, mask))
 
     @cached_property
+    def tracks(self) -> NDArray[np.str_]:
+        """Return the track of each attack."""
+        return np.array([attack.track for attack in self.attacks], dtype=np.str_)
+
+    @cached_property
+    def masks(self) -> NDArray[np.str_]:
+        """Return the mask of each attack."""
+        return np.array([attack.mask for attack in self.attacks], dtype=np.str_)
+
+    @cached_property
+    def twins(self) -> NDArray[np.intp]:
+        """Return for each attack the dense one of its label, -1 where there is none."""
+        return np.array([self._places.get((attack.label, "dense"), -1) for attack in self.attacks], dtype=np.intp)
+
+    @cached_property
     def _places(self) -> dict[tuple[str, str], int]:
         return {(attack.label, attack.mask): i for i, attack in enumerate(self.attacks)}
 

@@ -62,9 +62,7 @@ def gain(curves: Curves, pool: Pool, by: By = "others", default: str = "") -> Ga
     scores = np.stack([choice.score for choice in choices])
     seeds = [int(s) for s in np.flatnonzero(np.isfinite(scores).all(axis=(0, 1)))]
     ours, alone, base = (contributions(curves, choice, grid, seeds) for choice in choices)
-    own = {*pool.release}
-    released = np.array([run in own for run in choices[0].runs] + [False])
-    taken = np.asarray(np.logical_not(released[choices[0].run[:, seeds]]).any(axis=1))
+    taken = np.asarray(np.logical_not(pool.released[choices[0].run[:, seeds]]).any(axis=1))
     return Gain(curves.counts, tuple(seeds), ours - base, alone - base, taken, choices[0], choices[2], choices[1])
 
 

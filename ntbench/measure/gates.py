@@ -12,7 +12,7 @@ from ntbench.measure.areas import Array
 from ntbench.measure.choice import TOLERANCE, choose
 from ntbench.measure.curves import ABSENT, STATES, Curves
 from ntbench.measure.intervals import Interval
-from ntbench.measure.tracks import Pool, Row, Run, facing, granted_to
+from ntbench.measure.tracks import Pool, Row, Run, Runs, facing, granted_to
 from ntbench.suite import Suite
 from ntbench.types import FILE, NONE, SETTLED, Track
 
@@ -122,7 +122,8 @@ def _edges(curves: Curves) -> dict[int, tuple[str, float]]:
 def _winners(curves: Curves, runs: Sequence[Run]) -> list[tuple[int, Run]]:
     if not runs:
         return []
-    val = curves.grid.val[tuple(np.array(runs, dtype=np.intp).T)][..., -1]
+    r, a = Runs.of(runs).at
+    val = curves.grid.val[r, a, :, :, -1]
     there = np.isfinite(val)
     means = np.where(there.any(axis=2), np.where(there, val, 0).sum(axis=2) / np.maximum(there.sum(axis=2), 1), -np.inf)
     best = (means >= means.max(axis=0) - TOLERANCE).argmax(axis=0)
@@ -205,7 +206,7 @@ def board_failures(curves: Curves, track: Track, unprotected: Interval, suite: S
     found = [*converged(curves, track), *horizon(curves), *transfers(unprotected, given)]
     for release in [*curves.baselines, *([] if none is None else [none])]:
         row = Row(release)
-        runs = tuple((release, a) for a in facing(curves, row, track))
+        runs = Runs((release, a) for a in facing(curves, row, track))
         found += row_failures(curves, row, Pool(runs, runs), track, suite)
     return found
 
@@ -215,5 +216,5 @@ def in_words(failures: Iterable[Failure]) -> str:
     return "; ".join(dict.fromkeys(f"{failure.gate}: {failure.reason}" for failure in failures))
 
 
-def _all_baseline_runs(curves: Curves, track: Track) -> list[Run]:
-    return [(b, a) for b in curves.baselines for a in facing(curves, Row(b), track)]
+def _all_baseline_runs(curves: Curves, track: Track) -> Runs:
+    return Runs((b, a) for b in curves.baselines for a in facing(curves, Row(b), track))

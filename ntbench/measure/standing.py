@@ -31,12 +31,19 @@ class Field:
     def __init__(self, curves: Curves, track: Track, suite: Suite, crossings: Crossings) -> None:
         """Keep what the rows share; everything is worked out once, when it is asked for."""
         self.curves, self.track, self.suite, self.crossings = curves, track, suite, crossings
+        self._pools: dict[Row, Pool] = {}
         self._unprotected: dict[Pool, Gain] = {}
 
     @cached_property
     def standings(self) -> tuple[Standing, ...]:
         """Return the rows of the track in the suite's order."""
         return tuple(Standing(self, row) for row in rows_of(self.curves, self.track))
+
+    def pool(self, row: Row) -> Pool:
+        """Return what an attacker of a row chooses from."""
+        if row not in self._pools:
+            self._pools[row] = pool(self.curves, row, self.track)
+        return self._pools[row]
 
     def none_pool(self, row: Row) -> Pool | None:
         """Return what the attacker of the unprotected release chooses from, under a kept row's attacks beside one."""
@@ -45,7 +52,7 @@ class Field:
             return None
         if row.mask == "keep":
             return twin_pool(self.curves, none, row, self.track)
-        return pool(self.curves, Row(none), self.track)
+        return self.pool(Row(none))
 
     def unprotected(self, row: Row) -> Gain | None:
         """Return the gain of the unprotected release that a row's leak is divided by."""
@@ -70,7 +77,7 @@ class Standing:
     def __init__(self, field: Field, row: Row) -> None:
         """Keep the row and its track; everything is worked out once, when it is asked for."""
         self.field, self.row, self.curves = field, row, field.curves
-        self.pool = pool(field.curves, row, field.track)
+        self.pool = field.pool(row)
         self._ratios: dict[tuple[str, int, bool], Ratio] = {}
 
     @property

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from fabricated import BUDGET, COUNTS, SEEDS, outcome, recipe, suite, trajectory
 
-from ntbench.measure.choice import TOLERANCE, choose, final, with_default
+from ntbench.measure.choice import TOLERANCE, alone, choose, final, with_default
 from ntbench.measure.collect import collect
+from ntbench.measure.costs import CENSORED, Crossings, horizon_costs, plateaus, reach
 from ntbench.measure.curves import Curves
-from ntbench.measure.tracks import Row, Run, pool
+from ntbench.measure.tracks import Row, Run, Runs, pool
 from ntbench.types import Result
 
 
@@ -58,6 +59,36 @@ def test_the_choice_is_that_of_a_search_by_hand(seed: int, by: str, seeds: tuple
             for s in range(len(curves.seeds)):
                 assert found.score[n, s] == pytest.approx(by_hand(curves, runs, n, s, last, by)[1], nan_ok=True)
                 assert found.end[n, s] <= last
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_an_attacker_of_one_run_has_what_a_search_by_hand_finds_in_it(seed: int) -> None:
+    curves = some(seed)
+    runs = pool(curves, Row(0), "target").all
+    found = alone(curves, Runs(runs[::-1]))[::-1]
+    for k, n, s in np.ndindex(found.shape):
+        want = by_hand(curves, runs[k : k + 1], n, s, len(BUDGET.ends) - 1, "others")[1]
+        assert found[k, n, s] == pytest.approx(want, nan_ok=True)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("cost", "quantile"), [("steps", 90), ("seconds", 50)])
+def test_the_cheapest_run_is_that_of_a_search_by_hand(seed: int, cost: str, quantile: int) -> None:
+    curves, k = some(seed), ("steps", "samples", "flops", "seconds").index(cost)
+    runs = pool(curves, Row(0), "target").all
+    goal, grid = quantile / 100 * plateaus(curves), curves.grid
+    val, test = (reach(scores, grid.cost, goal, curves.end_steps)[k] for scores in (grid.val, grid.test))
+    limit = horizon_costs(grid.cost, curves.end_steps)[k]
+    found = Crossings(curves).spent(runs, cost, quantile)
+    for n, s in np.ndindex(found.cost.shape):
+        best, want = np.inf, (np.nan, np.nan)
+        for run in runs:
+            seen = [(*run, n, other) for other in range(len(curves.seeds)) if other != s]
+            logs = [np.log(min(val[at], CENSORED * limit[at])) for at in seen if np.isfinite(limit[at])]
+            expected = np.mean(logs) if logs and not np.isnan(test[(*run, n, s)]) else np.inf
+            if expected < best - TOLERANCE:
+                best, want = expected, (test[(*run, n, s)], limit[(*run, n, s)])
+        assert (found.cost[n, s], found.limit[n, s]) == pytest.approx(want, nan_ok=True)
 
 
 def test_the_goal_of_a_seed_is_not_among_what_it_is_chosen_by() -> None:
