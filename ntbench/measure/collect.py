@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 from ntbench.errors import UserError
 from ntbench.measure.areas import Array
 from ntbench.measure.curves import ABSENT, COSTS, NO_BITS, STATES, Attacker, Curves, Grid, Release
-from ntbench.suite import Suite
+from ntbench.suite import Planned, Suite
 from ntbench.types import FILE, NONE, Budget, Columns, Knowledge, MethodSpec, Protection, Result, columns_of
 from ntbench.types.columns import firsts
 
 BEYOND = "longer"
 """The registered name of a check beyond the horizon, which enters nothing."""
+PART = 2**15
+"""How many rows or numbers are looked up at a time."""
 Rows = NDArray[np.intp]
 Axes = tuple[Sequence[str], Sequence[tuple[str, str]], Sequence[int], Sequence[int]]
 """Releases, attacks (label and mask), sample counts and seeds: where runs stand."""
@@ -34,7 +36,8 @@ def collect(results: Iterable[Result], suite: Suite) -> list[Curves]:
     plain = plain.where("budget", lambda budget: isinstance(budget, Budget))
     found = _by_task(columns, plain)
     order = _ordered([task.name for task in suite.tasks], found)
-    return [_curves(name, found[name], suite) for name in order if name in found]
+    planned = suite.planned
+    return [_curves(name, found[name], suite, planned) for name in order if name in found]
 
 
 def _one_protocol(columns: Columns) -> None:
@@ -64,10 +67,10 @@ def _ordered(first: Iterable[Any], found: Iterable[Any]) -> tuple[Any, ...]:
     return (*known, *sorted(set(found) - set(known)))
 
 
-def _curves(task: str, columns: Columns, suite: Suite) -> Curves:
+def _curves(task: str, columns: Columns, suite: Suite, planned: Sequence[Planned]) -> Curves:
     _one_data(task, columns)
     budgets = _budgets(task, columns)
-    releases, attacks = _releases(columns, suite), _attacks(columns, suite)
+    releases, attacks = _releases(columns, suite), _attacks(columns, planned)
     counts, seeds = tuple(sorted(budgets)), tuple(np.unique(columns.numbers["seed"]).tolist())
     ends = tuple(budgets[count].ends for count in counts)
     shape = (len(releases), len(attacks), len(counts), len(seeds), max(map(len, ends)))
@@ -81,6 +84,7 @@ def _curves(task: str, columns: Columns, suite: Suite) -> Curves:
     return Curves(
         task=next((t for t in suite.tasks if t.name == task), columns.value("task", 0)),
         releases=releases,
+        planned=planned,
         attacks=attacks,
         counts=counts,
         seeds=seeds,
@@ -143,13 +147,12 @@ def _one_file(columns: Columns) -> set[str]:
     return {label for label, found in files.items() if len(found) == 1}
 
 
-def _attacks(columns: Columns, suite: Suite) -> tuple[Attacker, ...]:
-    planned = [(label, params.get("mask", "dense")) for entry in suite.attacks for label, params in entry.variants()]
+def _attacks(columns: Columns, planned: Sequence[Planned]) -> tuple[Attacker, ...]:
     factor = columns.parts["attack"]
     found: dict[tuple[str, str], int] = {}
     for code, row in factor.firsts().items():
         found.setdefault(_faced(factor.values[code]), row)
-    places = [place for place in _ordered(planned, found) if place in found]
+    places = [place for place in _ordered(((label, mask) for _, label, mask in planned), found) if place in found]
     return tuple(_attacker(columns, found[place]) for place in places)
 
 
@@ -212,26 +215,37 @@ def _images(columns: Columns) -> tuple[int, int]:
 def _grid(
     task: str, columns: Columns, rows: Rows, cells: Rows, ends: Sequence[tuple[int, ...]], shape: tuple[int, ...]
 ) -> Grid:
-    at, points, lengths = tuple(cells[:, rows]), columns.points(rows), columns.lengths[rows]
-    steps = columns.runs["step"][points]
-    end = _positions(task, steps, np.repeat(cells[2, rows], lengths), ends)
-    where = np.repeat(np.ravel_multi_index(at, shape[:4]) * shape[4], lengths) + end
-
-    def fill(array: Array, name: str) -> Array:
-        array.reshape(-1)[where] = columns.runs[name][points]
-        return array
-
-    cost = np.full((len(COSTS), *shape), np.nan)
-    for array, name in zip(cost, COSTS, strict=True):
-        fill(array, "step" if name == "steps" else name)
     bits = np.full(shape, NO_BITS, dtype=np.int64)
-    bits.reshape(-1)[where] = points
+    for some in np.array_split(rows, len(rows) // PART + 1):
+        points, lengths = columns.points(some), columns.lengths[some]
+        end = _positions(task, columns.runs["step"][points], np.repeat(cells[2, some], lengths), ends)
+        place = np.ravel_multi_index(tuple(cells[:, some]), shape[:4]) * shape[4]
+        bits.reshape(-1)[np.repeat(place, lengths) + end] = points
+    at = tuple(cells[:, rows])
     state = np.full(shape[:4], ABSENT, dtype=np.int8)
     state[at] = columns.parts["status"].coded(str, STATES)[rows]
     paid = np.full(shape[:4], np.nan)
     paid[at] = _paid(columns, rows)
-    val, test, own = (fill(np.full(shape, np.nan), name) for name in ("val", "test", "own"))
+    cost = np.empty((len(COSTS), *shape))
+    for array, name in zip(cost, COSTS, strict=True):
+        _look_up(columns.runs["step" if name == "steps" else name], bits, array)
+    val, test = (_look_up(columns.runs[name], bits, np.empty(shape)) for name in ("val", "test"))
+    # Who goes by what others saw has put no sample aside.
+    aside = any(columns.value("knowledge", int(row)) == "own" for row in rows[:1])
+    own = _look_up(columns.runs["own"], bits, np.empty(shape)) if aside else np.broadcast_to(np.nan, shape)
     return Grid(val, test, own, cost, bits, state, paid)
+
+
+def _look_up(column: NDArray[Any], places: NDArray[np.int64], array: Array) -> Array:
+    """Fill an array with what stands in a column at some places, NaN for none."""
+    if not column.size:
+        array.fill(np.nan)
+        return array
+    # A part at a time, since new memory for all of it costs more than the rest.
+    for start in range(0, places.size, PART):
+        at = places.reshape(-1)[start : start + PART]
+        array.reshape(-1)[start : start + PART] = np.where(at == NO_BITS, np.nan, column.take(at, mode="clip"))
+    return array
 
 
 def _paid(columns: Columns, rows: Rows) -> NDArray[np.int64]:
@@ -243,16 +257,17 @@ def _paid(columns: Columns, rows: Rows) -> NDArray[np.int64]:
 
 
 def _positions(task: str, steps: NDArray[Any], counts: Rows, ends: Sequence[tuple[int, ...]]) -> Rows:
-    longest = max(map(len, ends))
-    positions = np.zeros(len(steps), dtype=np.intp)
-    for n, known in enumerate(ends):
-        here = counts == n
-        found = np.minimum(np.searchsorted(known, steps[here]), len(known) - 1)
-        wrong = steps[here][np.array(known)[found] != steps[here]]
-        if wrong.size:
-            raise UserError(f"{task}: a run has a score at {int(wrong[0])} steps, which is none of its budgets {known}")
-        positions[here] = found + longest - len(known)
-    return positions
+    longest, beyond = max(map(len, ends)), max(int(steps.max(initial=0)), *map(max, ends)) + 1
+    # Budgets of all counts behind one another, so that one search finds any of them.
+    known = np.concatenate([n * beyond + np.array(each) for n, each in enumerate(ends)])
+    place = np.concatenate([np.arange(longest - len(each), longest) for each in ends])
+    sought = counts * beyond + steps
+    found = np.minimum(np.searchsorted(known, sought), len(known) - 1)
+    wrong = np.flatnonzero(known[found] != sought)
+    if wrong.size:
+        step, budgets = int(steps[wrong[0]]), ends[counts[wrong[0]]]
+        raise UserError(f"{task}: a run has a score at {step} steps, which is none of its budgets {budgets}")
+    return np.asarray(place[found])
 
 
 def _protections(columns: Columns, rows: Rows, cells: Rows) -> dict[tuple[int, int], Protection]:

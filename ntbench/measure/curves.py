@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, get_args
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ntbench.measure.areas import Array
+from ntbench.suite import Planned
 from ntbench.types import BASELINES, Mask, Protection, Status, Task, Texts, Track, Tuning, unpack_scores
 
 COSTS = ("steps", "samples", "flops", "seconds")
@@ -71,11 +73,13 @@ class Grid:
 class Curves:
     """One task's results; `own` are the runs of attackers who choose by a part of their own samples.
 
-    `packed` is which test images were right, as it is stored until `right` is asked for it.
+    `planned` are the suite's attacks, whether or not they ran. `packed` is which test images
+    were right, as it is stored until `right` is asked for it.
     """
 
     task: Task
     releases: tuple[Release, ...]
+    planned: Sequence[Planned]
     attacks: tuple[Attacker, ...]
     counts: tuple[int, ...]
     seeds: tuple[int, ...]
@@ -127,6 +131,14 @@ class Curves:
     def masks(self) -> NDArray[np.str_]:
         """Return the mask of each attack."""
         return np.array([attack.mask for attack in self.attacks], dtype=np.str_)
+
+    @cached_property
+    def tracks_by_name(self) -> dict[str, set[Track]]:
+        """Return the tracks that the attacks of each registered name belong to."""
+        found: dict[str, set[Track]] = {}
+        for attack in self.attacks:
+            found.setdefault(attack.name, set()).add(attack.track)
+        return found
 
     @cached_property
     def twins(self) -> NDArray[np.intp]:

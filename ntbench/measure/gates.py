@@ -134,7 +134,7 @@ def _winners(curves: Curves, runs: Sequence[Run]) -> list[tuple[int, Run]]:
 def complete(curves: Curves, row: Row, track: Track, suite: Suite) -> Iterator[Failure]:
     """Yield what a row lacks: attacks, counts or seeds of the suite, runs that failed, too many that diverged."""
     label, faced = curves.releases[row.release].label, facing(curves, row, track)
-    yield from _unmet(curves, row, track, suite)
+    yield from _unmet(curves, row, track)
     counts = [level.samples for level in curves.task.levels]
     if gone := [str(n) for n in counts if n not in curves.counts]:
         yield Failure("complete", f"nothing ran at {', '.join(gone)} samples; run the whole suite")
@@ -154,30 +154,22 @@ def complete(curves: Curves, row: Row, track: Track, suite: Suite) -> Iterator[F
         yield Failure("complete", f"{label}: {share:.0f}% of the runs diverged; add attacks with lower rates")
 
 
-def _unmet(curves: Curves, row: Row, track: Track, suite: Suite) -> Iterator[Failure]:
-    release = curves.releases[row.release]
-    granted = {*granted_to(curves, row.release, track)}
-    tracks: dict[str, set[Track]] = {}
-    for attack in curves.attacks:
-        tracks.setdefault(attack.name, set()).add(attack.track)
-    planned = [
-        (label, params.get("mask", "dense"))
-        for entry in suite.attacks
+def _unmet(curves: Curves, row: Row, track: Track) -> Iterator[Failure]:
+    release, tracks = curves.releases[row.release], curves.tracks_by_name
+    granted, faced = {*granted_to(curves, row.release, track)}, curves.faced[row.release].tolist()
+    unmet = [
+        label
+        for entry, label, mask in curves.planned
         if entry.protocol is None
+        and row.mask in ("dense", mask)
         and entry.faces(release.label, release.name)
         # What an attack holds is known from its results alone; one that never ran might belong anywhere.
         and (entry.name not in tracks or tracks[entry.name] & granted)
-        for label, params in entry.variants()
+        and ((a := curves.find(label, mask)) is None or not (faced[a] or (row.release, a) in curves.refused))
     ]
-    met = {(a.label, a.mask) for i, a in enumerate(curves.attacks) if _met(curves, row.release, i)}
-    unmet = [label for label, mask in planned if (label, mask) not in met and row.mask in ("dense", mask)]
     if unmet:
         others = f" and {len(unmet) - 1} others" if len(unmet) > 1 else ""
         yield Failure("complete", f"{release.label}: {unmet[0]!r}{others} did not run; run the whole suite")
-
-
-def _met(curves: Curves, release: int, attack: int) -> bool:
-    return bool(curves.faced[release, attack]) or (release, attack) in curves.refused
 
 
 def strong_runs(curves: Curves, pool: Pool) -> Iterator[Failure]:

@@ -3,7 +3,7 @@
 Here enter what a suite may say and how it is read; nothing of how it is run.
 """
 
-from ntbench.suite.entries import AttackEntry, DefenseEntry, Entry, PaperSetting, Protocol
+from ntbench.suite.entries import AttackEntry, DefenseEntry, Entry, PaperSetting, Planned, Protocol
 from ntbench.suite.grid import Limits, Suite
 from ntbench.suite.reading import explained, load_suite, parse_suite, suite_names
 
@@ -13,6 +13,7 @@ __all__ = [
     "Entry",
     "Limits",
     "PaperSetting",
+    "Planned",
     "Protocol",
     "Suite",
     "explained",

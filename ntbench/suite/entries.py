@@ -139,3 +139,7 @@ class AttackEntry(Entry, Grown):
         # A brace in a label is a field of a format string.
         labels = [(label.replace("{", "{{").replace("}", "}}"), params) for label, params in self.variants()]
         return [self.model_copy(update={"label": label, "params": p, "grid": {}}) for label, p in labels]
+
+
+Planned = tuple[AttackEntry, str, str]
+"""An attack of a suite: its entry, label and mask."""

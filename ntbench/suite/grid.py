@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from ntbench.errors import unknown
-from ntbench.suite.entries import AttackEntry, DefenseEntry, PaperSetting, file_of
+from ntbench.suite.entries import AttackEntry, DefenseEntry, PaperSetting, Planned, file_of
 from ntbench.types import (
     BASELINES,
     CLASSIFICATION,
@@ -114,8 +115,8 @@ class Suite(Grown):
         rows = [row for entry in self.defenses for row in entry.rows]
         if len(set(rows)) < len(rows):
             raise ValueError(f"defenses: two rows share a label in {rows}; give each its own `label`")
-        places = [(label, params.get("mask", "dense")) for entry in self.attacks for label, params in entry.variants()]
-        if twice := {place for place in places if places.count(place) > 1}:
+        places = Counter((label, mask) for _, label, mask in self.planned)
+        if twice := {place for place, times in places.items() if times > 1}:
             raise ValueError(f"attacks: several share the label and mask {min(twice)}; name what differs in `label`")
         return self
 
@@ -135,6 +136,11 @@ class Suite(Grown):
             if "origin" in {**entry.params, **entry.grid}:
                 raise ValueError("defenses: origin: a suite with a `release` trains nothing; give `weights`, a file")
         return self
+
+    @property
+    def planned(self) -> list[Planned]:
+        """Return every attack that is planned, in the order of the suite."""
+        return [(e, label, params.get("mask", "dense")) for e in self.attacks for label, params in e.variants()]
 
     @property
     def dangling(self) -> list[str]:

@@ -209,6 +209,7 @@ def bounds(lengths: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
 
 def within(starts: NDArray[np.int64], rows: NDArray[np.intp]) -> NDArray[np.int64]:
     """Return the places of everything in some of the pieces that begin at `starts`, piece by piece."""
-    lengths = np.diff(starts)[rows]
+    begin = starts[rows]
+    lengths = starts[1:][rows] - begin
     ours = bounds(lengths)
-    return np.arange(ours[-1]) + np.repeat(starts[:-1][rows] - ours[:-1], lengths)
+    return np.arange(ours[-1]) + np.repeat(begin - ours[:-1], lengths)
