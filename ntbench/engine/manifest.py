@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
+from pydantic import ConfigDict, ValidationError
 from pydantic_core import from_json
 
 from ntbench.errors import UserError
@@ -23,29 +23,36 @@ _FILE = "manifest.json"
 class Manifest(Recipe):
     """The plan of a run; `cells` maps coordinates to keys, `asked` names those of the last command."""
 
+    # Hardly any two texts of a plan are the same: looking for one that was read before costs more than it saves.
+    model_config = ConfigDict(cache_strings="none")
+
     suite: Suite
     request: str
     sources: dict[str, str]
     cells: dict[str, str]
     asked: tuple[str, ...]
 
-    @property
-    def places(self) -> dict[str, tuple[str, str]]:
-        """Return the labels of the defense and the attack of every cell by its key."""
-        # Mask, samples, seed and knowledge hold no comma, and few cells differ in anything else.
-        heads = [place.rsplit(",", 4)[0] for place in self.cells]
-        labels = {head: from_json(f"{head}]") for head in dict.fromkeys(heads)}
-        told = {head: (defense, attack) for head, (_, defense, attack) in labels.items()}
-        return dict(zip(self.cells.values(), map(told.__getitem__, heads), strict=True))
-
     def labelled(self, columns: Columns) -> Columns:
         """Return the results that belong to the plan, under the labels that their methods have in it."""
-        places, known = self.places, dict[tuple[str, str] | None, int]({None: 0})
-        codes = np.array([known.setdefault(places.get(key), len(known)) for key in columns.keys.tolist()], np.intp)
-        held, codes = columns.take(np.flatnonzero(codes)), codes[codes > 0] - 1
-        for name, labels in zip(("defense", "attack"), zip(*filter(None, known), strict=True), strict=False):
-            held = held.with_part(name, _relabelled(held.parts[name], labels, codes))
+        keys = np.array([*self.cells.values()], dtype=np.str_)
+        order = np.argsort(keys, kind="stable")
+        # Of several places of one recipe the last counts.
+        found = np.searchsorted(keys, columns.keys, side="right", sorter=order) - 1
+        rows = np.flatnonzero((found >= 0) & (keys[order[found]] == columns.keys)) if len(keys) else order
+        labels, codes = self._labels()
+        held, codes = columns.take(rows), codes[order[found[rows]]]
+        for name, told in zip(("defense", "attack"), zip(*labels, strict=True), strict=False):
+            held = held.with_part(name, _relabelled(held.parts[name], told, codes))
         return held
+
+    def _labels(self) -> tuple[list[tuple[str, str]], NDArray[np.intp]]:
+        """Return the labels of a defense and an attack that cells have, and which of them each cell has."""
+        # Mask, samples, seed and knowledge hold no comma, and few cells differ in anything else.
+        heads = [place.rsplit(",", 4)[0] for place in self.cells]
+        known = {head: k for k, head in enumerate(dict.fromkeys(heads))}
+        places = (from_json(f"{head}]") for head in known)
+        codes = np.fromiter(map(known.__getitem__, heads), dtype=np.intp, count=len(heads))
+        return [(defense, attack) for _, defense, attack in places], codes
 
     def answers(self, request: str) -> bool:
         """Return whether this is the plan of a request and the methods' files are still the same."""
@@ -102,10 +109,13 @@ def _relabelled(factor: Factor, labels: Sequence[str], rows: NDArray[np.intp]) -
     names = list(dict.fromkeys(labels))
     place = {label: k for k, label in enumerate(names)}
     wanted = np.array([place[label] for label in labels], dtype=np.int64)[rows]
-    pairs, codes = np.unique(factor.codes * np.int64(len(names)) + wanted, return_inverse=True)
-    values = [(factor.values[pair // len(names)], names[pair % len(names)]) for pair in pairs.tolist()]
-    said = (spec if spec.label == label else spec.model_copy(update={"label": label}) for spec, label in values)
-    return Factor(codes.astype(np.min_scalar_type(-max(len(values), 1))), tuple(said))
+    other = np.flatnonzero(factor.coded(lambda spec: spec.label, names) != wanted)
+    pairs, added = np.unique(factor.codes[other] * np.int64(len(names)) + wanted[other], return_inverse=True)
+    said = ((factor.values[pair // len(names)], names[pair % len(names)]) for pair in pairs.tolist())
+    values = (*factor.values, *(spec.model_copy(update={"label": label}) for spec, label in said))
+    codes = factor.codes.astype(np.min_scalar_type(-max(len(values), 1)))
+    codes[other] = len(factor.values) + added
+    return Factor(codes, values)
 
 
 def _place(single: AttackEntry) -> tuple[str, str]:

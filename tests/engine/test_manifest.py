@@ -3,13 +3,16 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import pytest
+from fabricated import ATTACKS, COUNTS, SEEDS, result
 
 from ntbench.engine.manifest import Manifest, fingerprints, read_manifest
 from ntbench.errors import UserError
 from ntbench.suite import AttackEntry, DefenseEntry, Suite
+from ntbench.types import columns_of
 
 
 def made(suite: Suite, request: str = "r", **cells: str) -> Manifest:
@@ -82,9 +85,33 @@ def test_a_plan_of_another_grid_replaces_the_earlier_one(tiny: Suite, change: di
     assert other.after(None) == other
 
 
-def test_the_labels_of_a_cell_are_those_of_the_plan(tiny: Suite) -> None:
-    place = json.dumps(["digits-syn", "my | row", "adam, 0.01", "dense", 12, 0, "others"])
-    assert made(tiny, **{place: "k"}).places == {"k": ("my | row", "adam, 0.01")}
+def placed(defense: str, attack: str, samples: int, seed: int) -> str:
+    return json.dumps(["a-b", defense, attack, "dense", samples, seed, "others"])
+
+
+def test_results_have_the_labels_of_the_plan(tiny: Suite) -> None:
+    given = columns_of(result(*place, 0.5) for place in product(("none", "ntp"), ATTACKS, COUNTS, SEEDS))
+    told = {"ntp": "my | row", "weak": "adam, 0.01"}
+    cells = {
+        placed(*(told.get(label, label) for label in r.cell.coordinates[1:3]), *r.cell.coordinates[4:6]): r.cell.key
+        for r in given
+        if (r.cell.attack.label, r.cell.seed) != ("strong", 3)
+    }
+    found = made(tiny, **cells, **{placed("ntp", "lost", 10, 0): "no such key"}).labelled(given)
+    assert [r.cell.key for r in found] == [key for key in given.keys.tolist() if key in cells.values()]
+    assert {placed(*r.cell.coordinates[1:3], *r.cell.coordinates[4:6]): r.cell.key for r in found} == cells
+
+
+def test_a_recipe_of_two_places_has_the_labels_of_the_last(tiny: Suite) -> None:
+    given = columns_of([result("none", "weak", 10, 0, 0.5)])
+    (key,) = given.keys.tolist()
+    places = [placed("none", label, 10, 0) for label in ("weak", "twice", "zz", "again")]
+    (found,) = made(tiny, **dict.fromkeys(places, key)).labelled(given)
+    assert found.cell.attack.label == "again"
+
+
+def test_nothing_belongs_to_a_plan_without_cells(tiny: Suite) -> None:
+    assert len(made(tiny).labelled(columns_of([result("none", "weak", 10, 0, 0.5)]))) == 0
 
 
 @pytest.mark.parametrize("text", ["", "{}", "not json", '{"suite": 1}', '{"torn": '])
