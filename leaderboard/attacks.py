@@ -39,7 +39,7 @@ def attack_name(row: Record) -> str:
 
 
 def _sections(board: Board) -> Iterator[dict[str, Any]]:
-    rows = records(carriers_table(board.results, board.suite))
+    rows = records(carriers_table(board.study, board.suite))
     for track, group in groupby(rows, key=lambda row: row["track"]):
         attacks = list(group)
         carrying = [row for row in attacks if row["alone"] > 0]

@@ -20,10 +20,10 @@ TEXT = 300
 T = TypeVar("T")
 
 
-def published(results: Sequence[Result], suite: Suite, needed: Collection[Run]) -> Published:
-    """Return the file of one defense on one task, without rows; only needed runs keep what each image adds.
+def published(results: Sequence[Result], suite: Suite, needed: Collection[Run]) -> tuple[Published, list[Result]]:
+    """Return the file of one defense on one task, without rows, and the results that stand in it.
 
-    Raises UserError where results of different recipes stand together.
+    Only needed runs keep what each image adds. Raises UserError where results of different recipes stand together.
     """
     results = sorted(results, key=lambda r: r.cell.key)
     cells = [r.cell for r in results]
@@ -64,7 +64,8 @@ def published(results: Sequence[Result], suite: Suite, needed: Collection[Run]) 
     return _filled(file, results, needed)
 
 
-def _filled(file: Published, results: Sequence[Result], needed: Collection[Run]) -> Published:
+def _filled(file: Published, results: Sequence[Result], needed: Collection[Run]) -> tuple[Published, list[Result]]:
+    texts = {text: k for k, text in enumerate(file.texts)}
     order = {(attack.spec.label, mask_of(attack)): k for k, attack in enumerate(file.attacks)}
     cells, columns, kept = [], [], []
     ordered = sorted(results, key=lambda r: (order[r.cell.attack.label, r.cell.mask], *r.cell.coordinates[4:]))
@@ -78,8 +79,8 @@ def _filled(file: Published, results: Sequence[Result], needed: Collection[Run])
             samples=result.cell.samples,
             seed=result.cell.seed,
             status=result.status,
-            error=file.texts.index(_line(result.error)),
-            choice=file.texts.index(_line(result.choice)),
+            error=texts[_line(result.error)],
+            choice=texts[_line(result.choice)],
             paid=result.paid,
             val=_spread(run.step, run.val, ends, file.val_of),
             test=_spread(run.step, run.test, ends, file.test_of),
@@ -93,12 +94,12 @@ def _filled(file: Published, results: Sequence[Result], needed: Collection[Run])
     numbers = any(bits.startswith(NUMBERS) for result in results for bits in result.trajectory.correct)
     each = packed_each(kept, file.images, numbers)
     held = {"cells": tuple(cells), "columns": packed(columns), "correct": each, "frechets": _frechets(ordered)}
-    file = _sealed(file.model_copy(update=held))
+    file, found = _sealed(file.model_copy(update=held))
     if file.keys != keys_of(ordered):
         raise UserError(
             f"{file.place}: the results have another recipe than {file.protocol}; publish each from its folder"
         )
-    return file
+    return file, found
 
 
 def _frechets(results: Sequence[Result]) -> tuple[float | None, ...]:
@@ -106,11 +107,11 @@ def _frechets(results: Sequence[Result]) -> tuple[float | None, ...]:
     return found if any(far is not None for far in found) else ()
 
 
-def _sealed(file: Published) -> Published:
-    """Return the file with the hashes of its cells and of their keys."""
+def _sealed(file: Published) -> tuple[Published, list[Result]]:
+    """Return the file with the hashes of its cells and of their keys, and the results that stand in it."""
     found = results_of(file)
     cells = (cell._replace(sum=sum_of(cell, r)) for cell, r in zip(file.cells, found, strict=True))
-    return file.model_copy(update={"cells": tuple(cells), "keys": keys_of(found)})
+    return file.model_copy(update={"cells": tuple(cells), "keys": keys_of(found)}), found
 
 
 def _spread(steps: Sequence[int], scores: Sequence[float], ends: Sequence[int], of: int) -> tuple[Score, ...]:
@@ -119,7 +120,7 @@ def _spread(steps: Sequence[int], scores: Sequence[float], ends: Sequence[int], 
 
 
 def _attacks(results: Sequence[Result], suite: Suite) -> list[PublishedAttack]:
-    planned = [(label, params.get("mask", "dense")) for entry in suite.attacks for label, params in entry.variants()]
+    planned = [(label, mask) for _, label, mask in suite.planned]
     specs: dict[tuple[str, str], list[Result]] = {}
     for result in results:
         specs.setdefault((result.cell.attack.label, result.cell.mask), []).append(result)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import replace
 from datetime import date
 from itertools import pairwise
 from typing import Any
 
 from ntbench.errors import UserError
 from ntbench.measure.carriers import cases
-from ntbench.measure.standing import Study
 from ntbench.suite import Suite
 from ntbench.types import digest
 
@@ -61,12 +59,12 @@ def remembered(board: Board, held: Board, day: date) -> Board:
     if not any(file.history for file in files.values()):
         return board
     found = carriers(board)
-    return replace(board, files={place: _since(file, found) for place, file in files.items()})
+    return board.saying({place: _since(file, found) for place, file in files.items()})
 
 
 def carriers(board: Board) -> Carriers:
     """Return which attacks carry the worst cases of every row that is no baseline."""
-    standings = [s for s in Study(board.results, board.suite).standings if not s.release.baseline]
+    standings = [s for s in board.study.standings if not s.release.baseline]
     return {(s.curves.task.name, s.release.label, s.field.track, s.row.mask): list(cases(s).takers) for s in standings}
 
 

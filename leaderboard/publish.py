@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
 from ntbench.errors import UserError
+from ntbench.measure.tables import places_of
 from ntbench.report.files import write_whole
 from ntbench.suite import Suite
-from ntbench.types import Result, Task
+from ntbench.types import Columns, Result, Task, columns_of
 
 from .cells import published
 from .history import base, remembered
@@ -22,6 +23,7 @@ from .rebuilt import results_of
 from .schema import SUITE, Published, PublishedSuite
 
 MAX_BYTES = 250_000
+COORDINATES = ("task", "defense", "attack", "mask", "samples", "seed", "knowledge")
 _LABEL = re.compile(r"[\w(][\w ()=,.+-]*")
 
 
@@ -33,7 +35,7 @@ def publish(results: Iterable[Result], suite: Suite, folder: Path, day: date | N
     today by default. The same results give the same bytes. Raises UserError where the run is not finished, where it
     does not belong to the board, or where a file would be too large; nothing is written then.
     """
-    found = list(results)
+    found = columns_of(results)
     if suite.releases:
         raise UserError(
             f"{suite.protocol} attacks files of weights, which nobody else can make; publish what made them"
@@ -51,37 +53,41 @@ def publish(results: Iterable[Result], suite: Suite, folder: Path, day: date | N
     return list(texts)
 
 
-def joined(held: Board, results: Sequence[Result], suite: Suite) -> Board:
+def joined(held: Board, results: Columns, suite: Suite) -> Board:
     """Return a board with a run's results in place of what it held of the same rows; its rows are those of before."""
     whole = merged(held.suite, suite)
     groups: dict[tuple[str, str], list[Result]] = {}
     for result in results:
         groups.setdefault((result.cell.task.name, result.cell.defense.label), []).append(result)
     stay = {p: file for p, file in held.files.items() if (file.task.name, file.defense.label) not in groups}
-    beside = [result for file in stay.values() for result in results_of(file)]
-    needed = needed_runs([*beside, *results], whole)
-    fresh = [_fresh(group, whole, needed, held.files) for group in groups.values()]
-    return Board(whole, dict(sorted((stay | {file.place: file for file in fresh}).items())))
+    told = {place: results_of(file) for place, file in stay.items()}
+    needed = needed_runs(chain(*told.values(), *groups.values()) if told else results, whole)
+    for group in groups.values():
+        file, found = _fresh(group, whole, needed, held.files)
+        stay[file.place], told[file.place] = file, found
+    return Board(whole, dict(sorted(stay.items())), told)
 
 
-def _fresh(results: list[Result], suite: Suite, needed: set[Run], held: Mapping[Path, Published]) -> Published:
+def _fresh(
+    results: list[Result], suite: Suite, needed: set[Run], held: Mapping[Path, Published]
+) -> tuple[Published, list[Result]]:
     label = results[0].cell.defense.label
     if not _LABEL.fullmatch(label):
         raise UserError(f"defense label {label!r} cannot name a folder; relabel it with letters, digits, _ - . +")
-    file = published(results, suite, needed)
+    file, found = published(results, suite, needed)
     before = held.get(file.place)
     same = before is not None and _scores(before) == _scores(file)
-    return file.model_copy(update={"verified": before.verified}) if before and same else file
+    return file.model_copy(update={"verified": before.verified}) if before and same else file, found
 
 
 def _scores(file: Published) -> list[Any]:
     return [file.keys, file.val_of, file.test_of, *((cell.val, cell.test) for cell in file.cells)]
 
 
-def _all_there(results: Sequence[Result], suite: Suite) -> None:
-    if not results:
+def _all_there(results: Columns, suite: Suite) -> None:
+    if not len(results):
         raise UserError(f"no results of {suite.protocol} to publish; run `ntbench run {suite.name}` first")
-    there = {result.cell.coordinates for result in results}
+    there = set(zip(*(column.tolist() for column in places_of(results, COORDINATES).values()), strict=True))
     missing = [place for task in suite.tasks for place in planned(suite, task) if place not in there]
     if missing:
         task, defense, attack, mask, samples, seed, knowledge = missing[0]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import isinf
 from pathlib import Path
@@ -27,10 +27,14 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Board:
-    """One suite and its published files by their place below the results folder."""
+    """One suite and its published files by their place below the results folder.
+
+    `told` are the cells of files as results, of those files that somebody read already.
+    """
 
     suite: Suite
     files: Mapping[Path, Published]
+    told: Mapping[Path, Sequence[Result]] = field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: Path) -> Board:
@@ -42,7 +46,12 @@ class Board:
     @cached_property
     def results(self) -> list[Result]:
         """Return every cell of every file."""
-        return [result for file in self.files.values() for result in results_of(file)]
+        return [r for place, file in self.files.items() for r in self.told.get(place) or results_of(file)]
+
+    @cached_property
+    def study(self) -> Study:
+        """Return the study of all cells."""
+        return Study(self.results, self.suite)
 
     @cached_property
     def study(self) -> Study:
@@ -64,8 +73,13 @@ class Board:
     def recomputed(self) -> Board:
         """Return the board with its rows worked out again."""
         rows = self.rows
-        files = {place: file.model_copy(update={"rows": rows[place]}) for place, file in self.files.items()}
-        return replace(self, files=files)
+        return self.saying({place: file.model_copy(update={"rows": rows[place]}) for place, file in self.files.items()})
+
+    def saying(self, files: Mapping[Path, Published]) -> Board:
+        """Return a board of the same cells whose files say something else of them."""
+        board = replace(self, files=files)
+        board.__dict__["study"] = self.study
+        return board
 
     @property
     def table(self) -> pd.DataFrame:
