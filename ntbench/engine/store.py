@@ -87,16 +87,15 @@ class Store:
 
     def _gathered(self) -> Columns:
         reader = Reader()
-        self._rows(
-            "SELECT key, status, body, sum FROM results LEFT JOIN sums USING (key) ORDER BY key",
-            lambda row: self._read(reader, *row),
-        )
         with self._of_this_schema():
+            self._rows(
+                "SELECT key, status, body, sum FROM results LEFT JOIN sums USING (key) ORDER BY key",
+                lambda row: self._read(reader, *row),
+            )
             return reader.columns()
 
     def _read(self, reader: Reader, key: str, status: str, body: str, held: str | None) -> None:
-        with self._of_this_schema():
-            reader.add(key, body)
+        reader.add(key, body)
         if held and held != checksum(key, status, body):
             raise UserError(
                 f"{str(self.database)!r}: the result {key} was damaged; restore the file from a copy, or start a "
@@ -107,6 +106,8 @@ class Store:
     def _of_this_schema(self) -> Iterator[None]:
         try:
             yield
+        except UserError:
+            raise
         except ValueError as error:
             said = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
             raise UserError(
