@@ -1,7 +1,7 @@
 """A store's results as an Arrow file beside it: made from the store alone, and never believed over it.
 
-The file ends with a hash of the store's bytes, of the code that read them and of its own content, so that a stale, a
-foreign and a damaged one are told alike.
+The file ends with a hash of the checksums of the store's bytes and of its own content, and of the code that read them,
+so that a stale, a foreign and a damaged one are told alike.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ import mmap
 import os
 from collections.abc import Iterable
 from contextlib import suppress
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
+from zlib import crc32
 
 import numpy as np
 
@@ -34,10 +36,19 @@ def stamp(files: Iterable[Path]) -> bytes:
     """Return what changes with any byte of a store's files, and with the code that reads it."""
     state = hashlib.sha256(CODE.encode())
     for file in files:
-        with suppress(FileNotFoundError), file.open("rb") as opened:
-            state.update(hashlib.file_digest(opened, "sha256").digest())
+        with suppress(FileNotFoundError), FileIO(file) as opened:
+            state.update(_checksum(opened, os.fstat(opened.fileno()).st_size))
         state.update(file.name.encode())
     return state.digest()
+
+
+def _checksum(file: FileIO, size: int) -> bytes:
+    """Return the size and the CRC-32 of so many bytes of a file, which tell whatever nobody forged, in no time."""
+    part, found, left = memoryview(bytearray(_PART)), 0, size
+    while left > 0 and (count := file.readinto(part[: min(left, _PART)])):
+        found = crc32(part[:count], found)
+        left -= count
+    return (size - left).to_bytes(8) + found.to_bytes(4)
 
 
 def load(path: Path, stamp: bytes) -> Columns | None:
@@ -45,7 +56,7 @@ def load(path: Path, stamp: bytes) -> Columns | None:
     import pyarrow as pa
 
     try:
-        with path.open("rb") as opened:
+        with FileIO(path) as opened:
             if not _whole(opened, stamp):
                 return None
             # Most of the file are texts of which few are looked at: no more of it than that enters memory.
@@ -56,12 +67,9 @@ def load(path: Path, stamp: bytes) -> Columns | None:
         return _columns(stream.read_next_batch())
 
 
-def _whole(file: BinaryIO, stamp: bytes) -> bool:
-    left, state = os.fstat(file.fileno()).st_size - _SIZE, hashlib.sha256()
-    while left > 0 and (part := file.read(min(left, _PART))):
-        state.update(part)
-        left -= len(part)
-    return _seal(stamp, state.digest()) == file.read()
+def _whole(file: FileIO, stamp: bytes) -> bool:
+    content = _checksum(file, os.fstat(file.fileno()).st_size - _SIZE)
+    return _seal(stamp, content) == file.read()
 
 
 def save(path: Path, stamp: bytes, columns: Columns) -> None:
@@ -72,10 +80,8 @@ def save(path: Path, stamp: bytes, columns: Columns) -> None:
     try:
         with pa.OSFile(str(unfinished), "wb") as sink, pa.ipc.new_stream(sink, batch.schema) as writer:
             writer.write_batch(batch)
-        with unfinished.open("r+b") as written:
-            seal = _seal(stamp, hashlib.file_digest(written, "sha256").digest())
-            written.seek(0, os.SEEK_END)
-            written.write(seal)
+        with FileIO(unfinished, "r+") as written:
+            written.write(_seal(stamp, _checksum(written, os.fstat(written.fileno()).st_size)))
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from ntbench.suite import AttackEntry, Suite
 from ntbench.types import Columns, Factor, Recipe
 
 _FILE = "manifest.json"
+T = TypeVar("T")
 
 
 class Manifest(Recipe):
@@ -127,11 +129,25 @@ def read_manifest(folder: Path) -> Manifest | None:
 
     Raises UserError on a damaged one.
     """
+    return _told(folder, _read)
+
+
+def read_suite(folder: Path) -> Suite | None:
+    """Return the suite of a folder's plan as `read_manifest` does; it outlives the plan that is let go of."""
+    return _told(folder, _suite)
+
+
+def let_go() -> None:
+    """Keep no plan in memory, where that of a million cells takes what a board takes; it is read again if need be."""
+    _read.cache_clear()
+
+
+def _told(folder: Path, tell: Callable[..., T]) -> T | None:
     file = folder / _FILE
     if not file.exists():
         return None
     try:
-        return _read(file, os.stat(file).st_ino, os.stat(file).st_mtime_ns)
+        return tell(file, os.stat(file).st_ino, os.stat(file).st_mtime_ns)
     except ValidationError as error:
         raise UserError(f"{str(file)!r} is damaged ({error.errors()[0]['msg']}); delete it and run again") from None
 
@@ -140,6 +156,11 @@ def read_manifest(folder: Path) -> Manifest | None:
 def _read(file: Path, *state: int) -> Manifest:
     # Of a million cells it takes seconds, and a command asks for it again and again.
     return Manifest.model_validate_json(file.read_bytes())
+
+
+@lru_cache(maxsize=1)
+def _suite(file: Path, *state: int) -> Suite:
+    return _read(file, *state).suite
 
 
 def fingerprints(files: dict[str, str] | list[str]) -> dict[str, str]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import ValidationError
 from rich.console import Console
 
 from ntbench import __version__
-from ntbench.engine.manifest import Manifest, fingerprints, read_manifest
+from ntbench.engine.manifest import Manifest, fingerprints, let_go, read_manifest, read_suite
 from ntbench.engine.progress import tally
 from ntbench.engine.request import Request, Workers, rows_of, take_in
 from ntbench.engine.store import Store
@@ -25,6 +25,8 @@ from ntbench.types import SETTLED, Cell, Columns, Level, Result, digest
 if TYPE_CHECKING:
     from ntbench.engine.tune import Found
 
+T = TypeVar("T")
+
 
 class Session:
     """What commands do in one run's folder."""
@@ -37,7 +39,7 @@ class Session:
     @property
     def suite(self) -> Suite:
         """Return the suite of the folder's plan."""
-        return self._manifest().suite
+        return self._there(read_suite(self.folder))
 
     @property
     def stamp(self) -> str:
@@ -75,7 +77,9 @@ class Session:
 
     def results(self) -> Columns:
         """Return the stored results that belong to the folder's plan, under the labels that they have there."""
-        return self._manifest().labelled(self.store.results())
+        held = self._manifest().labelled(self.store.results())
+        let_go()
+        return held
 
     def run(self, request: Request, workers: Workers, retry_failed: bool = False) -> None:
         """Compute what a request asks for and the folder lacks."""
@@ -195,7 +199,9 @@ class Session:
         return read_manifest(self.folder)
 
     def _manifest(self) -> Manifest:
-        held = self.held()
+        return self._there(self.held())
+
+    def _there(self, held: T | None) -> T:
         if held is None:
             raise UserError(f"{str(self.folder)!r} holds no run; start one with `ntbench run SUITE --out FOLDER`")
         return held
