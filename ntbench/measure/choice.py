@@ -27,7 +27,7 @@ class Choice:
     `score` [count, seed] is its test score.
     """
 
-    runs: Runs
+    runs: tuple[Run, ...]
     run: NDArray[np.intp]
     end: NDArray[np.intp]
     score: Array
@@ -39,7 +39,7 @@ class Choice:
 
     def of(self, release: int) -> NDArray[np.bool_]:
         """Return where [count, seed] a run on a release is chosen."""
-        return np.append(self.runs.at[0] == release, False)[self.run]
+        return np.asarray(np.append(Runs.of(self.runs).at[0] == release, False)[self.run], dtype=bool)
 
 
 def others_mean(values: Array) -> Array:
@@ -55,7 +55,8 @@ def others_mean(values: Array) -> Array:
     number = there.sum(axis=-2, keepdims=True, dtype=np.int32) - there
     with np.errstate(invalid="ignore"):
         # Nothing of nobody is no number.
-        return np.divide(rest, number, out=rest)
+        rest /= number
+    return rest
 
 
 def choose(curves: Curves, runs: Sequence[Run], by: By = "others", last: int | None = None) -> Choice:
@@ -64,11 +65,11 @@ def choose(curves: Curves, runs: Sequence[Run], by: By = "others", last: int | N
     A run that failed at a seed keeps its latest end before; one that has nothing there leaves the place to the next
     best. The first of equals is taken: in list order, then by the smaller budget.
     """
-    grid, listed = curves.own if by == "own" else curves.grid, Runs.of(runs)
+    grid = curves.own if by == "own" else curves.grid
     shape = (len(curves.counts), len(curves.seeds))
-    if grid is None or not listed:
-        return Choice(listed, np.full(shape, -1), np.full(shape, -1), np.full(shape, np.nan))
-    return rated(grid, by).best(listed, grid.val.shape[-1] if last is None else last + 1)
+    if grid is None or not runs:
+        return Choice(tuple(runs), np.full(shape, -1), np.full(shape, -1), np.full(shape, np.nan))
+    return rated(grid, by).best(runs, grid.val.shape[-1] if last is None else last + 1)
 
 
 def final(curves: Curves, run: Run, by: By = "others") -> Choice:
@@ -76,7 +77,7 @@ def final(curves: Curves, run: Run, by: By = "others") -> Choice:
     grid = curves.own if by == "own" and curves.own is not None else curves.grid
     test = grid.test[run][None, None]
     rising = np.broadcast_to(np.arange(test.shape[-1], dtype=np.float64), test.shape)
-    return replace(Rated(rising, test).best(Runs([(0, 0)]), test.shape[-1]), runs=Runs([run]))
+    return replace(Rated(rising, test).best(((0, 0),), test.shape[-1]), runs=(run,))
 
 
 def alone(curves: Curves, runs: Runs) -> Array:
@@ -129,8 +130,13 @@ class Rated:
             np.maximum.accumulate(np.moveaxis(usable, -1, 0), axis=0, out=self.climbed[:, r])
         self._best: dict[tuple[Runs, int], Choice] = {}
 
-    def best(self, runs: Runs, stop: int) -> Choice:
-        """Choose among runs with less than `stop` ends: the first of the best in list order, then by its end."""
+    def best(self, runs: Sequence[Run], stop: int) -> Choice:
+        """Choose among runs with less than `stop` ends: the first of the best in list order, then by its end.
+
+        What is chosen among `Runs` is kept, since whoever makes them chooses among them again.
+        """
+        if not isinstance(runs, Runs):
+            return self._chosen(Runs(runs), stop)
         if (runs, stop) not in self._best:
             self._best[runs, stop] = self._chosen(runs, stop)
         return self._best[runs, stop]

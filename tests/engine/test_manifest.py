@@ -12,7 +12,7 @@ from fabricated import ATTACKS, COUNTS, SEEDS, result
 from ntbench.engine.manifest import Manifest, fingerprints, read_manifest
 from ntbench.errors import UserError
 from ntbench.suite import AttackEntry, DefenseEntry, Suite
-from ntbench.types import columns_of
+from ntbench.types import Result, columns_of
 
 
 def made(suite: Suite, request: str = "r", **cells: str) -> Manifest:
@@ -92,14 +92,17 @@ def placed(defense: str, attack: str, samples: int, seed: int) -> str:
 def test_results_have_the_labels_of_the_plan(tiny: Suite) -> None:
     given = columns_of(result(*place, 0.5) for place in product(("none", "ntp"), ATTACKS, COUNTS, SEEDS))
     told = {"ntp": "my | row", "weak": "adam, 0.01"}
-    cells = {
-        placed(*(told.get(label, label) for label in r.cell.coordinates[1:3]), *r.cell.coordinates[4:6]): r.cell.key
-        for r in given
-        if (r.cell.attack.label, r.cell.seed) != ("strong", 3)
-    }
+
+    def place(one: Result) -> str:
+        defense, attack = one.cell.defense.label, one.cell.attack.label
+        return placed(told.get(defense, defense), told.get(attack, attack), one.cell.samples, one.cell.seed)
+
+    cells = {place(one): one.cell.key for one in given if (one.cell.attack.label, one.cell.seed) != ("strong", 3)}
     found = made(tiny, **cells, **{placed("ntp", "lost", 10, 0): "no such key"}).labelled(given)
-    assert [r.cell.key for r in found] == [key for key in given.keys.tolist() if key in cells.values()]
-    assert {placed(*r.cell.coordinates[1:3], *r.cell.coordinates[4:6]): r.cell.key for r in found} == cells
+    assert [one.cell.key for one in found] == [key for key in given.keys.tolist() if key in cells.values()]
+    assert {place(one): one.cell.key for one in found} == cells
+    assert {one.cell.defense.label for one in found} == {"none", "my | row"}
+    assert {one.cell.attack.label for one in found} == {"adam, 0.01", "strong", "other"}
 
 
 def test_a_recipe_of_two_places_has_the_labels_of_the_last(tiny: Suite) -> None:
