@@ -51,7 +51,7 @@ def others_mean(values: Array) -> Array:
         return values
     there = np.isfinite(values)
     total = np.where(there, values, 0.0)
-    rest = np.subtract(total.sum(axis=-2, keepdims=True), total, out=total)
+    rest: Array = np.subtract(total.sum(axis=-2, keepdims=True), total, out=total)
     number = there.sum(axis=-2, keepdims=True, dtype=np.int32) - there
     with np.errstate(invalid="ignore"):
         # Nothing of nobody is no number.
