@@ -50,11 +50,6 @@ class Board:
 
     @cached_property
     def study(self) -> Study:
-        """Return the study of all cells."""
-        return Study(self.results, self.suite)
-
-    @cached_property
-    def study(self) -> Study:
         """Return where every row stands, worked out from the cells."""
         return Study(self.results, self.suite)
 
