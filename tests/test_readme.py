@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ntbench.report.display import factor, number, points, with_interval, with_spread
+from ntbench.leaderboard.reproductions import read_all
+
+from ntbench.report.display import factor, number, percent, points, with_interval, with_spread
 
 ROOT = Path(__file__).parent.parent
 
@@ -87,6 +89,18 @@ def test_what_it_says_of_generation_are_published_rows() -> None:
     )
     assert f"leaves {log} and {mse} of what" in text and f"magnitude pruning raises it to {magnitude}" in text
     assert f"that alone leaves {longer}," in text
+
+
+def test_what_it_says_of_sophons_protocol_is_what_the_published_runs_show() -> None:
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    found = read_all(ROOT / "leaderboard" / "reproduced")["paper_sophon"]
+    task, rows = found.suite.tasks[0].name, ("sophon-ice", "scratch", "none")
+    under = [found.under(task, f"20 passes of {name} 0.0001") for name in ("momentum", "adam")]
+    theirs, adam = ([percent(reached[row].point) for row in rows] for reached in under)
+    assert found.suite.paper.attack == "20 passes of momentum 0.0001"
+    assert {run.seed for run in found.runs} == {0, 1, 2} and all(run.status == "ok" for run in found.runs)
+    told = "its release reaches {}% on the target, training from scratch {}% and the unprotected model {}%."
+    assert told.format(*theirs) in text and "undoes that: {}%, {}% and {}%.".format(*adam) in text
 
 
 def published(defense: str, place: str = "results", file: str = "quick/{}/digits-digits_m.json") -> dict[str, Any]:
