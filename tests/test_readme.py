@@ -91,6 +91,23 @@ def test_what_it_says_of_generation_are_published_rows() -> None:
     assert f"that alone leaves {longer}," in text
 
 
+def test_what_it_says_of_ablations_are_published_rows() -> None:
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    told = {
+        "SOPHON leaves {} as it is": "sophon",
+        "{} with 10 loops in place of 40": "sophon, 10 loops",
+        "{} with one inner step in place of 25": "sophon, 1 inner steps",
+        "{} where every simulated attacker draws its head anew": "sophon, reinit 1",
+        "NTP leaves {} as it is": "ntp",
+        "{} without its Fisher term": "ntp, strength 0",
+        "{} at half its weights pruned": "ntp, sparsity 0.5",
+        "{} with a mask that is set at the end alone": "ntp, mask at the end",
+    }
+    for words, name in told.items():
+        row = published(name, file="ablation/{}/digits-digits_m.json")
+        assert words.format(with_interval(row, "leak", signed=False)) in text and row["seeds"] == 3
+
+
 def test_what_it_says_of_sophons_protocol_is_what_the_published_runs_show() -> None:
     text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
     found = read_all(ROOT / "leaderboard" / "reproduced")["paper_sophon"]
