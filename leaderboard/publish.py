@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ntbench.errors import UserError
-from ntbench.measure.tables import places_of
+from ntbench.measure.tables import COORDINATES, places_of
 from ntbench.report.files import write_whole
 from ntbench.suite import Suite
 from ntbench.types import Columns, Result, Task, columns_of
@@ -23,7 +23,6 @@ from .rebuilt import results_of
 from .schema import SUITE, Published, PublishedSuite
 
 MAX_BYTES = 250_000
-COORDINATES = ("task", "defense", "attack", "mask", "samples", "seed", "knowledge")
 _LABEL = re.compile(r"[\w(][\w ()=,.+-]*")
 
 
@@ -100,13 +99,8 @@ def _all_there(results: Columns, suite: Suite) -> None:
 def planned(suite: Suite, task: Task) -> Iterator[tuple[Any, ...]]:
     """Yield the coordinates of every cell that a suite has on a task, whether or not its attack applies."""
     rows = [(row, defense.name) for defense in suite.defenses for row in defense.rows]
-    faced = [(entry, label, _mask(params)) for entry in suite.attacks for label, params in entry.variants()]
     known = ("others", "own") if suite.own else ("others",)
     counts = [level.samples for level in task.levels]
-    for (row, name), (entry, label, mask) in product(rows, faced):
+    for (row, name), (entry, label, mask) in product(rows, suite.planned):
         if entry.protocol is None and entry.faces(row, name):
             yield from ((task.name, row, label, mask, *rest) for rest in product(counts, suite.seeds, known))
-
-
-def _mask(params: Mapping[str, Any]) -> str:
-    return "keep" if params.get("mask") == "keep" else "dense"

@@ -86,7 +86,8 @@ def smallest_cover(carried: NDArray[np.bool_]) -> list[int]:
 def cases(standing: Standing) -> Cases:
     """Return the worst cases of a row."""
     pool, runs = standing.pool, standing.pool.all
-    worst, taken = _reached(standing, runs), np.concatenate([c.run for c in _choices(standing, runs)])
+    choices = _choices(standing, runs)
+    worst, taken = _means(choices), np.concatenate([choice.run for choice in choices])
     there = np.isfinite(worst)
     reached = np.array([_with_baseline(standing, [run]) for run in pool.release])
     lost = np.where(np.isfinite(reached), worst - reached, np.inf)[:, there]
@@ -103,11 +104,11 @@ def cases(standing: Standing) -> Cases:
 
 def _with_baseline(standing: Standing, runs: Sequence[Run]) -> Array:
     """Return what the attacker of a row reaches [case] with some of its attacks and the baseline's own runs."""
-    return _reached(standing, tuple(dict.fromkeys((*runs, *standing.pool.baseline))))
+    return _means(_choices(standing, tuple(dict.fromkeys((*runs, *standing.pool.baseline)))))
 
 
-def _reached(standing: Standing, runs: Sequence[Run]) -> Array:
-    return np.concatenate([_mean(choice.score) for choice in _choices(standing, runs)])
+def _means(choices: Sequence[Choice]) -> Array:
+    return np.concatenate([_mean(choice.score) for choice in choices])
 
 
 def _choices(standing: Standing, runs: Sequence[Run]) -> list[Choice]:

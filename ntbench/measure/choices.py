@@ -9,7 +9,7 @@ import pandas as pd
 
 from ntbench.measure.choice import Choice
 from ntbench.measure.standing import Results, Standing, studied
-from ntbench.measure.tables import places_of
+from ntbench.measure.tables import COORDINATES, places_of
 from ntbench.suite import Suite
 from ntbench.types import Result, columns_of
 
@@ -47,7 +47,7 @@ def _runs(standing: Standing, choice: Choice) -> list[tuple[Any, ...]]:
 def keyed(choices: pd.DataFrame, results: Sequence[Result]) -> pd.DataFrame:
     """Return the table with the key of the cell that each run is."""
     columns = columns_of(results)
-    where = places_of(columns, ("task", "defense", "attack", "mask", "samples", "seed", "knowledge"))
+    where = places_of(columns, COORDINATES)
     keys = dict(zip(zip(*where.values(), strict=True), columns.keys.tolist(), strict=True))
     names = ["task", "start", "attack", "attack_mask", "samples", "seed"]
     places = choices[names].itertuples(index=False, name=None)

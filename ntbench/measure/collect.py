@@ -231,7 +231,7 @@ def _grid(
         _look_up(columns.runs["step" if name == "steps" else name], bits, array)
     val, test = (_look_up(columns.runs[name], bits, np.empty(shape)) for name in ("val", "test"))
     # Who goes by what others saw has put no sample aside.
-    aside = any(columns.value("knowledge", int(row)) == "own" for row in rows[:1])
+    aside = len(rows) > 0 and columns.value("knowledge", int(rows[0])) == "own"
     own = _look_up(columns.runs["own"], bits, np.empty(shape)) if aside else np.broadcast_to(np.nan, shape)
     return Grid(val, test, own, cost, bits, state, paid)
 

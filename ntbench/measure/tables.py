@@ -27,6 +27,8 @@ COLUMNS = (
     *("data", "version", "key"),
     *TIMING,
 )
+COORDINATES = ("task", "defense", "attack", "mask", "samples", "seed", "knowledge")
+"""What a cell's own coordinates are, in their order."""
 RUN = tuple(name for name in PLACE if name not in ("protocol", "arch"))
 PATH = ("key", *RUN, "step", "shown", "flops", "seconds", "val", "test", "own", "correct")
 COVERAGE = ("task", "track", "defense", "mask", "attack", "runs", "failed", "not_applicable", "reason")

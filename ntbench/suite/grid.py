@@ -140,7 +140,8 @@ class Suite(Grown):
     @property
     def planned(self) -> list[Planned]:
         """Return every attack that is planned, in the order of the suite."""
-        return [(e, label, params.get("mask", "dense")) for e in self.attacks for label, params in e.variants()]
+        variants = ((entry, label, params) for entry in self.attacks for label, params in entry.variants())
+        return [(e, label, "keep" if params.get("mask") == "keep" else "dense") for e, label, params in variants]
 
     @property
     def dangling(self) -> list[str]:
