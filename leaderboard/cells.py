@@ -12,7 +12,7 @@ from ntbench.types import Protection, Result, digest
 
 from .needed import Run
 from .packing import NUMBERS, packed, packed_each, shares_of
-from .rebuilt import keys_of, mask_of, results_of, sum_of
+from .rebuilt import keys_of, results_of, sum_of
 from .schema import Published, PublishedAttack, PublishedCell, Score
 
 TEXT = 300
@@ -66,7 +66,7 @@ def published(results: Sequence[Result], suite: Suite, needed: Collection[Run]) 
 
 def _filled(file: Published, results: Sequence[Result], needed: Collection[Run]) -> tuple[Published, list[Result]]:
     texts = {text: k for k, text in enumerate(file.texts)}
-    order = {(attack.spec.label, mask_of(attack)): k for k, attack in enumerate(file.attacks)}
+    order = {(attack.spec.label, attack.spec.mask): k for k, attack in enumerate(file.attacks)}
     cells, columns, kept = [], [], []
     ordered = sorted(results, key=lambda r: (order[r.cell.attack.label, r.cell.mask], *r.cell.coordinates[4:]))
     for result in ordered:

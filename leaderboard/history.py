@@ -13,7 +13,6 @@ from ntbench.suite import Suite
 from ntbench.types import digest
 
 from .published import Board
-from .rebuilt import mask_of
 from .schema import Past, Published, PublishedAttack, Said
 
 DECIMALS = 4
@@ -145,7 +144,7 @@ def _since(file: Published, found: Carriers) -> Published:
     if not file.history:
         return file
     *before, last = file.history
-    new = {(a.spec.label, mask_of(a)) for a in file.attacks if _identity(a) not in last.attacks}
+    new = {(a.spec.label, a.spec.mask) for a in file.attacks if _identity(a) not in last.attacks}
     rows = tuple(row.model_copy(update={"since": _names(file, row, found, new)}) for row in last.rows)
     return file.model_copy(update={"history": (*before, last.model_copy(update={"rows": rows}))})
 

@@ -8,10 +8,10 @@ from math import isnan, nan
 from typing import Any
 
 from ntbench.errors import UserError
-from ntbench.types import Budget, Cell, Mask, Provenance, Result, Trajectory, digest
+from ntbench.types import Budget, Cell, Provenance, Result, Trajectory, digest
 
 from .packing import DAMAGED, NUMBERS, stand_in, unpacked, unpacked_each
-from .schema import Published, PublishedAttack, PublishedCell, Score
+from .schema import Published, PublishedCell, Score
 
 COSTS = ("samples", "flops", "seconds", "own")
 """What `columns` holds of each cell, at the budgets that it has a score at."""
@@ -137,11 +137,6 @@ def _score(value: Score, of: int) -> float:
     if isinstance(value, int) != bool(of):
         raise ValueError(f"the score {value} is no count of images" if of else f"the score {value} is no fraction")
     return value / of if of else float(value)
-
-
-def mask_of(attack: PublishedAttack) -> Mask:
-    """Return whether an attacker keeps the zeros of a released mask."""
-    return "keep" if attack.spec.params.get("mask") == "keep" else "dense"
 
 
 def _plain(values: Iterable[Any]) -> list[Any]:
