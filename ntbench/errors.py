@@ -20,10 +20,15 @@ class ForeignError(RuntimeError):
 
 def unknown(what: str, name: str, known: Iterable[str]) -> UserError:
     """Return the error for a name that is not among the known ones, with the nearest of them."""
-    names = sorted(known)
-    near = get_close_matches(name, names, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names) or 'none'}"
+    names = {each.lower(): each for each in sorted(known)}
+    near = get_close_matches(name.lower(), names, n=1)
+    hint = f"did you mean {names[near[0]]!r}?" if near else f"known: {_listed([*names.values()]) or 'none'}"
     return UserError(f"unknown {what} {name!r}; {hint}")
+
+
+def _listed(names: list[str], shown: int = 60) -> str:
+    rest = f", and {len(names) - shown:,} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + rest
 
 
 def first_line(text: str) -> str:
