@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from ntbench.measure.agreement import FEWEST, agreement_table
-from ntbench.report.sentences import correlation, gate_line, ranking, sentence
+from ntbench.measure.agreement import agreement_table
+from ntbench.report.sentences import correlations, gate_line, ranking, sentence
 from ntbench.report.templating import markdown
 from ntbench.report.views import View, claim, details, headline, tracks
 from ntbench.types import CLASSIFICATION, Task
@@ -66,8 +66,7 @@ def _drawn(table: pd.DataFrame, task: Task) -> list[View]:
 def _agreement(board: Board, task: Task) -> str:
     """Return how well scores after attacks agree with distances of what attackers' models make, where they make any."""
     table = agreement_table(result for result in board.results if result.cell.task.name == task.name)
-    points = table[table["track"] == "target"]
-    return correlation(points) if len(points) >= FEWEST else ""
+    return correlations(table[table["track"] == "target"])
 
 
 def _rows(board: Board, task: Task) -> dict[str, Published]:

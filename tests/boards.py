@@ -199,7 +199,7 @@ def agreeing(count: int = 12) -> pd.DataFrame:
     draw = np.random.default_rng(0)
     score = np.linspace(0.2, 0.8, count)
     far = np.exp(4 - 3 * score + 0.3 * draw.standard_normal(count))
-    places = [(tasks(1)[0].name, "target", "ab"[k % 2], "x", "dense", 10 + k, 5) for k in range(count)]
+    places = [(tasks(1)[0].name, "target", "ab"[k % 2], "x", "dense", 10 * (1 + k % 4 // 2), 5) for k in range(count)]
     rows = [(*place, *values) for place, *values in zip(places, score, far, strict=True)]
     return pd.DataFrame(rows, columns=list(AGREEMENT))
 

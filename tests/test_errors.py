@@ -24,4 +24,6 @@ def test_unknown_among_nothing() -> None:
 
 
 def test_of_very_many_names_some_are_told() -> None:
-    assert str(unknown("architecture", "x", (f"net_{n:04}" for n in range(1300)))).endswith(", net_0059, and 1,240 more")
+    assert str(unknown("architecture", "x", (f"net_{n:04}" for n in range(1300)))).endswith(
+        ", net_0059, and 1,240 more"
+    )

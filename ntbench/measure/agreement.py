@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pandas as pd
@@ -34,6 +34,16 @@ def agreement_table(results: Iterable[Result]) -> pd.DataFrame:
     means = {"seeds": "nunique", "score": "mean", "frechet": "mean"}
     found = table.groupby([*PLACE], sort=False, as_index=False).agg(means)
     return found.assign(frechet=np.exp(found["frechet"].astype(float)))[[*COLUMNS]]
+
+
+def at_equal_samples(points: pd.DataFrame) -> Iterator[tuple[int, pd.DataFrame]]:
+    """Yield the sample counts of four points and more, rising, with their points.
+
+    More samples make scores and images better at once; over several counts that alone would pass for agreement.
+    """
+    for samples, part in points.groupby("samples"):
+        if len(part) >= FEWEST:
+            yield samples, part
 
 
 def agreement(points: pd.DataFrame) -> Interval:

@@ -63,8 +63,9 @@ CAPTIONS = {
     "agreement": (
         "How well two scores agree",
         "The score of the attacker's last model over the Frechet distance of 300 images that it makes from the "
-        "target's training images: a point for each attack and sample count, means over seeds. Near -1 both order "
-        "models alike; the interval takes points as independent.",
+        "target's training images: a point for each attack on a release, means over seeds, a panel for each "
+        "sample count, since more samples better both. Near -1 both order models alike; the interval takes points as "
+        "independent.",
     ),
     "factors": (
         "Robustness, factor by factor",

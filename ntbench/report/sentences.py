@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
-from ntbench.measure.agreement import agreement
+from ntbench.measure.agreement import agreement, at_equal_samples
 from ntbench.measure.gates import UNREFERENCED
 from ntbench.measure.intervals import ATTACKS_ALONE, RANGE
 from ntbench.report.display import (
@@ -171,6 +171,10 @@ def _gate(gate: str, reasons: dict[str, list[str]], count: int) -> str:
 
 def correlation(points: pd.DataFrame) -> str:
     """Return Spearman's rank correlation in words; below 0 higher scores have smaller distances."""
-    found = agreement(points)
-    told = "{} [{}, {}]".format(*map(number, found))
+    told = "{} [{}, {}]".format(*map(number, agreement(points)))
     return f"Spearman {told}, {len(points)} points"
+
+
+def correlations(points: pd.DataFrame) -> str:
+    """Return Spearman's rank correlation at every sample count in words, "" where no count has points enough."""
+    return "; ".join(f"with {count(n)} samples {correlation(part)}" for n, part in at_equal_samples(points))

@@ -10,7 +10,8 @@ import pytest
 from fabricated import COUNTS, SEEDS, result, suite
 from scipy.stats import kendalltau, spearmanr
 
-from ntbench.measure.agreement import COLUMNS, agreement, agreement_table
+from ntbench.measure.agreement import COLUMNS, agreement, agreement_table, at_equal_samples
+from ntbench.report.sentences import correlations
 from ntbench.report.tables import Tables
 
 
@@ -83,4 +84,22 @@ def test_the_tables_of_a_report_have_the_points() -> None:
     ]
     found = Tables.of(runs, suite()).agreement
     assert len(found) == 4 * 2 * len(COUNTS)
-    assert agreement(found).point == pytest.approx(-1)
+    for samples, part in at_equal_samples(found):
+        assert samples in COUNTS and len(part) == 8 and agreement(part).point == pytest.approx(-1)
+
+
+def test_what_more_samples_do_to_both_scores_is_no_agreement() -> None:
+    generator = np.random.default_rng(2)
+    rows = [
+        points(0.1 * step + 0.01 * generator.random(30), -step + 0.1 * generator.random(30)).assign(samples=n)
+        for step, n in enumerate((*COUNTS, 4000))
+    ]
+    whole = pd.concat([*rows, points(range(3), range(3)).assign(samples=1)])
+    assert agreement(pd.concat(rows)).point < -0.9
+    found = {samples: agreement(part) for samples, part in at_equal_samples(whole)}
+    assert list(found) == [*COUNTS, 4000] and all(low < 0 < high for _, low, high in found.values())
+    said = correlations(whole)
+    assert (
+        said.startswith("with 10 samples Spearman ") and said.endswith("], 30 points") and "with 4,000 samples" in said
+    )
+    assert correlations(whole[whole["samples"] == 1]) == ""
