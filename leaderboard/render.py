@@ -9,7 +9,8 @@ from typing import Any
 import pandas as pd
 
 from ntbench.measure.agreement import agreement_table
-from ntbench.report.sentences import correlations, gate_line, ranking, sentence
+from ntbench.measure.tables import coverage_table
+from ntbench.report.sentences import absent, correlations, gate_line, ranking, sentence
 from ntbench.report.templating import markdown
 from ntbench.report.views import View, claim, details, headline, tracks
 from ntbench.types import CLASSIFICATION, Task
@@ -48,6 +49,7 @@ def _section(board: Board, task: Task) -> dict[str, Any]:
         "sentence": sentence(table, task),
         "headline": headline(named, task, board.suite.axis),
         "gates": gate_line(rows),
+        "absent": absent(coverage_table(board.results), task),
         "agreement": _agreement(board, task),
         "beside": [*tracks(named, task), *_drawn(named, task), *claim(named, task), *past_rows(files.values())],
         "literature": list(beside(board.suite, task, rows)),

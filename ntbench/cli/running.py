@@ -126,9 +126,10 @@ def _made(session: Session, wide: bool, anew: bool) -> tuple[str, str]:
     from ntbench.measure.board import leaderboard_table
     from ntbench.measure.reproduced import Reproduction
     from ntbench.measure.standing import Study
+    from ntbench.measure.tables import coverage_table
     from ntbench.report.metrics import problems
     from ntbench.report.page import write_report
-    from ntbench.report.sentences import sentence
+    from ntbench.report.sentences import absent, sentence
     from ntbench.report.terminal import details, headlines, in_colours, repeated
     from ntbench.report.words import worded
 
@@ -138,6 +139,8 @@ def _made(session: Session, wide: bool, anew: bool) -> tuple[str, str]:
     board = brought.beside(leaderboard_table(study, suite))
     told = suite.tasks if any(entry.protocol is None for entry in suite.attacks) else ()
     sentences = [Text(sentence(board, task), style="bold") for task in told]
+    lacking = {task.title: absent(coverage_table(results), task) for task in suite.tasks}
+    sentences += [Text(f"{title}: {said}.", style="yellow") for title, said in lacking.items() if said]
     again = repeated(Reproduction.of(results, suite), suite)
     sentences += [Text(problem, style="yellow") for problem in problems(board, brought.metrics)]
     shown = worded(in_colours([*headlines(board, suite), *again, *sentences]), suite.objective.name)

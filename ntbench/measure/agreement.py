@@ -41,9 +41,10 @@ def at_equal_samples(points: pd.DataFrame) -> Iterator[tuple[int, pd.DataFrame]]
 
     More samples make scores and images better at once; over several counts that alone would pass for agreement.
     """
-    for samples, part in points.groupby("samples"):
+    for samples in sorted(set(points["samples"])):
+        part = points[points["samples"] == samples]
         if len(part) >= FEWEST:
-            yield samples, part
+            yield int(samples), part
 
 
 def agreement(points: pd.DataFrame) -> Interval:

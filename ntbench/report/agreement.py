@@ -41,11 +41,15 @@ def agreement_figure(points: pd.DataFrame, width: float = WIDE) -> Figure | None
 
 def _styles(points: pd.DataFrame) -> dict[tuple[str, str], dict[str, Any]]:
     """Return colour, mark and label of every row, the same in all panels."""
-    groups = points.groupby(["defense", "mask"], sort=False)
-    colours = sns.color_palette("colorblind", len(groups))
+    rows = records(points.drop_duplicates(["defense", "mask"]))
+    colours = sns.color_palette("colorblind", len(rows))
     return {
-        key: {"color": colour, "marker": MARKERS[k % len(MARKERS)], "label": label(records(part)[0], 22)}
-        for k, (colour, (key, part)) in enumerate(zip(colours, groups, strict=True))
+        (row["defense"], row["mask"]): {
+            "color": colour,
+            "marker": MARKERS[k % len(MARKERS)],
+            "label": label(row, 22),
+        }
+        for k, (colour, row) in enumerate(zip(colours, rows, strict=True))
     }
 
 

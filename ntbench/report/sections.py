@@ -10,7 +10,7 @@ import pandas as pd
 from ntbench.report import metrics, views
 from ntbench.report.pictures import Picture, task_pictures
 from ntbench.report.protocols import protocols
-from ntbench.report.sentences import gate_line, ranking, sentence
+from ntbench.report.sentences import absent, gate_line, ranking, sentence
 from ntbench.report.tables import Tables
 from ntbench.report.templating import html
 from ntbench.report.views import View
@@ -36,6 +36,7 @@ class Section:
     sentence: str
     headline: View
     gates: str
+    absent: str
     beside: list[View]
     factors: list[View]
     details: list[View]
@@ -65,6 +66,7 @@ def sections(tables: Tables, suite: Suite) -> Iterator[Section]:
                 sentence=sentence(tables.leaderboard, task) if rows else f"{task.title}: {ALONE}",
                 headline=views.headline(tables.leaderboard, task, suite.axis),
                 gates=gate_line(rows),
+                absent=absent(tables.coverage, task),
                 beside=[
                     *views.tracks(tables.leaderboard, task),
                     *views.claim(tables.leaderboard, task),

@@ -15,6 +15,7 @@ from ntbench.report.display import (
     Record,
     bounded,
     count,
+    line,
     listed,
     number,
     points,
@@ -167,6 +168,13 @@ def _gate(gate: str, reasons: dict[str, list[str]], count: int) -> str:
     where = "every row" if len(rows) == count else listed(rows, 3)
     more = f", and {len(reasons) - 1} more" if len(reasons) > 1 else ""
     return f"{gate}: {reason} ({where}){more}"
+
+
+def absent(coverage: pd.DataFrame, task: Task) -> str:
+    """Return which defenses have no row of a task, since no attack could face them, and why; "" where all have one."""
+    part = coverage[coverage["task"] == task.name]
+    faced = part.groupby("defense", sort=False).agg({"runs": "sum", "reason": "max"})
+    return "; ".join(f"{name} has no row: {line(why)}" for name, runs, why in faced.itertuples() if not runs)
 
 
 def correlation(points: pd.DataFrame) -> str:

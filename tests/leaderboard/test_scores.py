@@ -22,7 +22,6 @@ from ntbench.leaderboard.render import render
 from ntbench.leaderboard.schema import Published, PublishedCell, read
 from ntbench.leaderboard.validate import validate
 from ntbench.leaderboard.verify import verify
-from scipy.stats import spearmanr
 
 from ntbench.cli.app import console
 from ntbench.engine.runner import Runner
@@ -162,8 +161,8 @@ def test_pages_speak_of_scores_beside_a_board_that_speaks_of_accuracy(
     assert not re.search(r"accurac", ours, re.IGNORECASE)
     assert "| Over compute, points |" in ours and "| Frechet distance after |" in ours and "unet2d, denoising;" in ours
     assert "rest on uplift over compute. What a rational attacker gains, as a mean difference of score over" in ours
-    points = [(r.frechet, r.trajectory.test[-1]) for r in Board.read(board / "generation_smoke").results]
-    assert f"{spearmanr(np.array(points)).statistic:.2f} [" in ours.replace("\\", "") and "Spearman" not in theirs
+    # Of the smoke's board there are three points at either sample count, too few for a correlation.
+    assert "Spearman" not in ours + theirs
     assert "| SLC-AUC |" in theirs.partition("\n\n")[2] and "Frechet" not in theirs
     assert theirs in render(published)
     sections = re.findall(r"^## (.*), track target$", render_attacks(both), re.MULTILINE)

@@ -4,7 +4,8 @@ import boards
 import pandas as pd
 import pytest
 
-from ntbench.report.sentences import brackets, failures, gate_line, ranking, sentence, tuned
+from ntbench.measure.tables import COVERAGE
+from ntbench.report.sentences import absent, brackets, failures, gate_line, ranking, sentence, tuned
 from ntbench.report.views import headline
 
 TASK = boards.tasks(1)[0]
@@ -139,3 +140,15 @@ def test_failed_gates_are_told_apart() -> None:
     row["gates"] = "horizon: too short; raise it; inside: an edge; add one"
     found = [("horizon", "too short; raise it"), ("inside", "an edge; add one"), ("complete", "no reason given")]
     assert failures(row) == found
+
+
+def test_a_defense_that_no_attack_could_face_is_told_with_the_reason() -> None:
+    rows = [
+        (TASK.name, "target", "best", "dense", "x", 0, 0, 3, "it is for others\x1b"),
+        (TASK.name, "target", "second", "dense", "x", 6, 1, 0, ""),
+        (TASK.name, "target", "second", "keep", "x", 0, 0, 3, "no zeros"),
+        ("another-task", "target", "second", "dense", "x", 0, 0, 3, "it is far"),
+    ]
+    coverage = pd.DataFrame(rows, columns=list(COVERAGE))
+    assert absent(coverage, TASK) == "best has no row: it is for others"
+    assert absent(coverage[coverage["defense"] == "second"], TASK) == ""
