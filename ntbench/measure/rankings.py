@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from ntbench.measure.areas import Array
@@ -37,30 +36,32 @@ def _by_seed(gain: Gain, seeds: Sequence[int]) -> Array:
 def ranked_alike(first: Array, second: Array, draws: int = DRAWS, seed: int = 0) -> Interval:
     """Return Spearman's correlation of the mean uplifts of the same rows on two boards, each given as [row, seed].
 
-    Its ends are those of a bootstrap that draws the seeds of both boards anew, while rows and images stay as they are;
-    unknown under five seeds. A draw in which a board has no order, since all of its rows leak alike, counts as 0. All
-    is unknown for fewer than three rows, and where a board itself has no order.
+    Its ends are those of draws of either board's means from their multivariate t distribution over seeds, which stands
+    for the few seeds as the intervals of single rows do; rows and images stay as they are. They are unknown under five
+    seeds, and all is for fewer than three rows, and where a board itself has no order.
     """
     sides = (first, second)
     least = min(side.shape[1] for side in sides)
     if len(first) < FEWEST or not least:
         return UNKNOWN
-    point = float(_spearman(*(_means(side, np.arange(side.shape[1])[None]) for side in sides))[0])
+    point = float(_spearman(*(side.mean(axis=1)[None] for side in sides))[0])
     if np.isnan(point) or least < SEEDS_FOR_AN_INTERVAL:
         return Interval(point, np.nan, np.nan)
     random = np.random.default_rng(seed)
-    drawn = [_means(side, random.integers(0, side.shape[1], size=(draws, side.shape[1]))) for side in sides]
-    low, high = np.quantile(np.nan_to_num(_spearman(*drawn)), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    found = _spearman(*(_means(side, draws, random) for side in sides))
+    low, high = np.quantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(point, min(point, float(low)), max(point, float(high)))
 
 
-def _means(values: Array, seeds: NDArray[np.int64]) -> Array:
-    """Return the mean of values [row, seed] over every draw of seeds [draw, seed], as [draw, row]."""
-    return np.asarray(values[:, seeds].mean(axis=2).T.round(DECIMALS))
+def _means(values: Array, draws: int, random: np.random.Generator) -> Array:
+    """Return draws of the mean over seeds of values [row, seed], as [draw, row]; rows that are equal stay so."""
+    seeds, mean = values.shape[1], values.mean(axis=1)
+    normal = random.standard_normal((draws, seeds)) @ (values.T - mean) / np.sqrt(seeds * (seeds - 1))
+    return np.asarray(mean + normal / np.sqrt(random.chisquare(seeds - 1, (draws, 1)) / (seeds - 1)))
 
 
 def _spearman(first: Array, second: Array) -> Array:
     """Return the correlation of the ranks of two arrays [draw, row] by draw, NaN where one of them has no order."""
-    a, b = (ranks - ranks.mean(axis=1, keepdims=True) for ranks in (rankdata(x, axis=1) for x in (first, second)))
+    a, b = (rankdata(x.round(DECIMALS), axis=1) - (x.shape[1] + 1) / 2 for x in (first, second))
     with np.errstate(invalid="ignore"):
         return np.asarray((a * b).sum(axis=1) / np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.stats import spearmanr
+from scipy.stats import spearmanr, ttest_1samp
 from small_board import SEEDS, small_results, small_suite
 
 from ntbench.measure.rankings import ranked_alike, uplifts
@@ -53,11 +53,27 @@ def test_two_rows_have_no_correlation_and_under_five_seeds_there_is_no_interval(
 
 def test_a_board_without_an_order_agrees_with_none() -> None:
     assert np.isnan(ranked_alike(0 * SURE, SURE)).all()
-    # One seed in six tells the rows apart: about a third of all draws lack it, and have no order.
+
+
+def test_one_seed_that_alone_tells_the_rows_apart_decides_nothing() -> None:
     once = np.zeros((5, 6))
     once[:, 0] = np.arange(5)
-    found = ranked_alike(once, SURE)
-    assert found.point == pytest.approx(1) and (found.low, found.high) == pytest.approx((0, 1))
+    assert ranked_alike(once, SURE) == pytest.approx((1, -1, 1))
+
+
+def test_two_rows_change_places_as_often_as_a_t_test_says() -> None:
+    # The third row lies far above: the correlation is .5 where the other two change places, and 1 where they do not.
+    differences = np.array([0.0246, -0.0044, 0.0081, 0.0364, 0.0148])
+    unsure = np.array([0 * differences, differences, 100 + 0 * differences])
+    for shift in (0.0, 0.01):
+        p = ttest_1samp(differences + shift, 0, alternative="greater").pvalue
+        found = ranked_alike(unsure + np.array([[0], [shift], [0]]), SURE[:3])
+        assert (found.low == pytest.approx(0.5)) == (p > 0.025)
+
+
+def test_rows_that_are_always_equal_stay_tied() -> None:
+    noise = np.random.default_rng(3).standard_normal(6)
+    assert ranked_alike(np.array([noise, noise, noise + 50]), SURE[:3]) == pytest.approx((3**0.5 / 2,) * 3)
 
 
 def test_sums_in_another_order_tie_all_the_same() -> None:
