@@ -91,6 +91,21 @@ def test_what_it_says_of_generation_are_published_rows() -> None:
     assert f"that alone leaves {longer}," in text
 
 
+def test_what_it_says_of_domains_that_are_defended_are_published_rows() -> None:
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    told = {
+        "Defended against the target SOPHON leaves {} and NTL {};": "defended",
+        "against the target and synthetic digits at once {} and {};": "defended_with_syn",
+        "against synthetic digits alone {} and {}, which both leak": "syn_defended",
+    }
+    for words, task in told.items():
+        file = "defended/{}/digits_to_digits_m_" + task + ".json"
+        rows = [published(name, file=file) for name in ("sophon", "ntl")]
+        assert words.format(*(with_interval(row, "leak", signed=False) for row in rows)) in text
+        assert {row["seeds"] for row in rows} == {5} and not any(row["gates"] for row in rows)
+        assert (task == "syn_defended") == all(row["verdict"] == "leaks" for row in rows)
+
+
 def test_what_it_says_of_ablations_are_published_rows() -> None:
     text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
     told = {
