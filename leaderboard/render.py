@@ -15,7 +15,7 @@ from ntbench.report.templating import markdown
 from ntbench.report.views import View, claim, details, headline, tracks
 from ntbench.types import CLASSIFICATION, Task
 
-from .checks import FOLDER, checked
+from .checks import checked
 from .literature import beside
 from .past import past_rows
 from .published import Board, boards
@@ -32,9 +32,7 @@ def render(folder: Path) -> str:
     Raises UserError where the folder is missing, or a file cannot be read.
     """
     held = [(board, task) for board in boards(folder) for task in board.suite.tasks if _rows(board, task)]
-    sections = [
-        _section(board, task) | {"checks": checked(board, task, folder.parent / FOLDER)} for board, task in held
-    ]
+    sections = [_section(board, task) | {"checks": checked(board, task, folder.parent)} for board, task in held]
     alike = list(compared(Side(board, task) for board, task in held))
     return markdown("ntbench.leaderboard").get_template("README.md.j2").render(sections=sections, alike=alike)
 

@@ -42,14 +42,16 @@ def faced(version: int) -> tuple[str, ...]:
     return ATTACKS if version == 1 else (*ATTACKS, NEW)
 
 
-def small_results(defenses: Sequence[str] = tuple(GAIN), version: int = 1) -> list[Result]:
+def small_results(
+    defenses: Sequence[str] = tuple(GAIN), version: int = 1, seeds: Sequence[int] = SEEDS
+) -> list[Result]:
     return [
         one(defense, mask, attack, samples, seed, f"tiny-{version}")
         for defense in defenses
         for mask in ("dense", "keep")
         for attack in faced(version)
         for samples in COUNTS
-        for seed in SEEDS
+        for seed in seeds
     ]
 
 

@@ -18,11 +18,10 @@ def validate(
     folder: Annotated[Path, typer.Argument(help="The leaderboard folder.")] = Path("leaderboard"),
 ) -> None:
     """Check the schema, the keys and the arithmetic of every published row."""
-    from ntbench.leaderboard.checks import FOLDER
+    from ntbench.leaderboard.checks import folders
     from ntbench.leaderboard.validate import validate as problems
 
-    checks = folder / FOLDER
-    found = problems(folder / "results") + (problems(checks) if checks.is_dir() else [])
+    found = [problem for place in (folder / "results", *folders(folder)) for problem in problems(place)]
     for problem in found:
         console.print(problem, style="red", markup=False, highlight=False)
     if found:

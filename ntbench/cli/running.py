@@ -198,7 +198,8 @@ def publish(
     folder: Run,
     to: Annotated[Path, typer.Option(help="The leaderboard folder.")] = Path("leaderboard"),
     check: Annotated[
-        bool, typer.Option("--check", help="Publish a run at a longer horizon as a check of the published board.")
+        bool,
+        typer.Option("--check", help="Publish a run of a longer horizon, or of more seeds, as a check of the board."),
     ] = False,
 ) -> None:
     """Write a run's rows into a leaderboard folder, one JSON file per defense and task.

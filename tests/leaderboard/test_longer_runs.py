@@ -1,16 +1,16 @@
-"""Checks: a longer run beside the board that it checks."""
+"""Checks: a longer run, or one of more seeds, beside the board that it checks."""
 
 import re
 from pathlib import Path
 
 import pytest
-from ntbench.leaderboard.checks import FOLDER, checked, publish
+from ntbench.leaderboard.checks import FOLDER, checked, folders, publish
 from ntbench.leaderboard.publish import publish as write_rows
 from ntbench.leaderboard.published import Board
 from ntbench.leaderboard.render import render
 from ntbench.leaderboard.validate import validate
 from ntbench.leaderboard.verify import verify
-from small_board import PAIR, small_results, small_suite
+from small_board import PAIR, SEEDS, small_results, small_suite
 
 from ntbench.errors import UserError
 from ntbench.types import Cell, Result
@@ -42,17 +42,18 @@ def test_a_longer_run_stands_beside_its_board(board: Path) -> None:
     page = render(board / "results")
     assert "### At 16 T90" not in page
     check(board)
-    assert validate(board / FOLDER) == [] and validate(board / "results") == []
+    assert [place.name for place in folders(board)] == ["horizon"]
+    assert validate(*folders(board)) == [] and validate(board / "results") == []
     page = render(board / "results")
     assert "### At 16 T90 in place of 8 T90" in page
     assert "| Defense | Leak | Leak at 16 T90 | Speed-up | Speed-up at 16 T90 | Verdict | Verdict at 16 T90 |" in page
-    assert "Attacks that ran up to 16 T90: strong {x}." in page
+    assert "Attacks that ran at 16 T90: strong {x}." in page
 
 
 def test_its_numbers_are_those_of_its_own_rows(board: Path) -> None:
     check(board)
-    (view,) = checked(Board.read(board / "results/tiny"), PAIR, board / FOLDER)
-    own = Board.read(board / FOLDER / "tiny").table
+    (view,) = checked(Board.read(board / "results/tiny"), PAIR, board)
+    own = Board.read(board / FOLDER / "horizon/tiny").table
     published = Board.read(board / "results/tiny").table
     assert {row["defense"] for row in view.rows} == {"none", "sophon", "ntp"}
     for row in view.rows:
@@ -67,8 +68,18 @@ def test_its_numbers_are_those_of_its_own_rows(board: Path) -> None:
     assert re.search(rf"^\| sophon \| {interval} \| {interval} \|", render(board / "results"), re.M)
 
 
+def test_a_run_of_more_seeds_is_a_check_too(board: Path) -> None:
+    seeds = range(2 * len(SEEDS))
+    publish(small_results(seeds=seeds), small_suite(seeds=list(seeds)), board)
+    assert [place.name for place in folders(board)] == ["seeds"] and validate(*folders(board)) == []
+    (view,) = checked(Board.read(board / "results/tiny"), PAIR, board)
+    assert view.title == "With 10 seeds in place of 5 seeds"
+    assert {row["there_seeds"] for row in view.rows} == {10} and {row["seeds"] for row in view.rows} == {5}
+    assert "| Verdict | Verdict with 10 seeds |" in render(board / "results")
+
+
 def test_a_check_needs_a_board_and_a_longer_horizon(board: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"goes to 8 T90 .* to 8; a check goes further: .*--horizon 16"):
+    with pytest.raises(UserError, match=r"is one at 8 T90 with \d seeds and .* goes further: .*--horizon 16, or"):
         check(board, horizon=8.0)
     with pytest.raises(UserError, match=r"no board of tiny-1 is published .*; publish the board first"):
         check(tmp_path / "elsewhere")
