@@ -67,7 +67,7 @@ def brackets(rows: Iterable[Record]) -> str:
     ranges = sorted(f"{number(seeds, 0)}" for kind, seeds in kinds if kind == RANGE)
     whole = sorted({kind for kind, _ in kinds if kind not in (RANGE, "")})
     said = [f"{' and '.join(whole)} intervals"] if whole else []
-    said += [f"range of {' or '.join(ranges)} {'seed' if ranges == ['1'] else 'seeds'}, no interval"] if ranges else []
+    said += [f"{_range(' or '.join(ranges))}, no interval"] if ranges else []
     alone = [row_name(row) for row in judged if str(row.get("interval")).endswith(ATTACKS_ALONE)]
     files = f"; of {listed(alone)}{ATTACKS_ALONE}, on one file each" if alone else ""
     return f"Brackets: {'; of rows with fewer, '.join(said)}{files}." if said else ""
@@ -136,7 +136,11 @@ def _adds(row: Record) -> str:
 def _sure(row: Record) -> str:
     kind = text(row, "interval")
     level, alone = kind.removesuffix(ATTACKS_ALONE), ATTACKS_ALONE if kind.endswith(ATTACKS_ALONE) else ""
-    return (f"range of {number(row.get('seeds'), 0)} seeds" if level == RANGE else f"{level} interval") + alone
+    return (_range(number(row.get("seeds"), 0)) if level == RANGE else f"{level} interval") + alone
+
+
+def _range(seeds: str) -> str:
+    return f"range of {seeds} {'seed' if seeds == '1' else 'seeds'}"
 
 
 def _verdict(row: Record) -> str:

@@ -39,7 +39,7 @@ def test_an_open_row_says_what_would_decide() -> None:
 
 
 def test_under_five_seeds_it_is_a_range() -> None:
-    assert "(range of 3 seeds)" in sentence(table(3), TASK)
+    assert "(range of 3 seeds)" in sentence(table(3), TASK) and "(range of 1 seed)" in sentence(table(1), TASK)
     rows = ranking(table(3), TASK)
     assert brackets(rows) == "Brackets: range of 3 seeds, no interval."
     assert brackets(ranking(table(), TASK)) == "Brackets: 95% intervals."
