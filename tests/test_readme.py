@@ -46,14 +46,41 @@ def test_its_figures_are_those_of_the_published_rows() -> None:
         row = published(defense)
         shown = number(row["slc"], signed=True), factor(row["speedup"]), points(row["drop"]), row["verdict"]
         assert told == [with_interval(row, "leak", signed=False), *shown]
-    assert f"(SLC-AUC {published('sophon')['paper_slc']:.2f})" in text.replace("\n", " ")
+
+
+def test_what_it_says_of_more_seeds_is_what_the_check_shows() -> None:
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    rows = {name: published(name, "checks/seeds") for name in ("sophon", "ntl", "ntp")}
+    leaks = {name: with_interval(row, "leak", signed=False) for name, row in rows.items()}
+    assert f"SOPHON holds ({leaks['sophon']}), NTL leaks ({leaks['ntl']}), and so does NTP ({leaks['ntp']})" in text
+    assert {row["seeds"] for row in rows.values()} == {15}
+    assert rows["sophon"]["leak_high"] <= 0.1 and rows["sophon"]["speedup_high"] <= 1.25
+    assert min(rows["ntl"]["leak_low"], rows["ntp"]["leak_low"]) > 0.1
+
+
+def test_what_it_advises_is_what_the_rows_say() -> None:
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    (one, other), by = (
+        (published("sophon"), published("ntp")),
+        "{} and NTP one of {}; under the strongest one they have ",
+    )
+    slc = [number(row[name], signed=True) for name in ("paper_slc", "slc") for row in (one, other)]
+    assert (by + "{} and {}.").format(*slc) in text
+    ablated, whole = (
+        published(name, file="ablation/{}/digits-digits_m.json") for name in ("sophon, 10 loops", "sophon")
+    )
+    assert f"leaves {number(ablated['leak'])} in place of {number(whole['leak'])}." in text
+    unnamed = published("sophon", file="defended/{}/digits_to_digits_m_syn_defended.json")
+    assert f"that nobody named leaks {number(unnamed['leak'])}." in text
+    pruned = published("magnitude"), published("magnitude", file=GENERATION)
+    assert "leaves {} on `quick` and {} on `generation`.".format(*(number(row["leak"]) for row in pruned)) in text
 
 
 def test_what_it_says_of_a_longer_horizon_is_what_the_check_shows() -> None:
     text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
     names = ("sophon", "ntl", "ntp", "magnitude", "none")
     here, there = ({name: published(name, place) for name in names} for place in ("results", "checks/horizon"))
-    said = re.search(r"no leak moves by more than ([\d.]+),", text)
+    said = re.search(r"moves no leak by more than ([\d.]+) and", text)
     assert said and max(abs(here[name]["leak"] - there[name]["leak"]) for name in names) <= float(said[1])
     leaks = {name: with_interval(there[name], "leak", signed=False) for name in names}
     assert f"SOPHON then holds ({leaks['sophon']})" in text
