@@ -22,7 +22,7 @@ _STEPS = 10
 _ENOUGH = 2.0
 """Seconds of steps or of scoring from which on nobody measures more of them."""
 _SCORED, _FEW = 600, 20
-"""Images whose scoring is told, and those that are enough where more would take long."""
+"""Images whose scoring is told, and those that are enough, of a step as well, where more would take long."""
 
 
 def seconds_per_cell(cell: Cell, device: str) -> float:
@@ -50,20 +50,30 @@ def _measured(arch: str, objective: str, image_size: int, batch: int, device: st
     model = build(Arch.model_validate_json(arch), learnt.outputs(10), seed=0).to(device)
     x, y = learnt.seen(torch.zeros(_SCORED, 3, image_size, image_size), torch.zeros(_SCORED, dtype=torch.long))
     data = Split(x, y, objective=learnt).to(device)
-    steps = fit(model, data, Training(steps=_STEPS, batch_size=batch), torch.Generator().manual_seed(0))
-    next(steps)
     clock = _clock(device)
-    start = trained = clock()
-    taken = 0
-    while trained - start < _ENOUGH and next(steps, None):
-        taken, trained = taken + 1, clock()
+    few = min(batch, _FEW)
+    step = _seconds_to_step(model, data, few, 1, clock) * batch / few
     score = _seconds_to_score(model, data.subset(torch.arange(_FEW, device=device)), clock) * _SCORED / _FEW
-    return (trained - start) / taken, score if score > _ENOUGH else _seconds_to_score(model, data, clock)
+    return (
+        step if step > _ENOUGH else _seconds_to_step(model, data, batch, _STEPS, clock),
+        score if score > _ENOUGH else _seconds_to_score(model, data, clock),
+    )
 
 
 def _clock(device: str) -> Callable[[], float]:
     """Return what tells the seconds of idle cores: the processor's own time, unless an accelerator does the work."""
     return time.process_time if device == "cpu" else time.perf_counter
+
+
+def _seconds_to_step(model: nn.Module, data: Split, batch: int, most: int, clock: Callable[[], float]) -> float:
+    """Return the mean of so many steps at most, after a first one that sets things up."""
+    steps = fit(model, data, Training(steps=1 + most, batch_size=batch), torch.Generator().manual_seed(0))
+    next(steps)
+    start = trained = clock()
+    taken = 0
+    while trained - start < _ENOUGH and next(steps, None):
+        taken, trained = taken + 1, clock()
+    return (trained - start) / taken
 
 
 def _seconds_to_score(model: nn.Module, data: Split, clock: Callable[[], float]) -> float:

@@ -25,3 +25,19 @@ def test_other_load_is_no_part_of_it_and_steps_and_scorings_are(tiny: Suite, mon
     steps = (1 - COOLDOWN) * ends[-1] + COOLDOWN * sum(ends)
     assert seconds_per_cell(cell, "cpu") == pytest.approx(steps + 30 * len(ends))
     estimate._measured.cache_clear()
+
+
+def test_a_step_of_a_slow_network_is_measured_on_few_images(tiny: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+
+    def slow(model: object, data: object, batch: int, most: int, clock: object) -> float:
+        seen.append(batch)
+        return 0.5 * batch
+
+    estimate._measured.cache_clear()
+    monkeypatch.setattr(estimate, "_seconds_to_step", slow)
+    monkeypatch.setattr(estimate, "_seconds_to_score", lambda *_: 0.0)
+    cell = plan(tiny)[0]
+    step, _ = estimate._measured(cell.arch.model_dump_json(), cell.objective.model_dump_json(), 16, 128, "cpu")
+    assert step == 64 and seen == [estimate._FEW]
+    estimate._measured.cache_clear()
