@@ -15,6 +15,14 @@ EVERY = 30.0
 """Seconds between two lines where nobody looks at a terminal."""
 
 
+def lasting(seconds: float) -> str:
+    """Return a duration in the largest unit that it has two of, minutes at least."""
+    size, unit = next(
+        ((s, unit) for s, unit in ((86400, "days"), (3600, "hours")) if seconds >= 2 * s), (60, "minutes")
+    )
+    return f"{seconds / size:.{0 if seconds >= 10 * size else 1}f} {unit}"
+
+
 class Tally:
     """Counts finished work and tells of it: in bars on a terminal, elsewhere in a line every half minute."""
 
@@ -50,7 +58,7 @@ class Tally:
             return
         self._told = now
         speed = (self._cells - self._before) / (now - self._start)
-        left = f", about {(self._of_cells - self._cells) / speed / 60:.0f} minutes left" if speed else ""
+        left = f", about {lasting((self._of_cells - self._cells) / speed)} left" if speed else ""
         line = f"{self._protections} of {self._of_protections} protections, {self._cells} of {self._of_cells} cells"
         self._console.print(f"{line}{note}{left}", highlight=False)
 

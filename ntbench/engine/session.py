@@ -12,7 +12,7 @@ from rich.console import Console
 
 from ntbench import __version__
 from ntbench.engine.manifest import Manifest, fingerprints, let_go, read_manifest, read_suite
-from ntbench.engine.progress import tally
+from ntbench.engine.progress import lasting, tally
 from ntbench.engine.request import Request, Workers, rows_of, take_in
 from ntbench.engine.store import Store
 from ntbench.engine.told import Told
@@ -183,8 +183,8 @@ class Session:
             self.console.print(f"before them {suite.tuned} trials for each defense on each task that can be tuned")
         about = "at most" if any(getattr(cell.budget, "patience", 0) for cell in missing) else "about"
         self.console.print(
-            f"{len(missing)} of {len(cells)} cells to run, {protections} protections: {about} {seconds / 60:.1f} "
-            f"minutes for the cells on {workers.jobs} workers, and the defenses' own training on top"
+            f"{len(missing)} of {len(cells)} cells to run, {protections} protections: {about} "
+            f"{lasting(seconds)} for the cells on {workers.jobs} workers, and the defenses' own training on top"
         )
 
     def say_where_it_stands(self) -> None:

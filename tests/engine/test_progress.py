@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from ntbench.engine.progress import EVERY, tally
+from ntbench.engine.progress import EVERY, lasting, tally
 from ntbench.types import Cell, Result
 
 
@@ -17,6 +17,22 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     clock = SimpleNamespace(now=1000.0)
     monkeypatch.setattr("ntbench.engine.progress.time", SimpleNamespace(monotonic=lambda: clock.now))
     return clock
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (0, "0.0 minutes"),
+        (90, "1.5 minutes"),
+        (870, "14 minutes"),
+        (7199, "120 minutes"),
+        (7200, "2.0 hours"),
+        (86400, "24 hours"),
+        (5.4e6, "62 days"),
+    ],
+)
+def test_a_duration_is_told_in_the_unit_that_people_would_say_it_in(seconds: float, said: str) -> None:
+    assert lasting(seconds) == said
 
 
 def test_a_line_every_half_minute_tells_how_far_the_work_is(cell: Cell, clock: SimpleNamespace) -> None:
