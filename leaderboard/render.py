@@ -10,7 +10,7 @@ import pandas as pd
 
 from ntbench.measure.agreement import agreement_table
 from ntbench.measure.tables import coverage_table
-from ntbench.report.sentences import absent, correlations, gate_line, ranking, sentence
+from ntbench.report.sentences import absent, correlations, defended, gate_line, ranking, sentence
 from ntbench.report.templating import markdown
 from ntbench.report.views import View, claim, details, headline, tracks
 from ntbench.types import CLASSIFICATION, Task
@@ -83,6 +83,7 @@ def _setting(board: Board, task: Task) -> dict[str, str]:
     files = _rows(board, task).values()
     return {
         "network": ", ".join([suite.arch.name, *told]),
+        "defended": defended(task),
         "counts": ", ".join(str(level.samples) for level in task.levels),
         "horizon": f"{suite.horizon:g}",
         "seeds": ", ".join(map(str, suite.seeds)),

@@ -7,6 +7,7 @@ from pathlib import PurePath
 from typing import Any
 
 from ntbench.report.display import number
+from ntbench.report.sentences import defended
 from ntbench.suite import Suite
 from ntbench.types import Arch, Columns, MethodSpec, Result, columns_of, domain_label
 
@@ -23,6 +24,7 @@ def suite_facts(suite: Suite, detectable: float) -> dict[str, str]:
         **({"Undefended": _undefended(suite)} if suite.releases else {"Pretraining": ", ".join(training)}),
         "Seeds": ", ".join(map(str, suite.seeds)),
         **{f"Target samples, {title}": listed for title, listed in counts.items()},
+        **{f"Defended, {task.title}": said for task in suite.tasks if (said := defended(task))},
         "Horizon": f"{suite.horizon:g} T90, budgets a factor of {suite.scored:g} apart",
         "Share of source in the track source": f"{suite.source_share:g}",
         "Most source drop": f"{100 * suite.max_drop:g} points",

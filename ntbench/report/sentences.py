@@ -25,7 +25,7 @@ from ntbench.report.display import (
     with_interval,
     yes,
 )
-from ntbench.types import Task
+from ntbench.types import Task, domain_label
 
 GATES = {
     "converged": "gate_converged",
@@ -172,6 +172,11 @@ def _gate(gate: str, reasons: dict[str, list[str]], count: int) -> str:
     where = "every row" if len(rows) == count else listed(rows, 3)
     more = f", and {len(reasons) - 1} more" if len(reasons) > 1 else ""
     return f"{gate}: {reason} ({where}){more}"
+
+
+def defended(task: Task) -> str:
+    """Return the domains that a task's defender is given where they are told apart from the target, "" elsewhere."""
+    return "" if task.defended is None else listed(map(domain_label, task.defended)) or "no domain"
 
 
 def absent(coverage: pd.DataFrame, task: Task) -> str:

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from ntbench.measure.tables import COVERAGE
-from ntbench.report.sentences import absent, brackets, failures, gate_line, ranking, sentence, tuned
+from ntbench.report.sentences import absent, brackets, defended, failures, gate_line, ranking, sentence, tuned
 from ntbench.report.views import headline
 
 TASK = boards.tasks(1)[0]
@@ -152,3 +152,8 @@ def test_a_defense_that_no_attack_could_face_is_told_with_the_reason() -> None:
     coverage = pd.DataFrame(rows, columns=list(COVERAGE))
     assert absent(coverage, TASK) == "best has no row: it is for others"
     assert absent(coverage[coverage["defense"] == "second"], TASK) == ""
+
+
+@pytest.mark.parametrize(("given", "said"), [(None, ""), ((), "no domain"), (("syn",), "syn"), (("a", "b"), "a and b")])
+def test_which_domains_a_defender_is_given(given: tuple[str, ...] | None, said: str) -> None:
+    assert defended(TASK.model_copy(update={"defended": given})) == said
