@@ -131,6 +131,9 @@ def test_what_it_says_of_domains_that_are_defended_are_published_rows() -> None:
         assert words.format(*(with_interval(row, "leak", signed=False) for row in rows)) in text
         assert {row["seeds"] for row in rows} == {5} and not any(row["gates"] for row in rows)
         assert (task == "syn_defended") == all(row["verdict"] == "leaks" for row in rows)
+        longer = [published(name, "checks/horizon", file) for name in ("sophon", "ntl")]
+        assert [row["leak_low"] > 0.1 for row in longer] == [row["verdict"] == "leaks" for row in rows]
+        assert "At 16 T90 no verdict turns." in text
 
 
 def test_what_it_says_of_ablations_are_published_rows() -> None:
