@@ -47,3 +47,14 @@ def test_a_worker_that_comes_too_late_leaves_at_once() -> None:
 def test_a_worker_stays_while_its_parent_is_there() -> None:
     code = f"import time; from ntbench.engine.orphans import leave_with; leave_with({os.getpid()}); time.sleep(2.5)"
     assert subprocess.run([sys.executable, "-c", code], timeout=50).returncode == 0
+
+
+def test_an_interruption_is_for_the_parent_alone() -> None:
+    code = f"import os, signal; from ntbench.engine.orphans import leave_with; leave_with({os.getpid()}); "
+    done = subprocess.run(
+        [sys.executable, "-c", code + "os.kill(os.getpid(), signal.SIGINT); print('on')"],
+        text=True,
+        capture_output=True,
+        timeout=50,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "on\n", "")
