@@ -18,6 +18,7 @@ LACKING = {
     "bn_adapt": "a denoiser's networks have no batch norm to adapt",
     "distill": _CLASSES,
     "transntl": _CLASSES,
+    "fixmatch": _CLASSES,
     "ntl_source_only": _CLASSES,
     "simclr": _VIEWS,
     "ntp_ssl": _VIEWS,

@@ -167,3 +167,10 @@ def test_a_model_that_knows_the_noise_makes_the_image_and_the_same_noise_the_sam
 
 def test_classifiers_make_no_images() -> None:
     assert objective_of(ObjectiveSpec()).made(nn.Identity(), 5, 4, torch.device("cpu")) is None
+
+
+def test_every_method_of_ours_that_does_not_carry_over_says_why() -> None:
+    named = [(kind, name) for kind in ("defense", "attack") for name in registry.names(kind)]
+    told = [Denoising().refuses(registry.get(kind, name)) for kind, name in named]
+    written = [said for said in told if "is written for classification" in said]
+    assert len(written) > 20 and all(": " in said for said in written)
