@@ -68,12 +68,16 @@ def publish(results: Iterable[Result], suite: Suite, leaderboard: Path) -> list[
     return write_rows(results, suite, leaderboard / FOLDER / way.folder)
 
 
-def checked(board: Board, task: Task, leaderboard: Path) -> list[View]:
-    """Return a table of what a board's rows say in each check of it that is published."""
+def checks_of(board: Board, leaderboard: Path) -> dict[Way, Board]:
+    """Read the checks of a board that are published."""
     places = {way: leaderboard / FOLDER / way.folder / board.suite.name for way in WAYS}
     checks = {way: Board.read(place) for way, place in places.items() if (place / SUITE).exists()}
-    same = {way: check for way, check in checks.items() if check.suite.protocol == board.suite.protocol}
-    return [view for way, check in same.items() for view in _views(board, check, task, way)]
+    return {way: check for way, check in checks.items() if check.suite.protocol == board.suite.protocol}
+
+
+def checked(board: Board, task: Task, checks: Mapping[Way, Board]) -> list[View]:
+    """Return a table of what a board's rows say in each of its checks."""
+    return [view for way, check in checks.items() for view in _views(board, check, task, way)]
 
 
 def _views(board: Board, check: Board, task: Task, way: Way) -> Iterator[View]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from ntbench.report.templating import markdown
 from ntbench.report.views import View, claim, details, headline, tracks
 from ntbench.types import CLASSIFICATION, Task
 
-from .checks import checked
+from .checks import checked, checks_of
 from .literature import beside
 from .past import past_rows
 from .published import Board, boards
@@ -31,10 +31,21 @@ def render(folder: Path) -> str:
 
     Raises UserError where the folder is missing, or a file cannot be read.
     """
-    held = [(board, task) for board in boards(folder) for task in board.suite.tasks if _rows(board, task)]
-    sections = [_section(board, task) | {"checks": checked(board, task, folder.parent)} for board, task in held]
-    alike = list(compared(Side(board, task) for board, task in held))
+    held = boards(folder)
+    sections = [section for board in held for section in _sections(board, folder.parent)]
+    alike = list(compared(Side(board, task) for board in held for task in _tasks(board)))
     return markdown("ntbench.leaderboard").get_template("README.md.j2").render(sections=sections, alike=alike)
+
+
+def _tasks(board: Board) -> list[Task]:
+    return [task for task in board.suite.tasks if _rows(board, task)]
+
+
+def _sections(board: Board, leaderboard: Path) -> Iterator[dict[str, Any]]:
+    checks, coverage = checks_of(board, leaderboard), coverage_table(board.results)
+    for task in _tasks(board):
+        told = {"checks": checked(board, task, checks), "absent": absent(coverage, task)}
+        yield _section(board, task) | told
 
 
 def _section(board: Board, task: Task) -> dict[str, Any]:
@@ -47,7 +58,6 @@ def _section(board: Board, task: Task) -> dict[str, Any]:
         "sentence": sentence(table, task),
         "headline": headline(named, task, board.suite.axis),
         "gates": gate_line(rows),
-        "absent": absent(coverage_table(board.results), task),
         "agreement": _agreement(board, task),
         "beside": [*tracks(named, task), *_drawn(named, task), *claim(named, task), *past_rows(files.values())],
         "literature": list(beside(board.suite, task, rows)),

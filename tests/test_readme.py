@@ -14,6 +14,10 @@ from ntbench.report.display import factor, number, percent, points, with_interva
 ROOT = Path(__file__).parent.parent
 
 
+def in_one_line() -> str:
+    return " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+
+
 def example() -> str:
     found = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
     assert found
@@ -49,7 +53,7 @@ def test_its_figures_are_those_of_the_published_rows() -> None:
 
 
 def test_what_it_says_of_more_seeds_is_what_the_check_shows() -> None:
-    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    text = in_one_line()
     rows = {name: published(name, "checks/seeds") for name in ("sophon", "ntl", "ntp")}
     leaks = {name: with_interval(row, "leak", signed=False) for name, row in rows.items()}
     assert f"SOPHON holds ({leaks['sophon']}), NTL leaks ({leaks['ntl']}), and so does NTP ({leaks['ntp']})" in text
@@ -59,13 +63,10 @@ def test_what_it_says_of_more_seeds_is_what_the_check_shows() -> None:
 
 
 def test_what_it_advises_is_what_the_rows_say() -> None:
-    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
-    (one, other), by = (
-        (published("sophon"), published("ntp")),
-        "{} and NTP one of {}; under the strongest one they have ",
-    )
-    slc = [number(row[name], signed=True) for name in ("paper_slc", "slc") for row in (one, other)]
-    assert (by + "{} and {}.").format(*slc) in text
+    text = in_one_line()
+    rows = published("sophon"), published("ntp")
+    slc = [number(row[name], signed=True) for name in ("paper_slc", "slc") for row in rows]
+    assert "{} and NTP one of {}; under the strongest one they have {} and {}.".format(*slc) in text
     ablated, whole = (
         published(name, file="ablation/{}/digits-digits_m.json") for name in ("sophon, 10 loops", "sophon")
     )
@@ -77,7 +78,7 @@ def test_what_it_advises_is_what_the_rows_say() -> None:
 
 
 def test_what_it_says_of_a_longer_horizon_is_what_the_check_shows() -> None:
-    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    text = in_one_line()
     names = ("sophon", "ntl", "ntp", "magnitude", "none")
     here, there = ({name: published(name, place) for name in names} for place in ("results", "checks/horizon"))
     said = re.search(r"moves no leak by more than ([\d.]+) and", text)
@@ -109,7 +110,7 @@ def test_what_the_docs_say_of_generation_are_published_rows() -> None:
 
 
 def test_what_it_says_of_generation_are_published_rows() -> None:
-    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    text = in_one_line()
     log, mse, magnitude, longer = (
         with_interval(published(name, file=GENERATION), "leak", signed=False)
         for name in ("sophon, log", "sophon, mse", "magnitude", "continued, 2020 steps")
@@ -119,7 +120,7 @@ def test_what_it_says_of_generation_are_published_rows() -> None:
 
 
 def test_what_it_says_of_domains_that_are_defended_are_published_rows() -> None:
-    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    text = in_one_line()
     told = {
         "Defended against the target SOPHON leaves {} and NTL {};": "defended",
         "against the target and synthetic digits at once {} and {};": "defended_with_syn",
@@ -137,7 +138,7 @@ def test_what_it_says_of_domains_that_are_defended_are_published_rows() -> None:
 
 
 def test_what_it_says_of_ablations_are_published_rows() -> None:
-    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    text = in_one_line()
     told = {
         "SOPHON leaves {} as it is": "sophon",
         "{} with 10 loops in place of 40": "sophon, 10 loops",
@@ -154,7 +155,7 @@ def test_what_it_says_of_ablations_are_published_rows() -> None:
 
 
 def test_what_it_says_of_sophons_protocol_is_what_the_published_runs_show() -> None:
-    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    text = in_one_line()
     found = read_all(ROOT / "leaderboard" / "reproduced")["paper_sophon"]
     task, rows = found.suite.tasks[0].name, ("sophon-ice", "scratch", "none")
     under = [found.under(task, f"20 passes of {name} 0.0001") for name in ("momentum", "adam")]

@@ -139,7 +139,8 @@ def _made(session: Session, wide: bool, anew: bool) -> tuple[str, str]:
     board = brought.beside(leaderboard_table(study, suite))
     told = suite.tasks if any(entry.protocol is None for entry in suite.attacks) else ()
     sentences = [Text(sentence(board, task), style="bold") for task in told]
-    lacking = {task.title: absent(coverage_table(results), task) for task in suite.tasks}
+    coverage = coverage_table(results)
+    lacking = {task.title: absent(coverage, task) for task in suite.tasks}
     sentences += [Text(f"{title}: {said}.", style="yellow") for title, said in lacking.items() if said]
     again = repeated(Reproduction.of(results, suite), suite)
     sentences += [Text(problem, style="yellow") for problem in problems(board, brought.metrics)]

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from ntbench.leaderboard.checks import FOLDER, checked, folders, publish
+from ntbench.leaderboard.checks import FOLDER, checked, checks_of, folders, publish
 from ntbench.leaderboard.publish import publish as write_rows
 from ntbench.leaderboard.published import Board
 from ntbench.leaderboard.render import render
@@ -13,6 +13,7 @@ from ntbench.leaderboard.verify import verify
 from small_board import PAIR, SEEDS, small_results, small_suite
 
 from ntbench.errors import UserError
+from ntbench.report.views import View
 from ntbench.types import Cell, Result
 
 
@@ -38,6 +39,12 @@ def board(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def views(board: Path) -> list[View]:
+    held = Board.read(board / "results/tiny")
+    found: list[View] = checked(held, PAIR, checks_of(held, board))
+    return found
+
+
 def test_a_longer_run_stands_beside_its_board(board: Path) -> None:
     page = render(board / "results")
     assert "### At 16 T90" not in page
@@ -52,7 +59,7 @@ def test_a_longer_run_stands_beside_its_board(board: Path) -> None:
 
 def test_its_numbers_are_those_of_its_own_rows(board: Path) -> None:
     check(board)
-    (view,) = checked(Board.read(board / "results/tiny"), PAIR, board)
+    (view,) = views(board)
     own = Board.read(board / FOLDER / "horizon/tiny").table
     published = Board.read(board / "results/tiny").table
     assert {row["defense"] for row in view.rows} == {"none", "sophon", "ntp"}
@@ -72,7 +79,7 @@ def test_a_run_of_more_seeds_is_a_check_too(board: Path) -> None:
     seeds = range(2 * len(SEEDS))
     publish(small_results(seeds=seeds), small_suite(seeds=list(seeds)), board)
     assert [place.name for place in folders(board)] == ["seeds"] and validate(*folders(board)) == []
-    (view,) = checked(Board.read(board / "results/tiny"), PAIR, board)
+    (view,) = views(board)
     assert view.title == "With 10 seeds in place of 5 seeds"
     assert {row["there_seeds"] for row in view.rows} == {10} and {row["seeds"] for row in view.rows} == {5}
     assert "| Verdict | Verdict with 10 seeds |" in render(board / "results")
