@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from ntbench.errors import UserError
 from ntbench.suite import Suite
+from ntbench.tasks.objective import told_of
 from ntbench.types import Protection, Result, digest
 
 from .needed import Run
@@ -30,11 +31,12 @@ def published(results: Sequence[Result], suite: Suite, needed: Collection[Run]) 
     attacks = _attacks(results, suite)
     scored = [r for r in results if r.trajectory.step]
     texts = ["", *sorted({text for r in results for text in (_line(r.error), _line(r.choice)) if text})]
+    task = next((task for task in suite.tasks if task.name == cells[0].task.name), cells[0].task)
     images, originals = _one({(r.images, r.originals) for r in scored} or {(0, 0)}, "images")
     origins = [r.provenance for r in results if r.provenance]
     file = Published(
         protocol=suite.protocol,
-        task=next((task for task in suite.tasks if task.name == cells[0].task.name), cells[0].task),
+        task=task,
         arch=suite.arch,
         pretrain=suite.pretrain,
         horizon=suite.horizon,
@@ -42,7 +44,7 @@ def published(results: Sequence[Result], suite: Suite, needed: Collection[Run]) 
         source_share=suite.source_share,
         precision=suite.precision,
         scoring=suite.scoring,
-        objective=suite.objective,
+        objective=told_of(suite.objective, task.domains),
         seeds=suite.seeds,
         defense=_one((cell.defense for cell in cells), "defense"),
         attacks=tuple(attacks),

@@ -16,6 +16,7 @@ from ntbench.errors import UserError
 from ntbench.measure.board import LATER, leaderboard_table
 from ntbench.measure.standing import Study
 from ntbench.suite import Suite
+from ntbench.tasks.objective import told_by_both
 from ntbench.types import Result, Track
 
 from .rebuilt import results_of
@@ -131,7 +132,8 @@ def full(value: Any) -> Any:
 
 def merged(held: Suite, new: Suite) -> Suite:
     """Return a suite that has the rows and tasks of both; raises UserError where anything else differs."""
-    grown = {"defenses": (), "tasks": ()}
+    objective = told_by_both(held.objective, new.objective)
+    grown = {"defenses", "tasks", *(["objective"] if objective else [])}
     for name in type(held).model_fields:
         if name not in grown and getattr(held, name) != getattr(new, name):
             raise UserError(
@@ -145,9 +147,8 @@ def merged(held: Suite, new: Suite) -> Suite:
             )
     named = {row for entry in new.defenses for row in entry.rows}
     kept = [entry for entry in held.defenses if not named & {*entry.rows}]
-    return held.model_copy(
-        update={"defenses": (*kept, *new.defenses), "tasks": (*held.tasks, *_others(new.tasks, held.tasks))}
-    )
+    defenses, tasks = (*kept, *new.defenses), (*held.tasks, *_others(new.tasks, held.tasks))
+    return held.model_copy(update={"defenses": defenses, "tasks": tasks, "objective": objective})
 
 
 def _others(found: Iterable[Any], held: Iterable[Any]) -> list[Any]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from ntbench.errors import UserError
 from ntbench.suite import Suite
+from ntbench.tasks.objective import told_of
 from ntbench.types import BASELINES, Protection, Result
 
 from .history import carriers, days_that_differ, history_problems
@@ -22,7 +23,7 @@ TOLERANCE = 2e-6
 """Rows are rounded to six decimals; sums of the same numbers in another order differ by less."""
 EDITED = "it was edited or damaged; publish again"
 SETTINGS = ("horizon", "scored", "source_share", "precision", "scoring")
-SUITE_FIELDS = ("protocol", "arch", "pretrain", *SETTINGS, "objective", "seeds")
+SUITE_FIELDS = ("protocol", "arch", "pretrain", *SETTINGS, "seeds")
 
 
 def validate(folder: Path) -> list[str]:
@@ -110,6 +111,8 @@ def _against_suite(file: Published, suite: Suite) -> Iterator[str]:
     for name in SUITE_FIELDS:
         if getattr(file, name) != getattr(suite, name):
             yield f"{name} = {getattr(file, name)!r}: the suite has {getattr(suite, name)!r}; publish again"
+    if file.objective != (objective := told_of(suite.objective, file.task.domains)):
+        yield f"objective = {file.objective!r}: the suite has {objective!r}; publish again"
     task = next((task for task in suite.tasks if task.name == file.task.name), None)
     if task != file.task:
         yield f"task = {file.task.name!r}: is not as the suite has it, with T90 and plateau; publish again"

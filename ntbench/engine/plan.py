@@ -21,7 +21,7 @@ from ntbench.learn.sizes import settled
 from ntbench.registry import registry
 from ntbench.sources import file_digest, source_files, weights_file
 from ntbench.suite import AttackEntry, DefenseEntry, Suite
-from ntbench.tasks.objective import objective_of
+from ntbench.tasks.objective import objective_of, told_of
 from ntbench.types import CONTROLS, Budget, Cell, Epochs, Kind, Level, MethodSpec, Task, Training
 
 T = TypeVar("T")
@@ -102,12 +102,13 @@ def cells_of(suite: Suite, tuned: Mapping[tuple[str, str], MethodSpec] = Mapping
             source_share=suite.source_share,
             knowledge=knowledge,
             precision=suite.precision,
-            objective=suite.objective,
+            objective=objective,
             scoring=suite.scoring,
         )
         for seed in suite.seeds
         for start, defenses in [(_start(suite, seed), _defenses(suite, seed))]
         for task in suite.tasks
+        for objective in [told_of(suite.objective, task.domains)]
         for defense in defenses
         for entry, attack in attacks
         for level in task.levels
@@ -211,7 +212,7 @@ def _check_arch(suite: Suite) -> None:
 
 
 def _domains(suite: Suite) -> list[str]:
-    return list(dict.fromkeys(name for task in suite.tasks for name in (task.source, task.target, *task.guarded)))
+    return list(dict.fromkeys(name for task in suite.tasks for name in task.domains))
 
 
 def _named(key: str, check: Callable[[], T]) -> T:

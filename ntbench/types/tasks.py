@@ -69,6 +69,11 @@ class Task(Grown):
         return (self.target,) if self.defended is None else self.defended
 
     @property
+    def domains(self) -> tuple[str, ...]:
+        """Return every domain that has a part in the task, its source first."""
+        return tuple(dict.fromkeys((self.source, self.target, *self.guarded)))
+
+    @property
     def data(self) -> dict[str, Any]:
         """Return what decides who holds which images."""
         return self.model_dump(mode="json", exclude={"label", "levels"})

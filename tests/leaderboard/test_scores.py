@@ -16,7 +16,7 @@ import torch
 from generation_fixtures import ROWS
 from ntbench.leaderboard.attacks import render_attacks
 from ntbench.leaderboard.publish import MAX_BYTES, publish
-from ntbench.leaderboard.published import Board
+from ntbench.leaderboard.published import Board, merged
 from ntbench.leaderboard.rebuilt import results_of, sum_of
 from ntbench.leaderboard.render import render
 from ntbench.leaderboard.schema import Published, PublishedCell, read
@@ -24,13 +24,14 @@ from ntbench.leaderboard.validate import validate
 from ntbench.leaderboard.verify import verify
 
 from ntbench.cli.app import console
+from ntbench.engine.plan import cells_of
 from ntbench.engine.runner import Runner
 from ntbench.engine.session import Session, open_run
 from ntbench.engine.store import Store
 from ntbench.errors import UserError
 from ntbench.measure.board import leaderboard_table
 from ntbench.measure.differences import cell_differences
-from ntbench.suite import Limits
+from ntbench.suite import Limits, Suite
 from ntbench.types import digest, unpack_scores
 
 Files = dict[str, Any]
@@ -112,6 +113,29 @@ def test_the_same_results_give_the_same_bytes_and_no_pictures(board: Path, run: 
         text = path.read_bytes()
         assert text == (board / path.relative_to(tmp_path)).read_bytes()
         assert b'"drawn"' not in text and len(text) < MAX_BYTES / 10
+
+
+def test_a_further_pair_brings_its_reference_and_no_other(mine: Path, run: Session) -> None:
+    board = Board.read(mine / "generation_smoke")
+    objective = run.suite.objective
+    known = objective.params["reference"]
+
+    def suite(**more: float) -> Suite:
+        params = objective.params | {"reference": known | more}
+        (task,) = run.suite.tasks
+        further = task.model_copy(update={"source": "mnist"})
+        told = objective.model_copy(update={"params": params})
+        return run.suite.model_copy(update={"objective": told, "tasks": (further,)})
+
+    whole = merged(board.suite, suite(mnist=0.1))
+    assert whole.objective.params["reference"] == {**known, "mnist": 0.1}
+    assert [task.name for task in whole.tasks] == ["digits-letters", "mnist-letters"]
+    # The cells of the first pair do not change by it.
+    (first, *_), (second, *_) = cells_of(whole), cells_of(suite(mnist=0.1))
+    assert first.key == cells_of(board.suite)[0].key
+    assert second.objective.params["reference"] == {"letters": known["letters"], "mnist": 0.1}
+    with pytest.raises(UserError, match="its `objective` differs"):
+        merged(board.suite, suite(letters=0.5))
 
 
 @pytest.mark.parametrize(
