@@ -8,7 +8,6 @@ from typing import TypeVar
 
 from ntbench.errors import UserError
 from ntbench.suite import Suite
-from ntbench.tasks.objective import told_of
 from ntbench.types import Protection, Result, digest
 
 from .needed import Run
@@ -44,7 +43,7 @@ def published(results: Sequence[Result], suite: Suite, needed: Collection[Run]) 
         source_share=suite.source_share,
         precision=suite.precision,
         scoring=suite.scoring,
-        objective=told_of(suite.objective, task.domains),
+        objective=suite.objective.on(task.domains),
         seeds=suite.seeds,
         defense=_one((cell.defense for cell in cells), "defense"),
         attacks=tuple(attacks),

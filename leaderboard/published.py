@@ -16,7 +16,6 @@ from ntbench.errors import UserError
 from ntbench.measure.board import LATER, leaderboard_table
 from ntbench.measure.standing import Study
 from ntbench.suite import Suite
-from ntbench.tasks.objective import told_by_both
 from ntbench.types import Result, Track
 
 from .rebuilt import results_of
@@ -132,7 +131,7 @@ def full(value: Any) -> Any:
 
 def merged(held: Suite, new: Suite) -> Suite:
     """Return a suite that has the rows and tasks of both; raises UserError where anything else differs."""
-    objective = told_by_both(held.objective, new.objective)
+    objective = held.objective.joined(new.objective)
     grown = {"defenses", "tasks", *(["objective"] if objective else [])}
     for name in type(held).model_fields:
         if name not in grown and getattr(held, name) != getattr(new, name):

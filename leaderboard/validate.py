@@ -9,7 +9,6 @@ from typing import Any
 
 from ntbench.errors import UserError
 from ntbench.suite import Suite
-from ntbench.tasks.objective import told_of
 from ntbench.types import BASELINES, Protection, Result
 
 from .history import carriers, days_that_differ, history_problems
@@ -111,7 +110,7 @@ def _against_suite(file: Published, suite: Suite) -> Iterator[str]:
     for name in SUITE_FIELDS:
         if getattr(file, name) != getattr(suite, name):
             yield f"{name} = {getattr(file, name)!r}: the suite has {getattr(suite, name)!r}; publish again"
-    if file.objective != (objective := told_of(suite.objective, file.task.domains)):
+    if file.objective != (objective := suite.objective.on(file.task.domains)):
         yield f"objective = {file.objective!r}: the suite has {objective!r}; publish again"
     task = next((task for task in suite.tasks if task.name == file.task.name), None)
     if task != file.task:

@@ -36,7 +36,8 @@ def anchored(suite: Suite, compute: Compute, tell: Callable[[str], None], cache:
     tasks = tuple(
         _rescaled(task, given, before, after) for task, given in zip(measured.tasks, suite.tasks, strict=True)
     )
-    return measured.model_copy(update={"objective": after.spec, "tasks": tasks})
+    objective = suite.objective.model_copy(update={"params": suite.objective.params | after.spec.tables})
+    return measured.model_copy(update={"objective": objective, "tasks": tasks})
 
 
 def _alone(name: str, task: Task, cache: Path) -> Task:

@@ -66,16 +66,20 @@ class Manifest(Recipe):
         A plan only grows, in rows, attacks, seeds and tasks: what a folder holds is one board, whoever asked for it
         last.
         """
-        grown = {"defenses": (), "attacks": (), "seeds": (), "tasks": ()}
-        if earlier is None or earlier.suite.model_copy(update=grown) != self.suite.model_copy(update=grown):
+        if earlier is None:
             return self
         held, own = earlier.suite, self.suite
+        objective = held.objective.joined(own.objective)
+        grown = {"defenses": (), "attacks": (), "seeds": (), "tasks": (), "objective": objective}
+        if objective is None or held.model_copy(update=grown) != own.model_copy(update=grown):
+            return self
         attacks = _joined(held.attacks, own.attacks)
         if attacks is None:
             return self
         named = {row for entry in own.defenses for row in entry.rows}
         kept = (entry for entry in held.defenses if not named & {*entry.rows})
         union = {
+            "objective": objective,
             "defenses": (*own.defenses, *kept),
             "attacks": attacks,
             "seeds": tuple(sorted({*held.seeds, *own.seeds})),

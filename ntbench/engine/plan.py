@@ -21,7 +21,7 @@ from ntbench.learn.sizes import settled
 from ntbench.registry import registry
 from ntbench.sources import file_digest, source_files, weights_file
 from ntbench.suite import AttackEntry, DefenseEntry, Suite
-from ntbench.tasks.objective import objective_of, told_of
+from ntbench.tasks.objective import objective_of
 from ntbench.types import CONTROLS, Budget, Cell, Epochs, Kind, Level, MethodSpec, Task, Training
 
 T = TypeVar("T")
@@ -108,7 +108,7 @@ def cells_of(suite: Suite, tuned: Mapping[tuple[str, str], MethodSpec] = Mapping
         for seed in suite.seeds
         for start, defenses in [(_start(suite, seed), _defenses(suite, seed))]
         for task in suite.tasks
-        for objective in [told_of(suite.objective, task.domains)]
+        for objective in [suite.objective.on(task.domains)]
         for defense in defenses
         for entry, attack in attacks
         for level in task.levels

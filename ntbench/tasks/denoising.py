@@ -46,7 +46,6 @@ class Denoising(Objective):
 
     name: ClassVar[str] = "denoising"
     labelled: ClassVar[bool] = False
-    by_domain = frozenset({"reference"})
     example: ClassVar[Arch] = Arch(name="unet2d", params={"block_out_channels": (8, 16)})
 
     channels: Literal[1, 3] = 3

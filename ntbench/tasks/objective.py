@@ -19,13 +19,11 @@ SCORING_BATCH = 200
 
 
 class Objective(Grown):
-    """What a task asks of a model; its fields are the parameters that a suite may give it."""
+    """What a task asks of a model; its fields are the parameters that a suite may give it, tables by domain."""
 
     name: ClassVar[str]
     labelled: ClassVar[bool] = True
     """Whether samples have labels, of classes whose number may differ between source and target."""
-    by_domain: ClassVar[frozenset[str]] = frozenset()
-    """The parameters that are tables with an entry for each domain."""
     example: ClassVar[Arch]
     """A network of seconds by which methods are examined."""
 
@@ -122,27 +120,3 @@ def objective_of(spec: ObjectiveSpec) -> Objective:
         item = error.errors()[0]
         key = ".".join(map(str, item["loc"]))
         raise UserError(f"objective {spec.name!r}: {key} = {item['input']!r}: {item['msg']}") from None
-
-
-def told_of(spec: ObjectiveSpec, domains: Iterable[str]) -> ObjectiveSpec:
-    """Return a recipe with what it says of these domains alone: a cell does not change by what is known of others."""
-    tables = _tables(spec)
-    held = {name: {domain: table[domain] for domain in domains if domain in table} for name, table in tables.items()}
-    return spec.model_copy(update={"params": spec.params | held})
-
-
-def told_by_both(spec: ObjectiveSpec, other: ObjectiveSpec) -> ObjectiveSpec | None:
-    """Return a recipe with what two of them say of domains, None where they differ otherwise."""
-    first, second = _with(spec, other), _with(other, spec)
-    return first if first == second else None
-
-
-def _with(spec: ObjectiveSpec, other: ObjectiveSpec) -> ObjectiveSpec:
-    mine, theirs = _tables(spec), _tables(other)
-    whole = {name: theirs.get(name, {}) | mine.get(name, {}) for name in mine | theirs}
-    return spec.model_copy(update={"params": spec.params | whole})
-
-
-def _tables(spec: ObjectiveSpec) -> dict[str, dict[str, Any]]:
-    by_domain = objectives().get(spec.name, Objective).by_domain
-    return {name: table for name, table in spec.params.items() if name in by_domain}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import PurePath
 from typing import Any
@@ -98,10 +99,32 @@ def domain_label(name: str) -> str:
 
 
 class ObjectiveSpec(Recipe):
-    """What a task learns, and how it is scored: the name of an objective, and the parameters that it is built with."""
+    """What a task learns, and how it is scored: the name of an objective, and the parameters that it is built with.
+
+    A parameter that is a table has an entry for each domain of which something is known.
+    """
 
     name: str = "classification"
     params: dict[str, Any] = {}
+
+    @property
+    def tables(self) -> dict[str, dict[str, Any]]:
+        """Return the parameters that tell domains apart."""
+        return {name: value for name, value in self.params.items() if isinstance(value, dict)}
+
+    def on(self, domains: Iterable[str]) -> ObjectiveSpec:
+        """Return what is said of these domains alone: a cell does not change by what is known of others."""
+        held = {name: {d: table[d] for d in domains if d in table} for name, table in self.tables.items()}
+        return self.model_copy(update={"params": self.params | held})
+
+    def joined(self, other: ObjectiveSpec) -> ObjectiveSpec | None:
+        """Return what both say of domains, None where they differ in one that both know or in anything else."""
+        mine, theirs = self._with(other), other._with(self)
+        return mine if mine == theirs else None
+
+    def _with(self, other: ObjectiveSpec) -> ObjectiveSpec:
+        tables = {name: other.tables.get(name, {}) | self.tables.get(name, {}) for name in self.tables | other.tables}
+        return self.model_copy(update={"params": self.params | tables})
 
     @model_validator(mode="before")
     @classmethod

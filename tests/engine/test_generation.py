@@ -144,6 +144,7 @@ def test_references_are_the_errors_of_everything_in_four_times_the_longest_horiz
     reached = 1 - 2.0 ** -(whole.pop() / 8)
     best = {"digits": 1e-3 ** (0.5 * reached), "letters": 1e-3 ** (0.25 * reached)}
     assert found.objective.params["reference"] == pytest.approx(best, rel=1e-3)
+    assert found.objective.params.keys() == {"channels", "reference"}
     # What was measured before the reference is told on its scale, on which the plateau of everything is 1.
     told = [level.plateau for level in (suite.tasks[0].levels if frozen else levels)]
     assert [level.plateau for level in levels] == told and (frozen or told == pytest.approx([1.0, 1.0], abs=0.01))

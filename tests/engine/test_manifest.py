@@ -12,7 +12,7 @@ from fabricated import ATTACKS, COUNTS, SEEDS, result
 from ntbench.engine.manifest import Manifest, fingerprints, read_manifest
 from ntbench.errors import UserError
 from ntbench.suite import AttackEntry, DefenseEntry, Suite
-from ntbench.types import Result, columns_of
+from ntbench.types import ObjectiveSpec, Result, columns_of
 
 
 def made(suite: Suite, request: str = "r", **cells: str) -> Manifest:
@@ -142,3 +142,15 @@ except UserError as error:
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
     assert "cannot be written" in done.stdout and "free space" in done.stdout, done.stderr
     assert read_manifest(tmp_path) == plan
+
+
+def test_what_is_measured_of_a_further_domain_joins_an_earlier_plan(tiny: Suite) -> None:
+    def knowing(**reference: float) -> Suite:
+        spec = ObjectiveSpec(name="denoising", params={"reference": reference})
+        return tiny.model_copy(update={"objective": spec})
+
+    earlier = made(knowing(a=0.1, b=0.2), x="1")
+    both = made(knowing(b=0.2, c=0.3), y="2").after(earlier)
+    assert both.suite == knowing(a=0.1, b=0.2, c=0.3) and both.cells == {"x": "1", "y": "2"}
+    other = made(knowing(b=0.3), y="2")
+    assert other.after(earlier) == other

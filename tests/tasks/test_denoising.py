@@ -15,7 +15,7 @@ from ntbench.learn.scoring import accuracy, correct
 from ntbench.registry import registry
 from ntbench.tasks.data import Split, learnt, load_domain
 from ntbench.tasks.denoising import GRID, Denoising, noisy
-from ntbench.tasks.objective import objective_of, told_by_both, told_of
+from ntbench.tasks.objective import objective_of
 from ntbench.types import ObjectiveSpec
 
 BETAS = np.linspace(1e-4, 0.02, 1000)
@@ -100,19 +100,19 @@ def spec_of(reference: dict[str, float], **params: int) -> ObjectiveSpec:
 
 def test_a_recipe_says_of_other_domains_nothing() -> None:
     spec = spec_of({"a": 0.1, "b": 0.2, "c": 0.3}, channels=1)
-    assert told_of(spec, ["c", "a", "d"]) == spec_of({"a": 0.1, "c": 0.3}, channels=1)
-    assert told_of(ObjectiveSpec(), ["a"]) == ObjectiveSpec()
+    assert spec.on(["c", "a", "d"]) == spec_of({"a": 0.1, "c": 0.3}, channels=1)
+    assert ObjectiveSpec().on(["a"]) == ObjectiveSpec()
     bare = ObjectiveSpec(name="denoising", params={"channels": 1})
-    assert told_of(bare, ["a"]) == bare
+    assert bare.on(["a"]) == bare
 
 
 def test_two_recipes_agree_where_they_say_the_same_of_what_both_know() -> None:
     ab, bc = spec_of({"a": 0.1, "b": 0.2}), spec_of({"b": 0.2, "c": 0.3})
-    assert told_by_both(ab, bc) == told_by_both(bc, ab) == spec_of({"a": 0.1, "b": 0.2, "c": 0.3})
-    assert told_by_both(ab, spec_of({"b": 0.21})) is None
-    assert told_by_both(ab, spec_of({"c": 0.3}, channels=1)) is None
-    assert told_by_both(ab, ObjectiveSpec()) is None
-    assert told_by_both(ObjectiveSpec(), ObjectiveSpec()) == ObjectiveSpec()
+    assert ab.joined(bc) == bc.joined(ab) == spec_of({"a": 0.1, "b": 0.2, "c": 0.3})
+    assert ab.joined(spec_of({"b": 0.21})) is None
+    assert ab.joined(spec_of({"c": 0.3}, channels=1)) is None
+    assert ab.joined(ObjectiveSpec()) is None
+    assert ObjectiveSpec().joined(ObjectiveSpec()) == ObjectiveSpec()
 
 
 @pytest.mark.parametrize(
