@@ -24,7 +24,7 @@ from ntbench.learn.meter import Cost
 from ntbench.learn.models import Head, unpack
 from ntbench.registry import registry
 from ntbench.tasks.data import Split
-from ntbench.types import MethodSpec
+from ntbench.types import Arch, MethodSpec
 
 TALK_SECONDS = 60.0
 """What importing a file and answering a question may take."""
@@ -121,8 +121,17 @@ def attack(spec: MethodSpec, grant: Grant, bounds: Bounds, on_features: bool) ->
 
 def refuses(spec: MethodSpec, grant: dict[str, Any], bounds: Bounds = Bounds()) -> str:
     """Return why a foreign attack does not take on a defense, or an empty string."""
+    return _reason("refuses", spec, grant, bounds)
+
+
+def unfit(spec: MethodSpec, arch: Arch, bounds: Bounds = Bounds()) -> str:
+    """Return why a foreign attack cannot work on an architecture, or an empty string."""
+    return _reason("unfit", spec, {"arch": arch.model_dump(mode="json")}, bounds)
+
+
+def _reason(ask: str, spec: MethodSpec, told: dict[str, Any], bounds: Bounds) -> str:
     with child(bounds) as line:
-        line.ask({"ask": "refuses", **_method(spec), **grant})
+        line.ask({"ask": ask, **_method(spec), **told})
         return str(line.answer()[0].get("reason", ""))
 
 

@@ -67,9 +67,18 @@ class Bench:
             objective.refuses(self.defense)
             or objective.refuses(self.attack)
             or self.attack.refuses(self.defense, *classes)
-            or self.attack.unfit(_blank(self.cell.arch.model_dump_json()))
+            or self._unfit
             or self.shares.refusal
         )
+
+    @property
+    def _unfit(self) -> str:
+        access = self.attack.access
+        if self.attack.on_features and (access.source or access.pool or not access.weights):
+            return "an attack on features gets the head and its samples; its access must name weights and no more"
+        if is_foreign(self.attack):
+            return apart.unfit(self.cell.attack, self.cell.arch)
+        return self.attack.unfit(_blank(self.cell.arch.model_dump_json()))
 
     def pretrained(self) -> Artifact:
         """Train on source, or take the weights that stay as they are, and return them with what that cost."""

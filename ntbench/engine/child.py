@@ -17,7 +17,7 @@ from ntbench.engine.declared import described, traits
 from ntbench.engine.frames import Message, receive, row_of, send, split_of
 from ntbench.engine.subject import SPLITS, Grant, attacked, protected
 from ntbench.errors import UnusableError, UserError
-from ntbench.learn.models import pack
+from ntbench.learn.models import build, pack
 from ntbench.method import Attack, Defense, Method
 from ntbench.metric import answer
 from ntbench.registry import registry
@@ -83,8 +83,17 @@ def _refuses(line: socket.socket, message: Message) -> None:
     request, _ = message
     attack: Any = _method(request)
     stub = type("Faced", (Defense,), {"name": request["defense"], "masked": request["masked"]})()
-    reason = attack.refuses(stub, *request["classes"])
-    send(line, {"status": "ok", "reason": str(reason)[:2000]})
+    _reason(line, attack.refuses(stub, *request["classes"]))
+
+
+def _unfit(line: socket.socket, message: Message) -> None:
+    request, _ = message
+    attack: Any = _method(request)
+    _reason(line, attack.unfit(build(Arch(**request["arch"]), 2, seed=0)))
+
+
+def _reason(line: socket.socket, told: object) -> None:
+    send(line, {"status": "ok", "reason": str(told)[:2000]})
 
 
 def _fingerprint(line: socket.socket, message: Message) -> None:
@@ -144,6 +153,7 @@ _ANSWERS = {
     "describe": _describe,
     "spec": _spec,
     "refuses": _refuses,
+    "unfit": _unfit,
     "fingerprint": _fingerprint,
     "build": _build,
     "measure": _measure,

@@ -7,8 +7,6 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any, ClassVar
 
-from torch import nn
-
 from ntbench.domains import Dataset, Raw
 from ntbench.engine import apart
 from ntbench.engine.declared import DEFENSE
@@ -75,10 +73,6 @@ class ForeignAttack(Foreign):
         """Return why the attack cannot face a defense on a task, or an empty string where it can."""
         faced = {"defense": defense.name, "masked": defense.masked, "classes": [source_classes, target_classes]}
         return apart.refuses(self.spec(), faced)
-
-    def unfit(self, model: nn.Module) -> str:
-        """Return why the attack cannot work on an architecture, which `refuses` has no model to tell of."""
-        return ""
 
 
 class ForeignDataset(Dataset):

@@ -16,7 +16,7 @@ from ntbench.engine.plan import plan
 from ntbench.engine.runner import Runner
 from ntbench.errors import UserError
 from ntbench.registry import Registry
-from ntbench.suite import DefenseEntry, Limits, Suite
+from ntbench.suite import AttackEntry, DefenseEntry, Limits, Suite
 from ntbench.types import Result
 
 HEAD = '''"""A plug-in."""
@@ -162,6 +162,23 @@ def test_an_import_that_ends_the_process_is_told(foreign: Registry, tmp_path: Pa
     file.write_text(text)
     with pytest.raises(UserError, match=r"cannot be (used|imported)"):
         foreign.load_plugin(str(file))
+
+
+def test_an_attack_says_which_architectures_it_cannot_work_on(
+    foreign: Registry, tiny: Suite, tmp_path: Path, runner: Runner
+) -> None:
+    file = tmp_path / "attacking.py"
+    file.write_text(
+        "from ntbench.method import Attack, register\n\n\n@register\n"
+        "class Picky(Attack):\n"
+        "    name = 'picky'\n\n"
+        "    def unfit(self, model):\n"
+        "        return f'{type(model).__name__} is not for me'\n"
+    )
+    foreign.load_plugin(str(file))
+    cell = plan(tiny.model_copy(update={"attacks": (AttackEntry(name="picky"),)}))[0]
+    found = runner.run(cell)
+    assert found.status == "inapplicable" and found.error.endswith(" is not for me")
 
 
 def test_stand_ins_say_what_the_methods_say(foreign: Registry, tmp_path: Path) -> None:

@@ -43,6 +43,16 @@ class Gathering(Watching):
     access: ClassVar[Access] = Access(pool=True)
 
 
+class Reaching(Gathering):
+    """Wants of images what it gets of features."""
+
+    name = "reaching"
+
+    @property
+    def on_features(self) -> bool:
+        return True
+
+
 class Asking(Attack):
     """Asks the black box and hands it back."""
 
@@ -99,7 +109,7 @@ class Greedy(Defense):
 
 @pytest.fixture(autouse=True)
 def registered(own_registry: Registry) -> None:
-    for method in (Watching, Gathering, Asking, Choosing, Exploding, Wide, Greedy):
+    for method in (Watching, Gathering, Reaching, Asking, Choosing, Exploding, Wide, Greedy):
         own_registry.register(method)
     SEEN.clear()
     _encoders.clear()
@@ -212,6 +222,11 @@ def test_a_cell_that_an_attack_refuses_says_why(runner: Runner, cells: Cells) ->
     result = runner.run(cells("none", "finetune", attack_params={"mask": "keep", "batch_size": 8})[0])
     assert (result.status, result.error) == ("inapplicable", "none releases no mask to keep")
     assert not result.trajectory.step and result.protection is None
+
+
+def test_an_attack_on_features_gets_those_of_its_samples_alone(runner: Runner, cells: Cells) -> None:
+    result = runner.run(cells("none", "reaching")[0])
+    assert result.status == "inapplicable" and "must name weights and no more" in result.error
 
 
 def test_a_defense_that_needs_a_target_does_not_apply_where_nobody_is_defended(runner: Runner, cells: Cells) -> None:
