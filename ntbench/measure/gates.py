@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
@@ -95,7 +96,7 @@ def inside(curves: Curves, runs: Sequence[Run]) -> Iterator[Failure]:
     """Yield the counts at which the best run on a release has the lowest or highest rate of three or more."""
     edges = _edges(curves)
     where: dict[tuple[int, int], list[str]] = {}
-    for count, run in _winners(curves, runs):
+    for count, run in _winners(curves, runs, -1):
         if run[1] in edges:
             where.setdefault(run, []).append(str(count))
     for (r, a), counts in where.items():
@@ -119,11 +120,11 @@ def _edges(curves: Curves) -> dict[int, tuple[str, float]]:
     return found
 
 
-def _winners(curves: Curves, runs: Sequence[Run]) -> list[tuple[int, Run]]:
+def _winners(curves: Curves, runs: Sequence[Run], end: int) -> list[tuple[int, Run]]:
     if not runs:
         return []
     r, a = Runs.of(runs).at
-    val = curves.grid.val[r, a, :, :, -1]
+    val = curves.grid.val[r, a, :, :, end]
     there = np.isfinite(val)
     means = np.where(there.any(axis=2), np.where(there, val, 0).sum(axis=2) / np.maximum(there.sum(axis=2), 1), -np.inf)
     best = (means >= means.max(axis=0) - TOLERANCE).argmax(axis=0)
@@ -141,9 +142,8 @@ def complete(curves: Curves, row: Row, track: Track, suite: Suite) -> Iterator[F
     if away := [str(s) for s in suite.seeds if s not in curves.seeds]:
         yield Failure("complete", f"nothing ran at seed {', '.join(away)}; run the whole suite")
     state = curves.grid.state[row.release, faced]
-    scored = np.isfinite(curves.grid.test[row.release, faced]).any(axis=-1)
     diverged = state == STATES.index("diverged")
-    lacking = ~scored & ~diverged & ~np.isin(state, [STATES.index(status) for status in SETTLED])
+    lacking = ~diverged & ~np.isin(state, [STATES.index(status) for status in SETTLED])
     if lacking.any():
         names = [curves.attacks[a].label for a, bad in zip(faced, lacking.any(axis=(1, 2)), strict=True) if bad]
         missing = int((state == ABSENT)[lacking].sum())
@@ -173,9 +173,15 @@ def _unmet(curves: Curves, row: Row, track: Track) -> Iterator[Failure]:
 
 
 def strong_runs(curves: Curves, pool: Pool) -> Iterator[Failure]:
-    """Yield the attacks that win on a release although a third or more of their runs failed there."""
+    """Yield the attacks that win on a release at some budget although a third or more of their runs failed there.
+
+    An attack that failed at every seed has nothing to show at the horizon: it may have won before.
+    """
     failed = [STATES.index(status) for status in ("diverged", "error", "timeout")]
-    for count, (r, a) in _winners(curves, pool.release):
+    # Of runs that score alike the soundest wins.
+    runs = sorted(pool.release, key=lambda run: np.isin(curves.grid.state[run], failed).sum())
+    won = chain.from_iterable(_winners(curves, runs, end) for end in range(curves.grid.val.shape[-1]))
+    for count, (r, a) in dict.fromkeys(won):
         state = curves.grid.state[r, a, curves.counts.index(count)]
         if np.isin(state, failed).sum() >= DIVERGED * max((state != ABSENT).sum(), 1):
             said = f"{curves.attacks[a].label!r} wins on {curves.releases[r].label} at {count} samples, but"

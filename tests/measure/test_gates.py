@@ -174,6 +174,14 @@ def test_no_verdict_rests_on_an_attack_that_failed_where_it_was_strong() -> None
     assert of_sophon(failing("diverged", "strong", SEEDS[:1], 3)) == []
     found = of_sophon(failing("diverged", "strong", SEEDS[:2], 3))
     assert found[0].startswith("'strong' wins on sophon at 10 samples, but a third or more of its runs there failed")
+    assert of_sophon(failing("diverged", "strong", SEEDS[:4], 3)) == found, "more failures do not help"
+
+
+@pytest.mark.parametrize("status", ["error", "timeout"])
+@pytest.mark.parametrize("kept", [1, 3])
+def test_what_a_run_scored_before_it_failed_does_not_make_it_whole(status: str, kept: int) -> None:
+    (said,) = of_sophon(failing(status, "weak", SEEDS, kept))
+    assert said == f"sophon: 0 runs are missing and {3 * len(SEEDS)} failed, first of 'weak'; run them again"
 
 
 def test_errors_are_no_runs() -> None:
