@@ -219,5 +219,5 @@ def _note(standing: Standing) -> str:
     if standing.field.track != "unlabelled":
         held = standing.speedup(*HEADLINE).counts
         if counts := ", ".join(str(n) for n in standing.curves.counts if n not in held):
-            notes.append(f"speed-up without {counts} samples, where nobody knows that the baseline reaches the goal")
+            notes.append(f"speed-up without {counts} samples, where nobody is known to reach the goal")
     return "; ".join(notes)

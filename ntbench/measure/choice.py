@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, combinations
 from typing import Literal
 from weakref import WeakKeyDictionary
 
@@ -16,6 +17,8 @@ from ntbench.measure.tracks import Run, Runs
 
 TOLERANCE = 1e-9
 """Far below one image of any data set: sums of the same numbers in another order are equal."""
+MOST_SUBSETS = 8
+"""The most counts of which every subset is tried; beyond, all of them at once are."""
 By = Literal["others", "oracle", "own"]
 """What is chosen by: others' validation images, the test images, or a part of the attacker's own samples."""
 
@@ -152,6 +155,14 @@ class Rated:
         end, score = _held(self.test[place], end)
         there = np.isfinite(least)
         return Choice(runs, np.where(there, run, -1), np.where(there, end, -1), np.where(there, score, np.nan))
+
+
+def mixtures(taken: NDArray[np.bool_]) -> list[NDArray[np.bool_]]:
+    """Return where [count] the release might have been taken instead: the subsets of where the baseline was."""
+    places = np.flatnonzero(taken)
+    sizes = range(1, len(places) + 1) if len(places) <= MOST_SUBSETS else [len(places)]
+    subsets = chain.from_iterable(combinations(places.tolist(), size) for size in sizes)
+    return [np.isin(np.arange(len(taken)), subset) for subset in subsets]
 
 
 _RATED: WeakKeyDictionary[Grid, dict[By, Rated]] = WeakKeyDictionary()

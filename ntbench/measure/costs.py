@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ntbench.measure.areas import Array
-from ntbench.measure.choice import TOLERANCE, others_mean
+from ntbench.measure.choice import TOLERANCE, mixtures, others_mean
 from ntbench.measure.curves import COSTS, Curves
-from ntbench.measure.intervals import UNKNOWN, Interval, t_interval
+from ntbench.measure.intervals import SEEDS_FOR_AN_INTERVAL, UNKNOWN, Interval, t_interval
 from ntbench.measure.tracks import Run, Runs
 
 QUANTILES = (50, 80, 90, 95)
@@ -35,6 +35,10 @@ class Spent:
         """Return the Kaplan-Meier median [count] over the seeds that have a run."""
         return np.array([survival_median(c, limit) for c, limit in zip(self.cost, self.limit, strict=True)])
 
+    def mixed(self, other: Spent, where: NDArray[np.bool_]) -> Spent:
+        """Return these costs with those of another choice at some counts [count]."""
+        return Spent(*(np.where(where[:, None], b, a) for a, b in ((self.cost, other.cost), (self.limit, other.limit))))
+
     @property
     def counted(self) -> Array:
         """Return costs in which a run that did not get there counts at its horizon."""
@@ -45,7 +49,7 @@ class Spent:
 class Ratio:
     """One cost over another, a geometric mean over counts; `bound` says that the first or second is one as well.
 
-    `counts` are the sample counts that it rests on, those at which the baseline itself reached the goal.
+    `counts` are the sample counts that it rests on, those at which the baseline or the attacker reached the goal.
     """
 
     interval: Interval
@@ -197,12 +201,14 @@ def survival_median(cost: ArrayLike, limit: ArrayLike) -> float:
 
 
 def compare(above: Spent, below: Spent, baseline: Spent, counts: Sequence[int]) -> Ratio:
-    """Return one cost over another at the counts where the baseline reaches the goal, paired by seed.
+    """Return one cost over another at the counts where the baseline or the divisor reaches the goal, paired by seed.
 
     Medians over seeds at each count, their geometric mean over counts; the interval is Student's of the logarithms,
     averaged over counts at each seed. A median that was cut off counts at the horizon, and makes the ratio a bound.
+    Where the baseline alone never got there its ratio has no upper end.
     """
-    able = np.isfinite(baseline.medians) & ~np.isnan(above.medians) & ~np.isnan(below.medians)
+    reached = np.isfinite(baseline.medians) | np.isfinite(below.medians)
+    able = reached & ~np.isnan(baseline.medians) & ~np.isnan(above.medians) & ~np.isnan(below.medians)
     if not able.any():
         return NO_RATIO
     medians = [_medians(side)[able] for side in (above, below)]
@@ -210,12 +216,28 @@ def compare(above: Spent, below: Spent, baseline: Spent, counts: Sequence[int]) 
     with np.errstate(divide="ignore", invalid="ignore"):
         logs = np.log(above.counted / below.counted)[able]
     whole = logs[:, np.isfinite(logs).all(axis=0)].mean(axis=0)
-    cut = bool(np.isinf(above.medians[able]).any() or np.isinf(below.medians[able]).any())
+    endless = bool(np.isinf(baseline.medians[able]).any())
+    cut = not endless and bool(np.isinf(above.medians[able]).any() or np.isinf(below.medians[able]).any())
     held = tuple(count for count, good in zip(counts, able, strict=True) if good)
     if not whole.size:
         return Ratio(Interval(point, np.nan, np.nan), cut, held)
     ends = t_interval(whole)
-    return Ratio(Interval(point, min(point, float(np.exp(ends.low))), max(point, float(np.exp(ends.high)))), cut, held)
+    high = np.inf if endless else max(point, float(np.exp(ends.high)))
+    return Ratio(Interval(point, min(point, float(np.exp(ends.low))), high), cut, held)
+
+
+def cautious(found: Ratio, attacker: Spent, alone: Spent, baseline: Spent, counts: Sequence[int]) -> Ratio:
+    """Return a speed-up whose upper end holds for an attacker as well who takes the release where this one did not.
+
+    Who took the baseline has a ratio of exactly 1, without any spread, although another draw of seeds might have made
+    him take the release: the upper end is the largest over all mixtures of both at the counts where that happened.
+    """
+    if attacker.cost.shape[1] < SEEDS_FOR_AN_INTERVAL:
+        return found
+    taken = (attacker.cost == baseline.cost).any(axis=1) & ~np.isnan(alone.medians)
+    others = [compare(baseline, attacker.mixed(alone, where), baseline, counts) for where in mixtures(taken)]
+    high = max([found.interval.high, *(o.interval.high for o in others if not np.isnan(o.interval.high))])
+    return replace(found, interval=found.interval._replace(high=high))
 
 
 def _medians(side: Spent) -> Array:

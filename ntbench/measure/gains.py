@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain, combinations
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ntbench.measure.areas import Array, mean_weights, trapezoid_weights
-from ntbench.measure.choice import By, Choice, choose, with_default
+from ntbench.measure.choice import By, Choice, choose, mixtures, with_default
 from ntbench.measure.curves import Curves, Grid
 from ntbench.measure.intervals import SEEDS_FOR_AN_INTERVAL, UNKNOWN, Interval, mean_interval, moments
 from ntbench.measure.tracks import Pool
-
-MOST_SUBSETS = 8
-"""The most counts of which every subset is tried; beyond, none and all of them are."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,13 +120,8 @@ def _cautious(w: Array, found: Gain) -> list[Array]:
     # baseline gives, so the upper end is the largest over all mixtures at the counts where the baseline was taken.
     if len(found.seeds) < SEEDS_FOR_AN_INTERVAL:
         return []
-    taken = [int(n) for n in np.flatnonzero(found.taken)]
-    sizes = range(1, len(taken) + 1) if len(taken) <= MOST_SUBSETS else [len(taken)]
-    mixtures = []
-    for subset in chain.from_iterable(combinations(taken, size) for size in sizes):
-        released = np.isin(np.arange(len(w)), subset)
-        mixtures.append(np.append(np.where(released, 0.0, w), np.where(released, w, 0.0)))
-    return mixtures
+    sets = mixtures(found.taken)
+    return [np.append(np.where(released, 0.0, w), np.where(released, w, 0.0)) for released in sets]
 
 
 def _widened(plain: Interval, others: Sequence[Interval]) -> Interval:

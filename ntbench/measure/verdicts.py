@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import isnan, nan
+from math import isfinite, isnan, nan
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -87,8 +87,9 @@ def _limits(numbers: Numbers, max_drop: float) -> list[tuple[bool, str]]:
 
 
 def _spans(name: str, found: Interval, limit: float) -> str:
-    if found.high != found.high:
-        return f"the {name} has no interval; a longer horizon or more seeds would give one"
+    if not isfinite(found.high):
+        missing = "interval" if isnan(found.high) else "upper end"
+        return f"the {name} has no {missing}; a longer horizon or more seeds would give one"
     return f"the interval of the {name} ({_ends(found)}) spans {limit}; more seeds or test images would decide"
 
 

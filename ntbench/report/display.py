@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from math import isfinite
+from math import inf, isfinite
 from typing import Any
 
 import pandas as pd
@@ -78,9 +78,10 @@ def some(value: Any) -> str:
 
 
 def bounded(record: Record, name: str, sign: str, flag: str = "") -> str:
-    """Return a ratio, with the sign before it where the runs ended first and it is a bound."""
-    text = factor(record.get(name))
-    return f"{sign} {text}" if text != MISSING and yes(record, flag or f"{name}_bound") else text
+    """Return a ratio, with the sign before it where the runs ended first and it is a bound; > where it has no end."""
+    text, endless = factor(record.get(name)), record.get(f"{name}_high") == inf
+    bound = text != MISSING and (endless or yes(record, flag or f"{name}_bound"))
+    return f"{'>' if endless else sign} {text}" if bound else text
 
 
 def rank(record: Record) -> str:

@@ -4,7 +4,7 @@ from fabricated import COUNTS, ENDS, SEEDS, grid, outcome, recipe, suite, trajec
 from scipy.stats import CensoredData, ecdf
 
 from ntbench.measure.areas import Array
-from ntbench.measure.costs import Spent, compare, horizon_costs, reach, survival_median
+from ntbench.measure.costs import Spent, cautious, compare, horizon_costs, reach, survival_median
 from ntbench.measure.standing import Standing, Study
 
 STEPS = np.array([[10.0, 20, 40, 80]])
@@ -67,14 +67,18 @@ def test_medians_of_few(cost: list[float], median: float) -> None:
     assert survival_median(cost, np.full(len(cost), 9.0)) == median
 
 
-def test_ratios_are_geometric_means_over_the_counts_that_the_baseline_reaches() -> None:
+def test_ratios_are_geometric_means_over_the_counts_at_which_somebody_gets_there() -> None:
     base = Spent(np.array([[10.0] * 5, [40.0] * 5, [np.inf] * 5]), np.full((3, 5), 80.0))
     ours = Spent(np.array([[5.0] * 5, [40.0] * 5, [1.0] * 5]), np.full((3, 5), 80.0))
     found = compare(base, ours, base, COUNTS)
-    assert found.counts == COUNTS[:2]
-    assert found.interval.point == pytest.approx(2**0.5)
+    assert found.counts == COUNTS
+    # Where the baseline never got there its ratio is at least that of its horizon.
+    assert found.interval.point == pytest.approx((2 * 1 * 80) ** (1 / 3)) and found.interval.high == np.inf
     assert not found.bound
-    assert compare(ours, base, base, COUNTS).interval.point == pytest.approx(2**-0.5)
+    other = compare(ours, base, base, COUNTS)
+    assert other.counts == COUNTS[:2] and other.interval.point == pytest.approx(2**-0.5)
+    nobody = Spent(np.where(np.isinf(base.cost), np.inf, ours.cost), base.limit)
+    assert compare(base, nobody, base, COUNTS).counts == COUNTS[:2]
 
 
 def test_a_cut_off_median_makes_a_bound() -> None:
@@ -83,6 +87,23 @@ def test_a_cut_off_median_makes_a_bound() -> None:
     found = compare(ours, base, base, [10])
     assert found.bound
     assert found.interval.point == pytest.approx(8)
+
+
+def test_who_took_the_baseline_might_have_taken_the_release() -> None:
+    limit = np.full((2, 5), 80.0)
+    base = Spent(np.array([[10.0, 11, 9, 10, 10], [40.0] * 5]), limit)
+    alone = Spent(np.array([[4.0, 20, 6, 16, 12], [40.0, 90, 90, 90, 90]]), limit)
+    plain = compare(base, base, base, COUNTS[:2])
+    assert plain.interval == (1, 1, 1)
+    found = cautious(plain, base, alone, base, COUNTS[:2])
+    mixed = Spent(np.stack([alone.cost[0], base.cost[1]]), limit)
+    assert found.interval == (1, 1, compare(base, mixed, base, COUNTS[:2]).interval.high)
+    assert found.interval.high > 1.2
+    # Nothing is known of four seeds, and nothing changes where the release was taken.
+    few = [Spent(side.cost[:, :4], side.limit[:, :4]) for side in (base, alone)]
+    assert cautious(plain, few[0], few[1], few[0], COUNTS[:2]) == plain
+    taken = compare(base, alone, base, COUNTS[:2])
+    assert cautious(taken, alone, alone, base, COUNTS[:2]).interval.low == taken.interval.low
 
 
 def standing(delay: float, defense: str = "none") -> Standing:
