@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from ntbench.errors import UserError
+from ntbench.measure.board import leaderboard_table
 from ntbench.measure.intervals import Interval
 from ntbench.measure.verdicts import Numbers, verdict
-from ntbench.report.columns import DEFENSE, LEAK, SPEEDUP, Column
+from ntbench.report.columns import DEFENSE, Column
 from ntbench.report.display import bounded, records, text, with_interval
 from ntbench.report.views import View
 from ntbench.suite import Suite
-from ntbench.types import Result, Task
+from ntbench.types import Result, Task, with_mask
 
 from .publish import publish as write_rows
 from .published import Board
@@ -68,51 +72,71 @@ def publish(results: Iterable[Result], suite: Suite, leaderboard: Path) -> list[
     return write_rows(results, suite, leaderboard / FOLDER / way.folder)
 
 
-def checks_of(board: Board, leaderboard: Path) -> dict[Way, Board]:
+@dataclass(frozen=True)
+class Check:
+    """A board and what goes further than it in one way."""
+
+    way: Way
+    board: Board
+    further: Board
+
+    @cached_property
+    def alike(self) -> pd.DataFrame:
+        """Return the board's rows under the attacks of the check alone, so that one thing differs between both."""
+        attacks = {(label, mask) for _, label, mask in self.further.suite.planned}
+        results = [r for r in self.board.results if (r.cell.attack.label, r.cell.mask) in attacks]
+        return leaderboard_table(results, self.board.suite.model_copy(update={"attacks": self.further.suite.attacks}))
+
+    def views(self, task: Task) -> Iterator[View]:
+        """Yield the table of a task, where it has rows in both."""
+        there, here = (self.way.told(board.suite) for board in (self.further, self.board))
+        names = "; ".join(with_mask(label, mask) for _, label, mask in self.further.suite.planned)
+        note = (
+            f"The attacks that ran {there}, in all columns: {names}. Verdicts are what the intervals alone say against "
+            "these: the board's own, against all of its attacks, stand above. Brackets: 95% intervals."
+        )
+        if rows := list(self._rows(task)):
+            title = f"{there[:1].upper()}{there[1:]} in place of {self.way.reach(self.board.suite):g} {self.way.unit}"
+            yield View("check", title, _columns(here, there), rows, note)
+
+    def _rows(self, task: Task) -> Iterator[Mapping[str, Any]]:
+        rows = [row for row in records(self.further.table) if row["task"] == task.name]
+        there = {tuple(row[name] for name in PLACE): row for row in rows}
+        for row in records(self.alike):
+            found = there.get(tuple(row[name] for name in PLACE))
+            if row["task"] == task.name and row["track"] == "target" and not row["baseline"] and found:
+                judged = {"here": self._judged(row), "there": self._judged(found)} if row["verdict"] else {}
+                yield row | {f"there_{name}": value for name, value in found.items()} | judged
+
+    def _judged(self, row: Mapping[str, Any]) -> str:
+        leak, speedup, drop = (Interval(*(row[f"{name}{end}"] for end in ("", "_low", "_high"))) for name in SPANS)
+        return verdict(Numbers(leak, speedup, drop, row["seeds"]), (), self.board.suite.max_drop)[0]
+
+
+def checks_of(board: Board, leaderboard: Path) -> list[Check]:
     """Read the checks of a board that are published."""
-    places = {way: leaderboard / FOLDER / way.folder / board.suite.name for way in WAYS}
-    checks = {way: Board.read(place) for way, place in places.items() if (place / SUITE).exists()}
-    return {way: check for way, check in checks.items() if check.suite.protocol == board.suite.protocol}
+    places = ((way, leaderboard / FOLDER / way.folder / board.suite.name) for way in WAYS)
+    checks = [Check(way, board, Board.read(place)) for way, place in places if (place / SUITE).exists()]
+    return [check for check in checks if check.further.suite.protocol == board.suite.protocol]
 
 
-def checked(board: Board, task: Task, checks: Mapping[Way, Board]) -> list[View]:
-    """Return a table of what a board's rows say in each of its checks."""
-    return [view for way, check in checks.items() for view in _views(board, check, task, way)]
-
-
-def _views(board: Board, check: Board, task: Task, way: Way) -> Iterator[View]:
-    rows = list(_rows(board, check, task))
-    there, here = way.told(check.suite), f"{way.reach(board.suite):g} {way.unit}"
-    names = "; ".join(dict.fromkeys(label for entry in check.suite.attacks for label, _ in entry.variants()))
-    note = (
-        f"Attacks that ran {there}: {names}. Verdicts are what the intervals alone say, since a check lacks attacks "
-        "that the gates ask for. Brackets: 95% intervals."
-    )
-    if rows:
-        yield View("check", f"{there[:1].upper()}{there[1:]} in place of {here}", _columns(there), rows, note)
-
-
-def _rows(board: Board, check: Board, task: Task) -> Iterator[Mapping[str, Any]]:
-    there = {tuple(row[name] for name in PLACE): row for row in records(check.table) if row["task"] == task.name}
-    for row in records(board.table):
-        found = there.get(tuple(row[name] for name in PLACE))
-        if row["task"] == task.name and row["track"] == "target" and not row["baseline"] and found:
-            words = {"here": _judged(row, board.suite), "there": _judged(found, check.suite)} if row["verdict"] else {}
-            yield row | {f"there_{name}": value for name, value in found.items()} | words
-
-
-def _judged(row: Mapping[str, Any], suite: Suite) -> str:
-    leak, speedup, drop = (Interval(*(row[f"{name}{end}"] for end in ("", "_low", "_high"))) for name in SPANS)
-    return verdict(Numbers(leak, speedup, drop, len(suite.seeds)), (), suite.max_drop)[0]
-
-
-def _columns(there: str) -> tuple[Column, ...]:
+def _columns(here: str, there: str) -> tuple[Column, ...]:
+    ends = (("", here), ("there_", there))
     return (
         DEFENSE,
-        LEAK,
-        Column(f"Leak {there}", "there_leak", lambda row: with_interval(row, "there_leak", signed=False)),
-        SPEEDUP,
-        Column(f"Speed-up {there}", "there_speedup", lambda row: bounded(row, "there_speedup", "<")),
-        Column("Verdict", "here", lambda row: text(row, "here"), numeric=False),
-        Column(f"Verdict {there}", "there", lambda row: text(row, "there"), numeric=False),
+        *(_leak(f"Leak {told}", f"{end}leak") for end, told in ends),
+        *(_speedup(f"Speed-up {told}", f"{end}speedup") for end, told in ends),
+        *(_verdict(f"Verdict {told}", told_of) for told_of, told in (("here", here), ("there", there))),
     )
+
+
+def _leak(heading: str, name: str) -> Column:
+    return Column(heading, name, lambda row: with_interval(row, name, signed=False))
+
+
+def _speedup(heading: str, name: str) -> Column:
+    return Column(heading, name, lambda row: bounded(row, name, "<"))
+
+
+def _verdict(heading: str, name: str) -> Column:
+    return Column(heading, name, lambda row: text(row, name), numeric=False)

@@ -10,7 +10,7 @@ from typing import Any
 from ntbench.errors import UserError
 from ntbench.measure.carriers import cases
 from ntbench.suite import Suite
-from ntbench.types import digest
+from ntbench.types import digest, with_mask
 
 from .published import Board
 from .schema import Past, Published, PublishedAttack, Said
@@ -151,4 +151,4 @@ def _since(file: Published, found: Carriers) -> Published:
 
 def _names(file: Published, row: Said, found: Carriers, new: Collection[tuple[str, str]]) -> tuple[str, ...]:
     taken = found.get((file.task.name, file.defense.label, row.track, row.mask), [])
-    return tuple(f"{label} (mask kept)" if mask == "keep" else label for label, mask in taken if (label, mask) in new)
+    return tuple(with_mask(*attack) for attack in taken if attack in new)

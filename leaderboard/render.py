@@ -15,7 +15,7 @@ from ntbench.report.templating import markdown
 from ntbench.report.views import View, claim, details, headline, tracks
 from ntbench.types import CLASSIFICATION, Task
 
-from .checks import checked, checks_of
+from .checks import checks_of
 from .literature import beside
 from .past import past_rows
 from .published import Board, boards
@@ -44,7 +44,8 @@ def _tasks(board: Board) -> list[Task]:
 def _sections(board: Board, leaderboard: Path) -> Iterator[dict[str, Any]]:
     checks, coverage = checks_of(board, leaderboard), coverage_table(board.results)
     for task in _tasks(board):
-        told = {"checks": checked(board, task, checks), "absent": absent(coverage, task)}
+        views = [view for check in checks for view in check.views(task)]
+        told = {"checks": views, "absent": absent(coverage, task)}
         yield _section(board, task) | told
 
 
@@ -97,7 +98,7 @@ def _setting(board: Board, task: Task) -> dict[str, str]:
         "counts": ", ".join(str(level.samples) for level in task.levels),
         "horizon": f"{suite.horizon:g}",
         "seeds": ", ".join(map(str, suite.seeds)),
-        "attacks": str(len({attack.spec.label for file in files for attack in file.attacks})),
+        "attacks": str(len({(attack.spec.label, attack.spec.mask) for file in files for attack in file.attacks})),
         "cells": f"{sum(len(file.cells) for file in files):,}",
     }
 

@@ -22,6 +22,7 @@ from ntbench.measure.choice import Choice, choose
 from ntbench.measure.standing import Results, Standing, studied
 from ntbench.measure.tracks import Run
 from ntbench.suite import Suite
+from ntbench.types import with_mask
 
 POINT = 0.01
 """How far below a worst case, in accuracy, an attack still carries it."""
@@ -162,9 +163,5 @@ def _shortfall(row: Cases, needed: Collection[Name]) -> float:
 
 
 def _where(rows: Sequence[Cases], name: Name) -> str:
-    found = []
-    for row in rows:
-        if name in row.takers:
-            kept = " (mask kept)" if row.standing.row.mask == "keep" else ""
-            found.append(f"{row.standing.release.label}{kept}")
-    return "; ".join(dict.fromkeys(found))
+    taken = (row.standing for row in rows if name in row.takers)
+    return "; ".join(dict.fromkeys(with_mask(standing.release.label, standing.row.mask) for standing in taken))

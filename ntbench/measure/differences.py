@@ -10,7 +10,7 @@ import pandas as pd
 
 from ntbench.measure.intervals import UNKNOWN, Interval
 from ntbench.suite import Suite
-from ntbench.types import MethodSpec, Protection, Result
+from ntbench.types import MethodSpec, Protection, Result, with_mask
 
 PLACE = ["task", "track", "defense", "mask"]
 NUMBERS = ("leak", "uplift", "slc", "speedup", "drop")
@@ -90,8 +90,7 @@ def _settings(suite: Suite) -> dict[str, Any]:
 def _facts(results: Iterable[Result]) -> Iterator[tuple[str, str]]:
     for result in results:
         for spec in (result.cell.defense, result.cell.attack):
-            kept = " (mask kept)" if spec.params.get("mask") == "keep" else ""
-            yield f"{spec.kind} {spec.label}{kept}", _said(spec)
+            yield f"{spec.kind} {with_mask(spec.label, spec.params.get('mask'))}", _said(spec)
         origin = result.provenance
         if origin:
             yield from {**origin.versions, **origin.data}.items()

@@ -18,6 +18,7 @@ from ntbench.measure.standing import Standing, Study
 from ntbench.metric import LONGEST, Answer, Array, Better, Metric, Row, plain
 from ntbench.registry import registry
 from ntbench.sources import source_file
+from ntbench.types import with_mask
 
 Record = dict[str, Any]
 Metrics = tuple[type[Metric], ...]
@@ -112,7 +113,7 @@ def row_of(standing: Standing) -> Row:
         release=found.own.score[:, seeds],
         baseline=found.baseline.score[:, seeds],
         unprotected=unprotected[:, seeds],
-        attacks=tuple(f"{label} (mask kept)" if mask == "keep" else label for label, mask in labels),
+        attacks=tuple(with_mask(*label) for label in labels),
         budgets=curves.end_steps,
         scores=curves.grid.test[release][attacks][:, :, seeds],
     )

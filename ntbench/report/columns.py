@@ -26,6 +26,7 @@ from ntbench.report.display import (
     yes,
 )
 from ntbench.report.words import worded
+from ntbench.types import with_mask
 
 COSTS = {"steps": "steps", "samples": "images shown", "flops": "FLOPs", "seconds": "seconds"}
 QUANTILES = (50, 80, 90, 95)
@@ -74,7 +75,7 @@ def _words(heading: str, field: str) -> Column:
 
 def _paper_attack(record: Record) -> str:
     name = text(record, "paper_attack")
-    return f"{name} (mask kept)" if record.get("paper_mask") == "keep" and name != MISSING else name
+    return name if name == MISSING else with_mask(name, record.get("paper_mask", ""))
 
 
 def _failed(record: Record) -> str:

@@ -8,6 +8,8 @@ from typing import Any
 
 import pandas as pd
 
+from ntbench.types import with_mask
+
 MISSING = "-"
 NAME_LENGTH = 32
 Record = Mapping[str, Any]
@@ -110,7 +112,7 @@ def line(value: object) -> str:
 def row_name(record: Record) -> str:
     """Return what a row is called: its defense, and whether the attacker keeps the released zeros."""
     name = text(record, "defense")
-    return f"{name} (mask kept)" if record.get("mask") == "keep" else name
+    return with_mask(name, record.get("mask", ""))
 
 
 def short(name: str, length: int = NAME_LENGTH) -> str:

@@ -7,7 +7,7 @@ from ntbench.report.columns import Column
 from ntbench.report.display import Record, count, number, percent, text, with_interval
 from ntbench.report.views import View
 from ntbench.suite import Suite
-from ntbench.types import Task
+from ntbench.types import Task, with_mask
 
 NOTE = (
     "Accuracy on the target in percent, by target samples; SLC-AUC is against scratch as the paper of the row trains "
@@ -40,7 +40,7 @@ def _record(found: Reproduction, task: str, row: str) -> Record:
     slc = found.number(task, row, "slc")
     return {
         "defense": row,
-        "attack": f"{attack} (mask kept)" if mask == "keep" else attack,
+        "attack": with_mask(attack, mask),
         "select": _select(found.suite, attack),
         "seeds": len(curves),
         **means,

@@ -13,7 +13,7 @@ from ntbench.report.columns import Column, filled
 from ntbench.report.display import MISSING, Record, line, listed, number, percent, records, yes
 from ntbench.report.sentences import brackets, failures, gate_line, ranking, tuned
 from ntbench.report.words import worded
-from ntbench.types import Task
+from ntbench.types import Task, with_mask
 
 TRACKS = {
     "source": (
@@ -236,7 +236,7 @@ def failed(table: pd.DataFrame, titles: dict[str, str]) -> View:
 
 
 def _attack(row: Record) -> str:
-    return f"{row['attack']} (mask kept)" if row["mask"] == "keep" else str(row["attack"])
+    return with_mask(row["attack"], row["mask"])
 
 
 def _words(defense: str, lines: Sequence[Record], everything: Sequence[str]) -> Record:

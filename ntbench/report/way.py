@@ -17,7 +17,7 @@ from ntbench.report.portrait import ATTACKERS
 from ntbench.report.terminal import facts, tabled
 from ntbench.report.views import View
 from ntbench.report.words import worded
-from ntbench.types import MethodSpec, Protection, Result, columns_of
+from ntbench.types import MethodSpec, Protection, Result, columns_of, with_mask
 
 SCORES = (
     Column("Budget, steps", "step", lambda row: count(row["step"])),
@@ -109,5 +109,4 @@ def _decides(result: Result, choices: pd.DataFrame) -> str:
 
 
 def _row(hit: dict[str, object]) -> str:
-    kept = " (mask kept)" if hit["mask"] == "keep" else ""
-    return f"{hit['defense']}{kept} in the track {hit['track']}"
+    return f"{with_mask(hit['defense'], hit['mask'])} in the track {hit['track']}"

@@ -28,6 +28,7 @@ from ntbench.types.words import (
     Status,
     Track,
     digest,
+    with_mask,
 )
 
 __all__ = [
@@ -74,4 +75,5 @@ __all__ = [
     "pack_scores",
     "unpack_bits",
     "unpack_scores",
+    "with_mask",
 ]

@@ -41,6 +41,11 @@ Rehearsal = Literal["target", "source"]
 """What a defender plays a task on who tunes: its own share of the target, or domains made from the source."""
 
 
+def with_mask(label: object, mask: object) -> str:
+    """Return what a row or an attack is called in tables: its label, and whether the released zeros are kept."""
+    return f"{label} (mask kept)" if mask == "keep" else str(label)
+
+
 def digest(value: Any) -> str:
     """Return 16 hex digits of the SHA-256 of a JSON-able value, independent of the order of its keys."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)

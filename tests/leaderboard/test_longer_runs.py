@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from ntbench.leaderboard.checks import FOLDER, checked, checks_of, folders, publish
+from ntbench.leaderboard.checks import FOLDER, checks_of, folders, publish
 from ntbench.leaderboard.publish import publish as write_rows
 from ntbench.leaderboard.published import Board
 from ntbench.leaderboard.render import render
@@ -13,6 +13,7 @@ from ntbench.leaderboard.verify import verify
 from small_board import PAIR, SEEDS, small_results, small_suite
 
 from ntbench.errors import UserError
+from ntbench.measure.board import leaderboard_table
 from ntbench.report.views import View
 from ntbench.types import Cell, Result
 
@@ -41,8 +42,7 @@ def board(tmp_path: Path) -> Path:
 
 def views(board: Path) -> list[View]:
     held = Board.read(board / "results/tiny")
-    found: list[View] = checked(held, PAIR, checks_of(held, board))
-    return found
+    return [view for check in checks_of(held, board) for view in check.views(PAIR)]
 
 
 def test_a_longer_run_stands_beside_its_board(board: Path) -> None:
@@ -53,20 +53,24 @@ def test_a_longer_run_stands_beside_its_board(board: Path) -> None:
     assert validate(*folders(board)) == [] and validate(board / "results") == []
     page = render(board / "results")
     assert "### At 16 T90 in place of 8 T90" in page
-    assert "| Defense | Leak | Leak at 16 T90 | Speed-up | Speed-up at 16 T90 | Verdict | Verdict at 16 T90 |" in page
-    assert "Attacks that ran at 16 T90: strong {x}." in page
+    headings = " | ".join(f"{name} at {t90} T90" for name in ("Leak", "Speed-up", "Verdict") for t90 in (8, 16))
+    assert f"| Defense | {headings} |" in page
+    assert "The attacks that ran at 16 T90, in all columns: strong {x}; strong {x} (mask kept)." in page
 
 
 def test_its_numbers_are_those_of_its_own_rows(board: Path) -> None:
     check(board)
     (view,) = views(board)
     own = Board.read(board / FOLDER / "horizon/tiny").table
-    published = Board.read(board / "results/tiny").table
+    strong = [result for result in small_results() if result.cell.attack.label == "strong {x}"]
+    kept = [{"name": "finetune", "label": "strong {{x}}", "grid": {"mask": ["dense", "keep"]}}]
+    published = leaderboard_table(strong, small_suite(attacks=kept))
+    assert published["leak"].tolist() != Board.read(board / "results/tiny").table["leak"].tolist()
     assert {row["defense"] for row in view.rows} == {"none", "sophon", "ntp"}
     for row in view.rows:
         for table, name in ((own, "there_leak"), (published, "leak")):
             same = table[(table["defense"] == row["defense"]) & (table["mask"] == row["mask"])]
-            assert row[name] == same["leak"].item()
+            assert row[name] == pytest.approx(same["leak"].item(), abs=2e-6)
     verdicts = {row["defense"]: (row["here"], row["there"]) for row in view.rows if row["mask"] == "dense"}
     assert verdicts["none"] == ("leaks", "leaks")
     (kept,) = (row for row in view.rows if row["mask"] == "keep")
@@ -82,7 +86,7 @@ def test_a_run_of_more_seeds_is_a_check_too(board: Path) -> None:
     (view,) = views(board)
     assert view.title == "With 10 seeds in place of 5 seeds"
     assert {row["there_seeds"] for row in view.rows} == {10} and {row["seeds"] for row in view.rows} == {5}
-    assert "| Verdict | Verdict with 10 seeds |" in render(board / "results")
+    assert "| Verdict with 5 seeds | Verdict with 10 seeds |" in render(board / "results")
 
 
 def test_a_check_needs_a_board_and_a_longer_horizon(board: Path, tmp_path: Path) -> None:
