@@ -14,6 +14,7 @@ import pandas as pd
 
 from ntbench.errors import UserError
 from ntbench.measure.board import LATER, leaderboard_table
+from ntbench.measure.ranking import by_leak
 from ntbench.measure.standing import Study
 from ntbench.suite import Suite
 from ntbench.types import Result, Track
@@ -91,10 +92,9 @@ class Board:
     def _order(self, record: Record) -> tuple[Any, ...]:
         tasks = [task.name for task in self.suite.tasks]
         rows = [row for entry in self.suite.defenses for row in entry.rows]
-        leak, drop = record["leak"], record["drop_low"]
+        drop = record["drop_low"]
         place = (tasks.index(record["task"]), get_args(Track).index(record["track"]), drop > self.suite.max_drop)
-        unknown = bool(np.isnan(leak))
-        return (*place, unknown, 0.0 if unknown else leak, rows.index(record["defense"]), record["mask"])
+        return (*place, *by_leak(record["leak"], record["leak_high"]), rows.index(record["defense"]), record["mask"])
 
 
 def boards(folder: Path) -> list[Board]:

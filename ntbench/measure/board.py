@@ -16,7 +16,7 @@ from ntbench.measure.gains import area_alone
 from ntbench.measure.gates import GATES, in_words
 from ntbench.measure.intervals import Interval, kind_of
 from ntbench.measure.paper import claim
-from ntbench.measure.ranking import Rank, ranks
+from ntbench.measure.ranking import Rank, by_leak, ranks
 from ntbench.measure.standing import Results, Standing, studied
 from ntbench.suite import Suite
 from ntbench.types import CONTROLS, SETTLED
@@ -77,8 +77,7 @@ def gates_table(results: Results, suite: Suite) -> pd.DataFrame:
 
 
 def _order(standing: Standing) -> tuple[Any, ...]:
-    leak = standing.leak.point
-    return (not standing.usable, np.isnan(leak), 0.0 if np.isnan(leak) else leak)
+    return (not standing.usable, *by_leak(standing.leak.point, standing.leak.high))
 
 
 def _record(standing: Standing, place: Rank, suite: Suite) -> Record:

@@ -21,17 +21,23 @@ class Rank(NamedTuple):
     high: int | None = None
 
 
+def by_leak(leak: float, high: float) -> tuple[bool, float, float]:
+    """Return a key that sorts by leak, those below 0 as 0 and unknown ones last; of equals the surer comes first."""
+    return (True, 0.0, 0.0) if np.isnan(leak) else (False, max(leak, 0.0), np.inf if np.isnan(high) else high)
+
+
 def ranks(standings: Sequence[Standing]) -> dict[Standing, Rank]:
     """Return the ranks of rows that keep their source and have a leak; equals share the better place.
 
+    Worse than the baseline is no extra protection: a leak below 0 is a mistake of the attacker and ranks as 0.
     The best place that stays open is one behind all rows that are surely better, with an interval of their paired
     difference in uplift below 0; the worst is before all that are surely worse. Open under five seeds.
     """
     able = [s for s in standings if s.ranked and s.usable and np.isfinite(s.leak.point)]
-    leaks = np.array([s.leak.point for s in able])
+    leaks = np.array([max(s.leak.point, 0.0) for s in able])
     found: dict[Standing, Rank] = {}
     for standing in able:
-        place = 1 + int((leaks < standing.leak.point - TOLERANCE).sum())
+        place = 1 + int((leaks < max(standing.leak.point, 0.0) - TOLERANCE).sum())
         signs = [_sign(other.judging, standing.judging) for other in able]
         if None in signs:
             found[standing] = Rank(place)

@@ -106,7 +106,7 @@ UPLIFT = _interval("Uplift, points", "uplift", points)
 BESIDE = (DEFENSE, LEAK, _signed("Uplift, points", "uplift", points), SPEEDUP, ATTACK, VERDICT)
 CLAIM = (
     DEFENSE,
-    Column("Attack of the paper", "paper_attack", _paper_attack, numeric=False),
+    Column("Fixed attack", "paper_attack", _paper_attack, numeric=False),
     _interval("SLC-AUC under it", "paper_slc"),
     _number("Overhead under it", "paper_overhead", factor),
     _signed("SLC-AUC of the strongest", "slc"),

@@ -43,7 +43,7 @@ def learning_curves_figure(
     handles = [
         Line2D([], [], color=INK, label="baseline"),
         Line2D([], [], color=SOFT, marker="o", markersize=3, label="release, colour by verdict"),
-        Line2D([], [], color=SOFT, linestyle=DOTS, label="release, attack of the paper"),
+        Line2D([], [], color=SOFT, linestyle=DOTS, label="release, one fixed attack"),
         Patch(color=GAIN, alpha=0.25, linewidth=0, label="better than the baseline"),
         Patch(color=LOSS, alpha=0.25, linewidth=0, label="worse"),
     ]

@@ -97,13 +97,14 @@ def tracks(board: pd.DataFrame, task: Task) -> list[View]:
 
 
 def claim(board: pd.DataFrame, task: Task) -> list[View]:
-    """Return the table of what the papers' own attacks say, none where no row has one."""
+    """Return the table of what the one attack that a suite names for papers says, none where no row has one."""
     rows = [row for row in ranking(board, task) if yes(row, "ranked") and not pd.isna(row["paper_slc"])]
     note = (
-        "The attack that a defense's paper evaluates with, against scratch under that same attack, beside the "
-        "strongest attack against the baseline at its best. Below 0: worse for the attacker than scratch."
+        "One fixed attack, as a paper would evaluate with, against scratch under that same attack, beside the "
+        "strongest attack against the baseline at its best. Below 0: worse for the attacker than scratch. Papers' own "
+        "settings are those of the suites `paper_*`."
     )
-    return [View("claims", "What the attack of the paper says", c.CLAIM, rows, note)] if rows else []
+    return [View("claims", "What one fixed attack says", c.CLAIM, rows, note)] if rows else []
 
 
 def permitted(table: pd.DataFrame, task: Task) -> list[View]:

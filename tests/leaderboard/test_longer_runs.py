@@ -63,8 +63,8 @@ def test_its_numbers_are_those_of_its_own_rows(board: Path) -> None:
     (view,) = views(board)
     own = Board.read(board / FOLDER / "horizon/tiny").table
     strong = [result for result in small_results() if result.cell.attack.label == "strong {x}"]
-    kept = [{"name": "finetune", "label": "strong {{x}}", "grid": {"mask": ["dense", "keep"]}}]
-    published = leaderboard_table(strong, small_suite(attacks=kept))
+    grid = [{"name": "finetune", "label": "strong {{x}}", "grid": {"mask": ["dense", "keep"]}}]
+    published = leaderboard_table(strong, small_suite(attacks=grid))
     assert published["leak"].tolist() != Board.read(board / "results/tiny").table["leak"].tolist()
     assert {row["defense"] for row in view.rows} == {"none", "sophon", "ntp"}
     for row in view.rows:

@@ -39,7 +39,7 @@ def test_the_table_has_seven_columns_and_the_rows_in_order(published: Path) -> N
 def test_the_page_says_what_the_rows_show(published: Path) -> None:
     page, table = render(published), Board.read(published / "tiny").table
     assert "## tiny-1: a to b" in page
-    assert "Gates: " in page and "### What the attack of the paper says" in page
+    assert "Gates: " in page and "### What one fixed attack says" in page
     row = table[(table.defense == "sophon")].iloc[0]
     assert f"| {row.leak:.2f} \\[{row.leak_low:.2f}, {row.leak_high:.2f}\\] |" in page
     assert "2 attacks, 160 cells." in page
