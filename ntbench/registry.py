@@ -158,8 +158,14 @@ class Registry:
 
     def _let_in(self, file: str) -> None:
         assert self.door is not None
+        # Where foreign code comes from is known here, and is not for it to say: its name and hash rest on that.
+        known = {"file": file, "module": _module_name(Path(file))} if file else {}
         for described in self.door.describe(file):
-            self.register(self.door.stand_in(described))
+            stand_in = self.door.stand_in(described | known)
+            held = self._classes.get(_identity(stand_in))
+            if held is not None and is_ours(held) and not file:
+                raise CollisionError(f"{stand_in.kind} {stand_in.name!r} of an installed package is ours; rename it")
+            self.register(stand_in)
 
     @property
     def plugins(self) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from ntbench.errors import ForeignError, UnusableError, UserError
 from ntbench.learn.meter import Cost
 from ntbench.learn.models import Head, unpack
 from ntbench.registry import registry
+from ntbench.sources import source_file
 from ntbench.tasks.data import Split
 from ntbench.types import Arch, MethodSpec
 
@@ -31,6 +32,8 @@ TALK_SECONDS = 60.0
 BUILD_SECONDS = 3600.0
 """What building the images of a domain may take."""
 SLACK = 2**20
+MOST_COUNTED = 2**53
+"""Above what any method can have done; sums of such numbers stay exact."""
 FAILURES: dict[str, type[Exception]] = {
     "refused": UserError,
     "unusable": UnusableError,
@@ -49,24 +52,27 @@ class Bounds:
 class Line:
     """One child, its line, and how long it may take to answer."""
 
-    def __init__(self, bounds: Bounds, file: str = "") -> None:
-        """Fork a child, which may be asked of a file that is no plug-in yet."""
-        self.bounds = bounds
-        self.nursery = nursery(os.getpid(), _files(file))
+    def __init__(self, bounds: Bounds, files: tuple[str, ...] = ()) -> None:
+        """Fork a child, which takes in these plug-ins, and in a sandbox sees no other."""
+        self.bounds, self.files = bounds, files
+        self.nursery = nursery(os.getpid(), files if sandbox.confined() else ())
         self.child, self.line = self.nursery.fork(bounds.memory_mb)
 
     def ask(self, request: dict[str, Any], tensors: dict[str, Tensor] | None = None) -> None:
         """Send a request, from which on the time counts."""
         # The first fork waits for the nursery's imports, which are no fault of the method's.
         self._deadline = time.monotonic() + self.bounds.seconds
-        send(self.line, {"plugins": registry.plugins, "path": _path()} | request, tensors)
+        try:
+            send(self.line, {"plugins": self.files, "path": _path()} | request, tensors, self._watch)
+        except BrokenLineError as broken:
+            raise _ended(broken) from None
 
     def answer(self, most: int = 0) -> Message:
         """Return the next answer; raises what the child says went wrong, and what the watchdog found."""
         try:
             facts, tensors = receive(self.line, most + SLACK, self._watch)
         except BrokenLineError as broken:
-            raise ForeignError(f"the process of the method ended: {broken}") from None
+            raise _ended(broken) from None
         status, reason = str(facts.get("status")), str(facts.get("error", ""))
         if status not in ("ok", "snapshot"):
             raise FAILURES.get(status, ForeignError)(reason or f"the method answers {status!r}")
@@ -79,10 +85,21 @@ class Line:
             raise MemoryError(f"out of memory: more than {self.bounds.memory_mb} MB")
 
 
+def _ended(broken: BrokenLineError) -> ForeignError:
+    return ForeignError(f"the process of the method ended: {broken}")
+
+
+def of(kind: str, name: str) -> tuple[str, ...]:
+    """Return the plug-in that a child needs for a method: its own file, so that no other one's code is beside it."""
+    cls = registry.held(kind, name)
+    file = source_file(cls) if cls else ""
+    return (file,) if file in registry.plugins else ()
+
+
 @contextmanager
-def child(bounds: Bounds, file: str = "") -> Iterator[Line]:
-    """Give a child for the length of a block; it and what it started are killed afterwards."""
-    line = Line(bounds, file)
+def child(bounds: Bounds, files: tuple[str, ...]) -> Iterator[Line]:
+    """Give a child that takes in these plug-ins for the length of a block; it and what it started end with it."""
+    line = Line(bounds, files)
     try:
         yield line
     finally:
@@ -92,7 +109,7 @@ def child(bounds: Bounds, file: str = "") -> Iterator[Line]:
 
 def protect(spec: MethodSpec, grant: Grant, bounds: Bounds) -> tuple[Weights, Cost]:
     """Return what a foreign defense releases, and what it says that it cost."""
-    with child(bounds) as line:
+    with child(bounds, of(spec.kind, spec.name)) as line:
         line.ask({"ask": "protect", **_method(spec), "grant": _facts(grant)}, _tensors(grant))
         facts, weights = line.answer(most=_size(grant))
         return weights, _cost(facts)
@@ -104,7 +121,7 @@ def attack(spec: MethodSpec, grant: Grant, bounds: Bounds, on_features: bool) ->
     Raises ValueError where weights do not fit it, and RuntimeError for budgets that are not asked for.
     """
     ends = iter(grant.ends)
-    with child(bounds) as line:
+    with child(bounds, of(spec.kind, spec.name)) as line:
         line.ask({"ask": "attack", **_method(spec), "grant": _facts(grant)}, _tensors(grant))
         while True:
             facts, weights = line.answer(most=_size(grant))
@@ -130,21 +147,22 @@ def unfit(spec: MethodSpec, arch: Arch, bounds: Bounds = Bounds()) -> str:
 
 
 def _reason(ask: str, spec: MethodSpec, told: dict[str, Any], bounds: Bounds) -> str:
-    with child(bounds) as line:
+    with child(bounds, of(spec.kind, spec.name)) as line:
         line.ask({"ask": ask, **_method(spec), **told})
         return str(line.answer()[0].get("reason", ""))
 
 
 def describe(file: str) -> list[dict[str, Any]]:
     """Return what the methods of a plug-in file say of themselves; an empty name stands for all installed ones."""
-    with _explained(f"plug-in {file!r}"), child(Bounds(), file) as line:
+    # Of installed packages, which an empty name means, there is no file to see.
+    with _explained(f"plug-in {file!r}"), child(Bounds(), (file,) if file else ()) as line:
         line.ask({"ask": "describe", "file": file})
         return list(line.answer()[0]["methods"])
 
 
 def spec(kind: str, name: str, params: dict[str, Any], label: str) -> tuple[MethodSpec, dict[str, Any]]:
     """Return the recipe of a foreign method and what holds for it; raises UserError on parameters that it refuses."""
-    with _explained(f"{kind} {name!r}"), child(Bounds()) as line:
+    with _explained(f"{kind} {name!r}"), child(Bounds(), of(kind, name)) as line:
         line.ask({"ask": "spec", "kind": kind, "name": name, "params": params, "label": label})
         facts, _ = line.answer()
         return MethodSpec.model_validate(facts["spec"]), dict(facts["traits"])
@@ -152,7 +170,7 @@ def spec(kind: str, name: str, params: dict[str, Any], label: str) -> tuple[Meth
 
 def build(name: str, image_size: int, bounds: Bounds = Bounds(BUILD_SECONDS)) -> Raw:
     """Return the images of a foreign domain; raises UserError where it builds none."""
-    with _explained(f"domain {name!r}"), child(bounds) as line:
+    with _explained(f"domain {name!r}"), child(bounds, of("domain", name)) as line:
         line.ask({"ask": "build", "name": name, "image_size": image_size})
         facts, tensors = line.answer(most=bounds.memory_mb * 2**20)
         parts: dict[str, Any] = {part: (tensors[f"{part}.x"].numpy(), tensors[f"{part}.y"].numpy()) for part in PARTS}
@@ -162,7 +180,7 @@ def build(name: str, image_size: int, bounds: Bounds = Bounds(BUILD_SECONDS)) ->
 
 def fingerprint(name: str) -> str:
     """Return what a foreign domain says of the files that it reads."""
-    with _explained(f"domain {name!r}"), child(Bounds()) as line:
+    with _explained(f"domain {name!r}"), child(Bounds(), of("domain", name)) as line:
         line.ask({"ask": "fingerprint", "name": name})
         return str(line.answer()[0]["fingerprint"])
 
@@ -218,12 +236,14 @@ def _cost(facts: dict[str, Any]) -> Cost:
     said = facts.get("cost")
     if not isinstance(said, dict) or said.keys() != asdict(Cost()).keys():
         raise RuntimeError("the method does not tell what it cost")
-    seconds = float(said["seconds"])
-    return Cost(_whole(said["steps"]), _whole(said["samples"]), _whole(said["flops"]), max(0.0, seconds))
+    seconds = said["seconds"]
+    if not isinstance(seconds, int | float) or not 0 <= seconds < MOST_COUNTED:
+        raise RuntimeError(f"the method tells of {seconds!r} seconds, which is no duration")
+    return Cost(_whole(said["steps"]), _whole(said["samples"]), _whole(said["flops"]), float(seconds))
 
 
 def _whole(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**63:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < MOST_COUNTED:
         raise RuntimeError(f"the method tells a cost of {value!r}, which is no count")
     return value
 
@@ -236,10 +256,3 @@ def _resident_mb(process: int) -> float:
     with suppress(OSError, IndexError, ValueError):
         return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
     return 0.0
-
-
-def _files(file: str) -> tuple[str, ...]:
-    """Return the files that a child must see: all plug-ins, and one that may become one."""
-    if not sandbox.confined():
-        return ()
-    return tuple(sorted({*registry.plugins, *([file] if file else [])}))

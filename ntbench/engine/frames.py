@@ -8,7 +8,8 @@ import struct
 import time
 from collections.abc import Callable
 from dataclasses import fields
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -25,22 +26,57 @@ LONGEST_TEXT = 2**20
 _TICK = 0.2
 
 Message = tuple[dict[str, Any], dict[str, Tensor]]
+T = TypeVar("T")
 
 
 class BrokenLineError(RuntimeError):
     """The other side ended, or sent what is no message."""
 
 
-def send(line: socket.socket, facts: dict[str, Any], tensors: dict[str, Tensor] | None = None) -> None:
-    """Send facts and tensors as one message."""
+def _unwatched() -> None:
+    """Wait as long as it takes."""
+
+
+class _Patience:
+    """Waits for the other side of a line in ticks, between which somebody may look at it and raise."""
+
+    def __init__(self, line: socket.socket, watch: Callable[[], None]) -> None:
+        line.settimeout(_TICK)
+        self._watch, self._looked = watch, 0.0
+
+    def __call__(self, move: Callable[[], T]) -> T:
+        while True:
+            if time.monotonic() - self._looked > _TICK:
+                self._watch()
+                self._looked = time.monotonic()
+            try:
+                return move()
+            except TimeoutError:
+                continue
+            except OSError as error:
+                raise BrokenLineError(str(error)) from None
+
+
+def send(
+    line: socket.socket,
+    facts: dict[str, Any],
+    tensors: dict[str, Tensor] | None = None,
+    watch: Callable[[], None] = _unwatched,
+) -> None:
+    """Send facts and tensors as one message; `watch` is called while the other side does not read, and may raise.
+
+    Raises BrokenLineError where the other side closed the line.
+    """
     text = json.dumps(facts).encode("utf-8", "replace")
     blob = save({name: tensor.detach().cpu().contiguous() for name, tensor in (tensors or {}).items()})
-    line.sendall(_HEADER.pack(len(text), len(blob)))
-    line.sendall(text)
-    line.sendall(blob)
+    patience = _Patience(line, watch)
+    for part in (_HEADER.pack(len(text), len(blob)), text, blob):
+        left = memoryview(part)
+        while left:
+            left = left[patience(partial(line.send, left)) :]
 
 
-def receive(line: socket.socket, most: int, watch: Callable[[], None] = lambda: None) -> Message:
+def receive(line: socket.socket, most: int, watch: Callable[[], None] = _unwatched) -> Message:
     """Wait for one message of at most so many bytes of tensors; `watch` is called again and again, and may raise.
 
     Raises BrokenLineError where the other side closed the line or sent anything else.
@@ -59,18 +95,9 @@ def receive(line: socket.socket, most: int, watch: Callable[[], None] = lambda: 
 
 
 def _exactly(line: socket.socket, size: int, watch: Callable[[], None]) -> bytes:
-    line.settimeout(_TICK)
-    parts, missing, looked = [], size, 0.0
+    patience, parts, missing = _Patience(line, watch), [], size
     while missing:
-        if time.monotonic() - looked > _TICK:
-            watch()
-            looked = time.monotonic()
-        try:
-            part = line.recv(min(missing, 2**20))
-        except TimeoutError:
-            continue
-        except OSError as error:
-            raise BrokenLineError(str(error)) from None
+        part = patience(partial(line.recv, min(missing, 2**20)))
         if not part:
             raise BrokenLineError("the line was closed")
         parts.append(part)

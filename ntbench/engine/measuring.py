@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ntbench.engine.apart import Bounds, child
+from ntbench.engine.apart import Bounds, child, of
 from ntbench.engine.frames import message_of
 from ntbench.errors import first_line
 from ntbench.metric import Answer, Row
@@ -23,7 +23,7 @@ def measure(name: str, rows: Sequence[Row], bounds: Bounds = ROW_BOUNDS) -> Iter
     if not rows:
         return
     try:
-        with child(bounds) as line:
+        with child(bounds, of("metric", name)) as line:
             for row in rows:
                 facts, arrays = message_of(row)
                 line.ask({"ask": "measure", "name": name, "rows": len(rows), **facts}, arrays)

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import os
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from math import inf
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from ntbench.engine.apart import _cost
 from ntbench.engine.foreign import Foreign
+from ntbench.engine.frames import receive, send
 from ntbench.engine.plan import plan
 from ntbench.engine.runner import Runner
 from ntbench.errors import UserError
+from ntbench.learn.meter import Cost
 from ntbench.registry import Registry
+from ntbench.sources import source_file
 from ntbench.suite import AttackEntry, DefenseEntry, Limits, Suite
 from ntbench.types import Result
 
@@ -179,6 +187,67 @@ def test_an_attack_says_which_architectures_it_cannot_work_on(
     cell = plan(tiny.model_copy(update={"attacks": (AttackEntry(name="picky"),)}))[0]
     found = runner.run(cell)
     assert found.status == "inapplicable" and found.error.endswith(" is not for me")
+
+
+def test_a_plug_in_cannot_be_taken_for_a_built_in(foreign: Registry, tmp_path: Path) -> None:
+    file = tmp_path / "planted.py"
+    told = source_file(foreign.get("attack", "finetune"))
+    file.write_text(
+        "from typing import ClassVar\n"
+        "from ntbench.attacks.finetune import FineTune\n"
+        "from ntbench.registry import registry\n\n\n"
+        "class Fake(FineTune):\n"
+        f"    origin_file: ClassVar[str] = {told!r}\n"
+        "    __module__ = 'ntbench.attacks.finetune'\n\n\n"
+        "registry.register(Fake)\n"
+    )
+    with pytest.raises(UserError, match=r"'finetune' of .*planted.py is already registered by .*finetune.py; rename"):
+        foreign.load_plugin(str(file))
+
+
+def test_no_plug_in_is_beside_another_one(run: Run, foreign: Registry, tmp_path: Path) -> None:
+    other = tmp_path / "other.py"
+    other.write_text(HEAD.replace("Planted", "Other").replace("planted", "other") + HONEST + MORE)
+    foreign.load_plugin(str(other))
+    found = run("raise ValueError(str(sorted(name for name in sys.modules if 'ntbench_plugin' in name)))")
+    assert found.error.partition("\n")[0].count("ntbench_plugin_") == 1
+
+
+def test_a_slow_reader_ends_nobody() -> None:
+    ours, theirs = socket.socketpair()
+
+    def answer() -> None:
+        receive(theirs, 2**20)
+        send(theirs, {"status": "ok"}, {"w": torch.zeros(10**6)})
+
+    other = threading.Thread(target=answer, daemon=True)
+    other.start()
+    send(ours, {"ask": "something"})
+    time.sleep(0.5)
+    late = time.monotonic() + 60
+    facts, tensors = receive(ours, 2**23, lambda: None if time.monotonic() < late else pytest.fail("no answer"))
+    other.join()
+    ours.close()
+    theirs.close()
+    assert facts == {"status": "ok"} and tensors["w"].shape == (10**6,)
+
+
+def test_who_does_not_read_is_watched() -> None:
+    ours, theirs = socket.socketpair()
+
+    def watch() -> None:
+        raise TimeoutError("too long")
+
+    with ours, theirs, pytest.raises(TimeoutError, match="too long"):
+        send(ours, {}, {"w": torch.zeros(10**6)}, watch)
+
+
+@pytest.mark.parametrize("change", [{"seconds": inf}, {"seconds": -1.0}, {"flops": 2**60}, {"steps": 1.5}])
+def test_costs_that_cannot_be_are_refused(change: dict[str, float]) -> None:
+    told = asdict(Cost(1, 2, 3, 4.0))
+    assert _cost({"cost": told}) == Cost(1, 2, 3, 4.0)
+    with pytest.raises(RuntimeError, match="which is no"):
+        _cost({"cost": told | change})
 
 
 def test_stand_ins_say_what_the_methods_say(foreign: Registry, tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ def test_the_watchdog_ends_what_runs_in_the_sandbox(tmp_path: Path, sandboxed: N
     file = tmp_path / "endless.py"
     file.write_text("while True:\n    pass\n")
     bounds, late = apart.Bounds(seconds=1), pytest.raises(TimeoutError, match="longer than 1 seconds")
-    with late, apart.child(bounds, str(file)) as line:
+    with late, apart.child(bounds, (str(file),)) as line:
         child = line.child
         assert Path(f"/proc/{child}").exists(), "its id is the one that it has out here"
         line.ask({"ask": "describe", "file": str(file)})
