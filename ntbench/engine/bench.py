@@ -22,6 +22,7 @@ from ntbench.learn.fit import fit
 from ntbench.learn.meter import Cost, Meter
 from ntbench.learn.models import build, check_finite, pack, reset_head, start, unpack
 from ntbench.learn.scoring import accuracy, correct, validated
+from ntbench.learn.trainable import check_trainable
 from ntbench.method import Attack, Defense
 from ntbench.registry import registry
 from ntbench.suite import Limits
@@ -112,6 +113,7 @@ class Bench:
         """Protect pretrained weights and return what is released; only weights cross the line."""
         released, cost = self._released(self._defenders(self._headed(weights)))
         model = unpack(released, self._fresh(self.shares.source.classes))
+        check_trainable(model, self.shares.source.train)
         right = correct(model, self.shares.source.test.to(self.device))
         score = float(right.double().mean())
         comparable = self.shares.source.classes == self.shares.target.classes
@@ -175,9 +177,13 @@ class Bench:
         return apart.attack(self.cell.attack, grant, bounds, self.attack.on_features)
 
     def _scored(self, snapshot: Snapshot, view: View, grant: Grant) -> Row:
-        check_finite(snapshot.model, f" at step {snapshot.step}")
-        with grant.numerics():
-            val, right = validated(snapshot.model, view.val, self.cell.scoring), correct(snapshot.model, view.test)
+        # What answers is scored, whatever its weights hold: a release may carry numbers that overflow in training.
+        try:
+            with grant.numerics():
+                val, right = validated(snapshot.model, view.val, self.cell.scoring), correct(snapshot.model, view.test)
+        except FloatingPointError:
+            check_finite(snapshot.model, f" at step {snapshot.step}")
+            raise
         return self.row(snapshot, view, grant, val, right)
 
     def row(self, snapshot: Snapshot, view: View, grant: Grant, val: float, right: Tensor) -> Row:

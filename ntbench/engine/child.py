@@ -17,7 +17,7 @@ from ntbench.engine.declared import described, traits
 from ntbench.engine.frames import Message, receive, row_of, send, split_of
 from ntbench.engine.subject import SPLITS, Grant, attacked, protected
 from ntbench.errors import UnusableError, UserError
-from ntbench.learn.models import build, pack
+from ntbench.learn.models import build, state_of
 from ntbench.method import Attack, Defense, Method
 from ntbench.metric import answer
 from ntbench.registry import registry
@@ -133,7 +133,7 @@ def _attack(line: socket.socket, message: Message) -> None:
     assert isinstance(attack, Attack)
     for snapshot in attacked(attack, _grant(request, tensors)):
         facts = {"step": snapshot.step, "cost": asdict(snapshot.cost), "paid": snapshot.paid, "choice": snapshot.choice}
-        send(line, {"status": "snapshot", **facts}, pack(snapshot.model))
+        send(line, {"status": "snapshot", **facts}, state_of(snapshot.model))
     send(line, {"status": "ok"})
 
 

@@ -23,7 +23,6 @@ from torch.optim.optimizer import Optimizer
 
 from ntbench.learn.fit import EXPLODED, Course, Fit, Rates, check_loss
 from ntbench.learn.meter import Meter, counted
-from ntbench.learn.models import check_finite
 from ntbench.learn.optim import create_optimizer
 from ntbench.tasks.classification import CLASSIFYING
 from ntbench.tasks.data import Split, batch_indices
@@ -57,7 +56,7 @@ def lane_key(fit: Fit) -> Hashable | None:
 class Lanes(Course):
     """Fits of one `lane_key` as one training; their models are always what the lanes hold.
 
-    A lane whose loss, weights or outputs are not finite, or whose loss explodes, has its reason in `failed`; it goes on
+    A lane whose loss or outputs are not finite, or whose loss explodes, has its reason in `failed`; it goes on
     with the others, and stays failed.
     """
 
@@ -86,10 +85,7 @@ class Lanes(Course):
         self._meter = meter
         batch = self.fits[0].data.subset(torch.arange(self.fits[0].batch_size, device=self._flat.device))
         self._flops = counted(self.fits[0].model.train(), (batch.x,))
-        for end in super().climb(ends, meter):
-            for lane, fit in enumerate(self.fits):
-                self._try(lane, check_finite, fit.model, f" at step {end}")
-            yield end
+        yield from super().climb(ends, meter)
 
     def begin(self) -> tuple[Optimizer, Rates, Iterator[Any]]:
         """Put the models in train mode and return their optimizer, what sets its rate after a step, and the batches."""

@@ -202,6 +202,11 @@ def pack(model: nn.Module) -> dict[str, Tensor]:
     Raises FloatingPointError on weights that are not finite.
     """
     check_finite(model)
+    return state_of(model)
+
+
+def state_of(model: nn.Module) -> dict[str, Tensor]:
+    """Return the state dict as contiguous tensors on the CPU, whatever they hold."""
     return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
 
 

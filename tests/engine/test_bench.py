@@ -89,6 +89,30 @@ class Exploding(Attack):
             yield model
 
 
+class Overflowing(Attack):
+    """Hands over a model that answers, with a statistic that is not finite."""
+
+    name = "overflowing"
+
+    def attack(self, model: nn.Module, ctx: Context) -> Iterator[nn.Module]:
+        model.get_buffer("blocks.0.1.running_var").fill_(torch.inf)
+        for _ in range(ctx.steps):
+            yield model
+
+
+class Brittle(Defense):
+    """Releases a channel without a weight whose statistic overflows as soon as somebody trains."""
+
+    name = "brittle"
+
+    def protect(self, model: nn.Module, ctx: Context) -> nn.Module:
+        with torch.no_grad():
+            model.get_parameter("blocks.0.0.weight")[0] = 1e25
+            model.get_parameter("blocks.0.1.weight")[0] = 0
+        model.get_buffer("blocks.0.1.running_var")[0] = 3e38
+        return model
+
+
 class Wide(Attack):
     """Hands over a model whose logits have a trailing dimension."""
 
@@ -109,7 +133,7 @@ class Greedy(Defense):
 
 @pytest.fixture(autouse=True)
 def registered(own_registry: Registry) -> None:
-    for method in (Watching, Gathering, Reaching, Asking, Choosing, Exploding, Wide, Greedy):
+    for method in (Watching, Gathering, Reaching, Asking, Choosing, Exploding, Overflowing, Brittle, Wide, Greedy):
         own_registry.register(method)
     SEEN.clear()
     _encoders.clear()
@@ -187,6 +211,16 @@ def test_where_an_attack_ends_it_is_scored_and_says_what_it_chose(runner: Runner
 def test_a_yield_beyond_the_budget_is_an_error(runner: Runner, cells: Cells) -> None:
     result = runner.run(cells("none", "choosing", attack_params={"stop": 9})[0])
     assert result.status == "error" and "over budget: 0 optimizer steps at yield 5 of 4" in result.error
+
+
+def test_what_answers_is_scored_whatever_its_weights_hold(runner: Runner, cells: Cells) -> None:
+    assert runner.run(cells("none", "overflowing")[0]).status == "ok"
+
+
+def test_a_release_that_no_training_survives_is_none(runner: Runner, cells: Cells) -> None:
+    result = runner.run(cells("brittle", "watching")[0])
+    assert result.status == "error" and not result.trajectory.step
+    assert "cannot be trained on: weights 'blocks.0.1.running_var' are not finite after one pass" in result.error
 
 
 def test_weights_that_are_not_finite_are_a_divergence(runner: Runner, cells: Cells) -> None:
