@@ -79,6 +79,15 @@ def read_all(folder: Path) -> dict[str, Reproduction]:
     return {file.suite.name: file.reproduction for file in found.values()}
 
 
+def problems(folder: Path) -> list[str]:
+    """Return what is wrong with the published reproductions of a folder, nothing where there are none."""
+    try:
+        read_all(folder)
+    except UserError as error:
+        return str(error).splitlines()
+    return []
+
+
 def _methods(results: Sequence[Result]) -> tuple[MethodSpec, ...]:
     specs = {(spec.kind, spec.label, r.cell.mask): spec for r in results for spec in (r.cell.defense, r.cell.attack)}
     known = {json.dumps(spec.model_dump(mode="json"), sort_keys=True): spec for _, spec in sorted(specs.items())}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ntbench.errors import UserError
-from ntbench.suite import Suite
+from ntbench.suite import Suite, load_suite, suite_names
 from ntbench.types import BASELINES, Protection, Result
 
 from .history import carriers, days_that_differ, history_problems
@@ -18,6 +18,8 @@ from .published import Board, row_place
 from .rebuilt import keys_of, results_of, sum_of
 from .schema import SUITE, Published, PublishedSuite, read
 
+UNKEYED = ("max_drop", "axis", "paper", "default")
+"""Settings of a suite on which rows rest, and no cell."""
 TOLERANCE = 2e-6
 """Rows are rounded to six decimals; sums of the same numbers in another order differ by less."""
 EDITED = "it was edited or damaged; publish again"
@@ -72,6 +74,21 @@ def _suite_problems(folder: Path, file: PublishedSuite) -> Iterator[str]:
         yield f"suite.name = {file.suite.name!r}: belongs into a folder of this name; move it"
     if not file.intact:
         yield f"checksum = {file.checksum!r}: does not fit the content; {EDITED}"
+    if file.suite.name in suite_names() and (shipped := load_suite(file.suite.name)).version == file.suite.version:
+        yield from _against_shipped(file.suite, shipped)
+
+
+def _against_shipped(suite: Suite, shipped: Suite) -> Iterator[str]:
+    """Yield where numbers rest on what no key of a cell covers, and a suite says it otherwise than ntbench's own."""
+    for name in UNKEYED:
+        held, known = getattr(suite, name), getattr(shipped, name)
+        if held != known:
+            yield f"suite.{name} = {held!r}: {shipped.protocol} has {known!r}; {EDITED}"
+    frozen = {(task.name, at.samples): at for task in shipped.tasks for at in task.levels if at.t90 and at.plateau}
+    for task in suite.tasks:
+        for at in task.levels:
+            if at != (given := frozen.get((task.name, at.samples), at)):
+                yield f"suite.tasks.{task.name} = {at!r}: {shipped.protocol} has {given!r}; {EDITED}"
 
 
 def _file_problems(path: Path, file: Published, suite: Suite) -> Iterator[str]:
@@ -227,10 +244,11 @@ def _differing(held: Sequence[Mapping[str, Any]], found: Sequence[Mapping[str, A
     if list(map(row_place, held)) != list(map(row_place, found)):
         yield f"rows = {sorted(map(row_place, held))}: the cells give {sorted(theirs)}; publish again"
     for place in (place for place in theirs if place in ours):
-        for name, value in theirs[place].items():
-            if not _same(ours[place][name], value):
-                stated = f"rows.{'.'.join(place)}.{name} = {ours[place][name]!r}"
-                yield f"{stated}: the cells give {value!r}; publish again"
+        told, given = ours[place], theirs[place]
+        for name in dict.fromkeys([*given, *told]):
+            if not _same(told.get(name), given.get(name)):
+                stated = f"rows.{'.'.join(place)}.{name} = {told.get(name)!r}"
+                yield f"{stated}: the cells give {given.get(name)!r}; publish again"
 
 
 def _same(held: Any, found: Any) -> bool:

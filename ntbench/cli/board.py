@@ -19,9 +19,11 @@ def validate(
 ) -> None:
     """Check the schema, the keys and the arithmetic of every published row."""
     from ntbench.leaderboard.checks import folders
+    from ntbench.leaderboard.reproductions import problems as reproduction_problems
     from ntbench.leaderboard.validate import validate as problems
 
     found = [problem for place in (folder / "results", *folders(folder)) for problem in problems(place)]
+    found += reproduction_problems(folder / "reproduced")
     for problem in found:
         console.print(problem, style="red", markup=False, highlight=False)
     if found:

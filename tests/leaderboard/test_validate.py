@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from ntbench.leaderboard.packing import packed, unpacked
 from ntbench.leaderboard.publish import MAX_BYTES
+from ntbench.leaderboard.published import Board
 from ntbench.leaderboard.render import render
 from ntbench.leaderboard.schema import PublishedCell
 from ntbench.leaderboard.validate import validate
@@ -175,6 +176,29 @@ def test_every_plain_value_of_a_file_is_under_its_hash(copy: Path) -> None:
             put(file, place, moved(value))
             assert sealed(file)["checksum"] != file["checksum"], place
             put(file, place, value)
+
+
+def test_what_no_key_covers_is_that_of_the_suite_that_comes_with_ntbench(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Speed-ups rest on plateaus, verdicts on the permitted drop; a forger would edit all files alike."""
+    known = Board.read(copy / "tiny").suite
+    (task,) = known.tasks
+    low = task.model_copy(update={"levels": tuple(at.model_copy(update={"plateau": 0.3}) for at in task.levels)})
+    monkeypatch.setattr("ntbench.leaderboard.validate.suite_names", lambda: ["tiny"])
+    told = {"tasks": r"suite\.tasks\.\S+ = .*plateau=", "max_drop": r"suite\.max_drop = 0\.02: tiny-1 has 0\.01"}
+    for change in ({}, {"tasks": (low,)}, {"max_drop": 0.01}):
+        shipped = known.model_copy(update=change)
+        monkeypatch.setattr("ntbench.leaderboard.validate.load_suite", lambda name, shipped=shipped: shipped)
+        found = validate(copy)
+        assert bool(found) == bool(change) and all(re.search(told[name], line) for name in change for line in found)
+
+
+def test_a_column_that_the_cells_do_not_give_is_named(copy: Path) -> None:
+    file = loaded(copy)
+    file["rows"][0]["trials"] = 64
+    found = validate(Path(written(copy, sealed(file)).parents[2]))
+    assert any("trials = 64: the cells give None" in line for line in found)
 
 
 @pytest.mark.parametrize("name", ["max_drop", "horizon", "seeds", "levels", "summary", "paper"])
