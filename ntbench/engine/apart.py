@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import sys
 import time
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 from ntbench.domains import PARTS, Raw
 from ntbench.engine import sandbox
 from ntbench.engine.frames import BrokenLineError, Message, receive, send, tensors_of
-from ntbench.engine.nursery import end, nursery
+from ntbench.engine.nursery import end, forked
 from ntbench.engine.subject import SPLITS, Grant, Snapshot, Weights
 from ntbench.errors import ForeignError, UnusableError, UserError
 from ntbench.learn.meter import Cost
@@ -55,8 +54,7 @@ class Line:
     def __init__(self, bounds: Bounds, files: tuple[str, ...] = ()) -> None:
         """Fork a child, which takes in these plug-ins, and in a sandbox sees no other."""
         self.bounds, self.files = bounds, files
-        self.nursery = nursery(os.getpid(), files if sandbox.confined() else ())
-        self.child, self.line = self.nursery.fork(bounds.memory_mb)
+        self.nursery, self.child, self.line = forked(bounds.memory_mb, files if sandbox.confined() else ())
 
     def ask(self, request: dict[str, Any], tensors: dict[str, Tensor] | None = None) -> None:
         """Send a request, from which on the time counts."""
@@ -105,6 +103,7 @@ def child(bounds: Bounds, files: tuple[str, ...]) -> Iterator[Line]:
     finally:
         end(line.child)
         line.line.close()
+        line.nursery.sweep(line.child)
 
 
 def protect(spec: MethodSpec, grant: Grant, bounds: Bounds) -> tuple[Weights, Cost]:

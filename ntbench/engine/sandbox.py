@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -20,6 +21,7 @@ SYSTEM = ("/usr", "/bin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache", "/etc/
 """What a Python that the system installed needs, where it exists."""
 ALONE = ("--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL", "--clearenv", "--chdir", "/")
 PLACES = ("--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--setenv", "HOME", "/tmp")
+WRITABLE = ("/tmp", "/dev/shm")
 ACCELERATORS = "nvidia*"
 
 _asked = False
@@ -66,6 +68,14 @@ def _visible(files: Iterable[str]) -> Iterator[str]:
 def _packages() -> list[str]:
     # A folder that merely holds a script, as the working directory does, is no folder of packages.
     return [folder for folder in sys.path if Path(folder).name in ("site-packages", "dist-packages")]
+
+
+def clear() -> None:
+    """Remove, inside the sandbox, what somebody left in its folders; what is shown there from outside stays."""
+    for folder in WRITABLE:
+        for path in Path(folder).iterdir():
+            with suppress(OSError):
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 @cache

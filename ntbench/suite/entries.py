@@ -65,7 +65,7 @@ class Entry(Recipe):
         full = [self.params | point for point in points]
         try:
             return [((self.label or self.name).format(**params), params) for params in full]
-        except (KeyError, IndexError, ValueError) as error:
+        except (KeyError, IndexError, ValueError, TypeError, AttributeError) as error:
             raise ValueError(
                 f"label {self.label!r} cannot be filled ({type(error).__name__}: {error}); "
                 f"use {', '.join(f'{{{name}}}' for name in full[0]) or 'plain text'}"

@@ -130,14 +130,18 @@ def test_nothing_of_it_lives_on(run: Run, tmp_path: Path) -> None:
     code.write_text(f"import os, time; open({str(marker)!r}, 'w').write(str(os.getpid())); time.sleep(600)")
     body = f"subprocess.Popen([sys.executable, {str(code)!r}], start_new_session=True); time.sleep(4)"
     assert run(body).status == "ok"
-    # What left its process group is swept as soon as the next child is asked for.
-    run("pass")
     if marker.exists():
         for _ in range(50):
             if not Path(f"/proc/{marker.read_text()}").exists():
                 break
             time.sleep(0.1)
         assert not Path(f"/proc/{marker.read_text()}").exists()
+
+
+def test_who_ends_what_started_it_ends_nobody_else(run: Run, runner: Runner) -> None:
+    run("os.kill(os.getppid(), signal.SIGKILL)")
+    found = run("pass")
+    assert found.status == "ok", found.error
 
 
 def test_what_it_changes_globally_stays_with_it(run: Run) -> None:

@@ -91,6 +91,25 @@ def test_the_sandbox_hides_files_processes_network_and_environment(plugin: str, 
 
 
 @needs_bubblewrap
+def test_nobody_finds_the_notes_of_another_one(tmp_path: Path, sandboxed: None) -> None:
+    file = tmp_path / "noting.py"
+    file.write_text(f"""
+import os
+from ntbench.method import Defense, register
+
+__doc__ = str([os.path.exists(folder + "/note") for folder in {sandbox.WRITABLE!r}])
+[open(folder + "/note", "w").write("seen") for folder in {sandbox.WRITABLE!r}]
+
+@register
+class Noting(Defense):
+    name = "noting"
+""")
+    for _ in range(2):
+        [method] = apart.describe(str(file))
+        assert method["text"] == "[False, False]"
+
+
+@needs_bubblewrap
 def test_the_watchdog_ends_what_runs_in_the_sandbox(tmp_path: Path, sandboxed: None) -> None:
     file = tmp_path / "endless.py"
     file.write_text("while True:\n    pass\n")
