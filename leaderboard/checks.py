@@ -63,10 +63,10 @@ def publish(results: Iterable[Result], suite: Suite, leaderboard: Path) -> list[
     if not place.exists() or (held := read(place, PublishedSuite).suite).protocol != suite.protocol:
         raise UserError(f"no board of {suite.protocol} is published in {leaderboard}; publish the board first")
     way = next((way for way in WAYS if way.reach(suite) > way.reach(held)), None)
-    if way is None:
+    if way is None or any(other.reach(suite) < other.reach(held) for other in WAYS):
         here, there = (" ".join(way.told(each) for way in WAYS) for each in (held, suite))
         raise UserError(
-            f"the run is one {there} and the published board one {here}; a check goes further: "
+            f"the run is one {there} and the published board one {here}; a check goes further, and nowhere less far: "
             f"ntbench run {suite.name} --horizon {2 * held.horizon:g}, or --seeds {2 * len(held.seeds)}"
         )
     return write_rows(results, suite, leaderboard / FOLDER / way.folder)
@@ -135,7 +135,7 @@ def _leak(heading: str, name: str) -> Column:
 
 
 def _speedup(heading: str, name: str) -> Column:
-    return Column(heading, name, lambda row: bounded(row, name, "<"))
+    return Column(heading, name, lambda row: bounded(row, name))
 
 
 def _verdict(heading: str, name: str) -> Column:

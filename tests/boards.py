@@ -87,10 +87,10 @@ def row(task: str, track: str, name: str, mask: str, level: float, seeds: int = 
     values |= _spread("leak", leak, width) | _spread("uplift", 0.2 * leak, 0.2 * width)
     values |= _spread("slc", leak - 0.3, 0.05) | _spread("compute_uplift", 0.3 * leak, 0.02)
     values |= {"scratch_uplift": 0.25 * leak, "oracle_leak": leak + 0.02, "oracle_uplift": 0.2 * leak + 0.004}
-    values |= {"own_leak": np.nan, "own_uplift": np.nan, "speedup_bound": level < 0.2 and not baseline}
+    values |= {"own_leak": np.nan, "own_uplift": np.nan, "speedup_bound": "<" if level < 0.2 and not baseline else ""}
     values |= _spread("speedup", 1.0 if baseline else 0.8 + level, 0.1) | {
         "overhead": 1.8 - level,
-        "overhead_bound": level < 0.2,
+        "overhead_bound": ">" if level < 0.2 else "",
     }
     costs = product(("steps", "samples", "flops", "seconds"), (50, 80, 90, 95))
     values |= {f"speedup_{cost}_{q}": 0.8 + level + q / 1000 for cost, q in costs}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -92,4 +93,9 @@ def board_of(board: pd.DataFrame, cell: Cell) -> dict[str, Any]:
     rows = board[here & (board["track"] == "target") & (board["mask"] == "dense")].to_dict("records")
     names = [f"{name}{end}" for name in BOARD for end in ("", "_low", "_high")]
     kept = [name for name in ("verdict", "interval", "seeds", *names) if rows and name in rows[0]]
-    return {name: None if pd.isna(rows[0][name]) else rows[0][name] for name in kept}
+    return {name: _said(rows[0][name]) for name in kept}
+
+
+def _said(value: Any) -> Any:
+    # JSON knows no infinite numbers.
+    return None if pd.isna(value) else str(value) if value in (inf, -inf) else value

@@ -81,7 +81,7 @@ class Nursery:
             self._line.sendall(_SWEEP)
 
     def close(self) -> None:
-        """End the process and what it started."""
+        """End the process, and with it a sandbox and all that runs there."""
         self._line.close()
         end(self.process.pid)
         end(self.pid)

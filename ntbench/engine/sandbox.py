@@ -20,8 +20,10 @@ from ntbench.errors import UserError
 SYSTEM = ("/usr", "/bin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/alternatives")
 """What a Python that the system installed needs, where it exists."""
 ALONE = ("--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL", "--clearenv", "--chdir", "/")
-PLACES = ("--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--setenv", "HOME", "/tmp")
+PLACES = ("--proc", "/proc", "--dev", "/dev", "--tmpfs", "/dev/shm", "--tmpfs", "/tmp", "--setenv", "HOME", "/tmp")
+READ_ONLY = ("--remount-ro", "/dev", "--remount-ro", "/")
 WRITABLE = ("/tmp", "/dev/shm")
+"""The only folders in which something can be left."""
 ACCELERATORS = "nvidia*"
 
 _asked = False
@@ -46,7 +48,7 @@ def command(files: Iterable[str]) -> list[str]:
     """Return what a command is preceded by, so that it sees these files beside Python and its packages."""
     shown = [argument for path in _visible(files) for argument in ("--ro-bind-try", path, path)]
     devices = [argument for path in sorted(Path("/dev").glob(ACCELERATORS)) for argument in _device(path)]
-    return ["bwrap", *ALONE, *PLACES, *shown, *devices, "--setenv", "PATH", os.defpath]
+    return ["bwrap", *ALONE, *PLACES, *shown, *devices, *READ_ONLY, "--setenv", "PATH", os.defpath]
 
 
 def _device(path: Path) -> tuple[str, str, str]:
@@ -74,8 +76,17 @@ def clear() -> None:
     """Remove, inside the sandbox, what somebody left in its folders; what is shown there from outside stays."""
     for folder in WRITABLE:
         for path in Path(folder).iterdir():
-            with suppress(OSError):
-                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+            _remove(path)
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        if path.is_symlink() or not path.is_dir():
+            return path.unlink()
+        path.chmod(0o700)
+        for inner in path.iterdir():
+            _remove(inner)
+        path.rmdir()
 
 
 @cache

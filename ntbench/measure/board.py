@@ -124,7 +124,7 @@ def _gains(standing: Standing) -> Record:
 
 def _speeds(standing: Standing) -> Record:
     if standing.field.track == "unlabelled":
-        return {"speedup_bound": False, "overhead_bound": False}
+        return {"speedup_bound": "", "overhead_bound": ""}
     head, over = standing.speedup(*HEADLINE), standing.overhead(*HEADLINE)
     record = ends("speedup", head.interval) | {"speedup_bound": head.bound}
     record |= {"overhead": over.interval.point, "overhead_bound": over.bound}

@@ -47,17 +47,18 @@ class Spent:
 
 @dataclass(frozen=True)
 class Ratio:
-    """One cost over another, a geometric mean over counts; `bound` says that the first or second is one as well.
+    """One cost over another, a geometric mean over counts.
 
+    `bound` is `>` or `<` where a median was cut off, so that the ratio is a lower or an upper bound; empty otherwise.
     `counts` are the sample counts that it rests on, those at which the baseline or the attacker reached the goal.
     """
 
     interval: Interval
-    bound: bool
+    bound: str
     counts: tuple[int, ...]
 
 
-NO_RATIO = Ratio(UNKNOWN, False, ())
+NO_RATIO = Ratio(UNKNOWN, "", ())
 
 
 class Crossings:
@@ -204,8 +205,8 @@ def compare(above: Spent, below: Spent, baseline: Spent, counts: Sequence[int]) 
     """Return one cost over another at the counts where the baseline or the divisor reaches the goal, paired by seed.
 
     Medians over seeds at each count, their geometric mean over counts; the interval is Student's of the logarithms,
-    averaged over counts at each seed. A median that was cut off counts at the horizon, and makes the ratio a bound.
-    Where the baseline alone never got there its ratio has no upper end.
+    averaged over counts at each seed. A median that was cut off counts at the horizon, and makes the ratio a bound: one
+    of the first cost leaves it without an upper end, one of each without an interval.
     """
     reached = np.isfinite(baseline.medians) | np.isfinite(below.medians)
     able = reached & ~np.isnan(baseline.medians) & ~np.isnan(above.medians) & ~np.isnan(below.medians)
@@ -216,14 +217,14 @@ def compare(above: Spent, below: Spent, baseline: Spent, counts: Sequence[int]) 
     with np.errstate(divide="ignore", invalid="ignore"):
         logs = np.log(above.counted / below.counted)[able]
     whole = logs[:, np.isfinite(logs).all(axis=0)].mean(axis=0)
-    endless = bool(np.isinf(baseline.medians[able]).any())
-    cut = not endless and bool(np.isinf(above.medians[able]).any() or np.isinf(below.medians[able]).any())
+    cut = [bool(np.isinf(side.medians[able]).any()) for side in (above, below)]
+    bound = "" if all(cut) else ">" if cut[0] else "<" if cut[1] else ""
     held = tuple(count for count, good in zip(counts, able, strict=True) if good)
-    if not whole.size:
-        return Ratio(Interval(point, np.nan, np.nan), cut, held)
+    if all(cut) or not whole.size:
+        return Ratio(Interval(point, np.nan, np.nan), bound, held)
     ends = t_interval(whole)
-    high = np.inf if endless else max(point, float(np.exp(ends.high)))
-    return Ratio(Interval(point, min(point, float(np.exp(ends.low))), high), cut, held)
+    high = np.inf if cut[0] else max(point, float(np.exp(ends.high)))
+    return Ratio(Interval(point, min(point, float(np.exp(ends.low))), high), bound, held)
 
 
 def cautious(found: Ratio, attacker: Spent, alone: Spent, baseline: Spent, counts: Sequence[int]) -> Ratio:
@@ -232,7 +233,7 @@ def cautious(found: Ratio, attacker: Spent, alone: Spent, baseline: Spent, count
     Who took the baseline has a ratio of exactly 1, without any spread, although another draw of seeds might have made
     him take the release: the upper end is the largest over all mixtures of both at the counts where that happened.
     """
-    if attacker.cost.shape[1] < SEEDS_FOR_AN_INTERVAL:
+    if attacker.cost.shape[1] < SEEDS_FOR_AN_INTERVAL or np.isnan(found.interval.high):
         return found
     taken = (attacker.cost == baseline.cost).any(axis=1) & ~np.isnan(alone.medians)
     others = [compare(baseline, attacker.mixed(alone, where), baseline, counts) for where in mixtures(taken)]

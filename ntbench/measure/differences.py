@@ -61,7 +61,7 @@ def _what(pair: Sequence[Any], before: Interval, after: Interval, moved: Interva
         return "only after" if np.isnan(before.point) else "only before" if np.isnan(after.point) else "unknown"
     if max(abs(a - b) for a, b in zip(before, after, strict=True)) <= SAME:
         return "same"
-    if any(row["interval"] == "range" for row in pair) or not np.isfinite(moved).all():
+    if any(row["interval"] == "range" for row in pair) or np.isnan(moved).any():
         return "few seeds"
     return "noise" if moved.low <= 0 <= moved.high else "moved"
 

@@ -62,7 +62,7 @@ def speedup(
     """Return the baseline's steps to a goal over those from a release: 1 over `overhead`, with the same arguments."""
     found = overhead(steps, release, baseline, quantile, plateau)
     point, low, high = found.interval
-    return Ratio(Interval(1 / point, 1 / high, 1 / low), found.bound, found.counts)
+    return Ratio(Interval(1 / point, 1 / high, 1 / low), {">": "<", "<": ">"}.get(found.bound, ""), found.counts)
 
 
 def _by_seed(scores: ArrayLike, weights: Array) -> Array:

@@ -93,7 +93,7 @@ def _speedup(cost: str, q: int) -> Column:
 DEFENSE = Column("Defense", "defense", row_name, numeric=False)
 LEAK = _interval("Leak", "leak", signed=False)
 SLC = _signed("SLC-AUC", "slc")
-SPEEDUP = Column("Speed-up", "speedup", lambda r: bounded(r, "speedup", "<"), least="speedup")
+SPEEDUP = Column("Speed-up", "speedup", lambda r: bounded(r, "speedup"), least="speedup")
 DROP = Column("Source drop", "drop", lambda r: MISSING if yes(r, "baseline") else points(r.get("drop")), least="drop")
 ATTACK = _words("Strongest attack", "attack")
 VERDICT = Column("Verdict", "verdict", verdict, numeric=False)
@@ -140,7 +140,7 @@ PACE = (
     DEFENSE,
     _interval("Speed-up", "speedup", factor),
     _interval("SLC-AUC of the release alone", "slc"),
-    Column("Overhead of the release alone", "overhead", lambda r: bounded(r, "overhead", ">")),
+    Column("Overhead of the release alone", "overhead", lambda r: bounded(r, "overhead")),
 )
 SPEEDUPS = {cost: (DEFENSE, *(_speedup(cost, q) for q in QUANTILES)) for cost in COSTS}
 TOGETHER = (

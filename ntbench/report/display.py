@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from math import inf, isfinite
+from math import isfinite
 from typing import Any
 
 import pandas as pd
@@ -79,11 +79,10 @@ def some(value: Any) -> str:
     return percent(None if _absent(value) or not value else value)
 
 
-def bounded(record: Record, name: str, sign: str, flag: str = "") -> str:
-    """Return a ratio, with the sign before it where the runs ended first and it is a bound; > where it has no end."""
-    text, endless = factor(record.get(name)), record.get(f"{name}_high") == inf
-    bound = text != MISSING and (endless or yes(record, flag or f"{name}_bound"))
-    return f"{'>' if endless else sign} {text}" if bound else text
+def bounded(record: Record, name: str) -> str:
+    """Return a ratio, with the sign before it where runs ended before they got there and it is a bound."""
+    shown, sign = factor(record.get(name)), text(record, f"{name}_bound")
+    return shown if MISSING in (shown, sign) else f"{sign} {shown}"
 
 
 def rank(record: Record) -> str:

@@ -84,9 +84,9 @@ LEADERBOARD: dict[str, str] = {
         "Steps that the baseline takes to 90% of what it reaches, over those that the rational attacker takes: median "
         "over seeds at each sample count, geometric mean over counts. Above 1 the release saves the attacker work.",
     ),
-    "speedup_bound": "Whether runs ended before they got there, so that speedup is an upper bound.",
+    "speedup_bound": "< or > where runs ended before they got there, so that speedup is an upper or a lower bound.",
     "overhead": "Steps from the release alone to 90% of what the baseline reaches, over those of the baseline.",
-    "overhead_bound": "Whether runs ended before they got there, so that overhead is a lower bound.",
+    "overhead_bound": "< or > where runs ended before they got there, so that overhead is an upper or a lower bound.",
     **{
         f"speedup_{cost}_{q}": f"Speed-up in {words} to {q}% of what the baseline reaches."
         for cost, words in _COSTS.items()

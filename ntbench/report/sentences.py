@@ -127,7 +127,7 @@ def _least(row: Record) -> str:
 
 
 def _adds(row: Record) -> str:
-    added, pace = with_interval(row, "uplift", points), bounded(row, "speedup", "<")
+    added, pace = with_interval(row, "uplift", points), bounded(row, "speedup")
     return (
         f"{row_name(row)} adds {added} points for an attacker over starting without it ({_sure(row)}), speed-up {pace}"
     )

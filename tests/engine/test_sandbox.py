@@ -97,8 +97,17 @@ def test_nobody_finds_the_notes_of_another_one(tmp_path: Path, sandboxed: None) 
 import os
 from ntbench.method import Defense, register
 
-__doc__ = str([os.path.exists(folder + "/note") for folder in {sandbox.WRITABLE!r}])
-[open(folder + "/note", "w").write("seen") for folder in {sandbox.WRITABLE!r}]
+__doc__ = str([os.path.lexists(folder + "/notes") for folder in {sandbox.WRITABLE!r}])
+for folder in {sandbox.WRITABLE!r}:
+    os.makedirs(folder + "/notes/closed", exist_ok=True)
+    open(folder + "/notes/closed/note", "w").write("seen")
+    os.chmod(folder + "/notes/closed", 0)
+for folder in ("/", "/dev/", "/usr/"):
+    try:
+        open(folder + "note", "w")
+        __doc__ = folder + " can be written"
+    except OSError:
+        pass
 
 @register
 class Noting(Defense):

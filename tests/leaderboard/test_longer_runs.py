@@ -90,7 +90,7 @@ def test_a_run_of_more_seeds_is_a_check_too(board: Path) -> None:
 
 
 def test_a_check_needs_a_board_and_a_longer_horizon(board: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"is one at 8 T90 with \d seeds and .* goes further: .*--horizon 16, or"):
+    with pytest.raises(UserError, match=r"is one at 8 T90 with \d seeds and .* nowhere less far: .*--horizon 16, or"):
         check(board, horizon=8.0)
     with pytest.raises(UserError, match=r"no board of tiny-1 is published .*; publish the board first"):
         check(tmp_path / "elsewhere")

@@ -74,7 +74,7 @@ def test_ratios_are_geometric_means_over_the_counts_at_which_somebody_gets_there
     assert found.counts == COUNTS
     # Where the baseline never got there its ratio is at least that of its horizon.
     assert found.interval.point == pytest.approx((2 * 1 * 80) ** (1 / 3)) and found.interval.high == np.inf
-    assert not found.bound
+    assert found.bound == ">"
     other = compare(ours, base, base, COUNTS)
     assert other.counts == COUNTS[:2] and other.interval.point == pytest.approx(2**-0.5)
     nobody = Spent(np.where(np.isinf(base.cost), np.inf, ours.cost), base.limit)
@@ -85,7 +85,9 @@ def test_a_cut_off_median_makes_a_bound() -> None:
     base = Spent(np.full((1, 5), 10.0), np.full((1, 5), 80.0))
     ours = Spent(np.array([[np.inf, np.inf, np.inf, 20, 40]]), np.full((1, 5), 80.0))
     found = compare(ours, base, base, [10])
-    assert found.bound
+    assert found.bound == ">" and compare(base, ours, base, [10]).bound == "<"
+    both = compare(ours, ours, base, [10])
+    assert both.bound == "" and np.isnan(both.interval.high)
     assert found.interval.point == pytest.approx(8)
 
 

@@ -58,7 +58,7 @@ def test_an_overhead_interpolates_in_the_log_of_steps() -> None:
 
 def test_a_release_that_never_gets_there_has_a_bound() -> None:
     found = overhead(ENDS, [0.1] * len(ENDS), [0.1, *[0.5] * (len(ENDS) - 1)])
-    assert found.bound and found.interval.point == pytest.approx(ENDS[-1] / 2 ** (1 / 1), rel=0.2)
+    assert found.bound == ">" and found.interval.point == pytest.approx(ENDS[-1] / 2 ** (1 / 1), rel=0.2)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from ntbench.report.display import (
 @pytest.mark.parametrize("missing", [None, float("nan"), pd.NA])
 def test_missing_numbers_are_dashes(missing: object) -> None:
     assert number(missing) == percent(missing) == factor(missing) == count(missing) == seconds(missing) == "-"
-    assert bounded({"x": missing, "x_bound": True}, "x", "<") == "-"
+    assert bounded({"x": missing, "x_bound": "<"}, "x") == "-"
     assert with_interval({"x": missing, "x_low": missing, "x_high": missing}, "x") == "-"
     assert rank({"rank": missing}) == "-"
     assert not yes({"x": missing}, "x") and not yes({}, "x")
@@ -52,8 +52,8 @@ def test_an_interval_is_shown_only_where_there_is_one_and_may_be_open() -> None:
 
 
 def test_a_bound_has_its_sign() -> None:
-    assert bounded({"x": 0.8, "x_bound": True}, "x", "<") == "< 0.80"
-    assert bounded({"x": 0.8, "x_bound": False}, "x", "<") == "0.80"
+    assert bounded({"x": 0.8, "x_bound": "<"}, "x") == "< 0.80"
+    assert bounded({"x": 0.8, "x_bound": ""}, "x") == "0.80"
 
 
 def test_a_rank_shows_its_range() -> None:

@@ -72,7 +72,7 @@ def test_without_undefended_weights_what_is_added_is_told_and_what_is_missing() 
         "uplift_low": 0.03,
         "uplift_high": 0.05,
         "speedup": 1.5,
-        "speedup_bound": False,
+        "speedup_bound": "",
     }
     told: dict[str, Any] = {
         "gates": f"transfers: {missing}; name them as `undefended`",
