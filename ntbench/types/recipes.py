@@ -155,7 +155,7 @@ class Cell(Grown):
 
     @cached_property
     def pretrain_key(self) -> str:
-        """Return the hash of what decides the pretrained weights; of a target nothing does but what is known of its scale."""
+        """Return the hash of what decides the pretrained weights; of a target that is what is known of its scale."""
         rehearsed = {"rehearsal": True} if self.task.rehearsal else {}
         return digest(
             {
