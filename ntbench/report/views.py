@@ -102,7 +102,7 @@ def claim(board: pd.DataFrame, task: Task) -> list[View]:
     note = (
         "One fixed attack, as a paper would evaluate with, against scratch under that same attack, beside the "
         "strongest attack against the baseline at its best. Below 0: worse for the attacker than scratch. Papers' own "
-        "settings are those of the suites `paper_*`."
+        "settings are those of `paper_sophon`, `paper_ntp` and `paper_ntl`."
     )
     return [View("claims", "What one fixed attack says", c.CLAIM, rows, note)] if rows else []
 

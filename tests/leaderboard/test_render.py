@@ -42,7 +42,7 @@ def test_the_page_says_what_the_rows_show(published: Path) -> None:
     assert "Gates: " in page and "### What one fixed attack says" in page
     row = table[(table.defense == "sophon")].iloc[0]
     assert f"| {row.leak:.2f} \\[{row.leak_low:.2f}, {row.leak_high:.2f}\\] |" in page
-    assert "2 attacks, 160 cells." in page
+    assert "4 attacks, 160 cells." in page
     assert not re.search(r"\b(nan|None|True)\b", page)
 
 
