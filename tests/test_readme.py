@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 from ntbench.leaderboard.checks import checks_of
 from ntbench.leaderboard.published import Board
 from ntbench.leaderboard.reproductions import read_all
@@ -112,21 +113,45 @@ def test_what_it_says_of_a_longer_horizon_is_what_the_check_shows() -> None:
 
 
 GENERATION = "generation/{}/digits-letters.json"
+GENERATION_MNIST = "generation/{}/mnist-letters.json"
+RELEASES = ("sophon, log", "sophon, mse", "ntl_generation", "none", "continued, 2020 steps")
+PAIRS = {"### Digits to capital letters": GENERATION, "### MNIST to capital letters": GENERATION_MNIST}
 
 
-def test_what_the_docs_say_of_generation_are_published_rows() -> None:
+@pytest.mark.parametrize("title", PAIRS)
+def test_what_the_docs_say_of_generation_are_published_rows(title: str) -> None:
     text = (ROOT / "docs" / "generation.md").read_text(encoding="utf-8")
-    lines = re.findall(r"^\| ([\w, ]+) \| (-?[\d.]+ \[.*\]) \| (.*) \| (.*) \| (.*) \| (.*) \|$", text, re.M)
+    part = re.split(r"^##", text.partition(title)[2], flags=re.M)[0]
+    lines = re.findall(r"^\| ([\w, ]+) \| (-?[\d.]+ \[.*\]) \| (.*) \| (.*) \| (.*) \| (.*) \|$", part, re.M)
     board = ROOT / "leaderboard" / "results" / "generation"
-    assert {name for name, *_ in lines} == {folder.name for folder in board.glob("*/")} - {"scratch"}
+    rows = {folder.name: published(folder.name, file=PAIRS[title]) for folder in board.glob("*/")}
+    assert {name for name, *_ in lines} == {name for name, row in rows.items() if row["seeds"] == 5} - {"scratch"}
     for defense, *told in lines:
-        row = published(defense, file=GENERATION)
+        row = rows[defense]
         shown = points(row["compute_uplift"], signed=True), factor(row["speedup"]), points(row["drop"])
         assert told == [with_interval(row, "leak", signed=False), *shown, with_spread(row, "frechet")]
-        assert row["verdict"] == "none" and "still gained 2.0 points" in row["gates"] and row["seeds"] == 5
+        gained = re.search(r"still gains ([\d.]+) points", " ".join(part.split()))
+        assert gained and f"still gained {gained[1]} points" in row["gates"] and row["verdict"] == "none"
     page = (ROOT / "leaderboard" / "README.md").read_text(encoding="utf-8").replace("\\", "")
-    said = re.search(r"with 10 samples Spearman .*? points; with 40 samples .*? points", " ".join(text.split()))
+    said = re.search(r"with 10 samples Spearman .*? points; with 40 samples .*? points", " ".join(part.split()))
     assert said and said[0] in page
+
+
+def test_what_the_docs_say_of_a_row_that_lost_its_source() -> None:
+    row = published("magnitude", file=GENERATION_MNIST)
+    text = " ".join((ROOT / "docs" / "generation.md").read_text(encoding="utf-8").split())
+    file = json.loads((ROOT / "leaderboard/results" / GENERATION_MNIST.format("magnitude")).read_text(encoding="utf-8"))
+    lost = [kept["status"] for kept in file["protections"].values() if kept["status"] != "ok"]
+    assert row["verdict"] == "none" and row["reason"].startswith("unusable: ") and {*lost} == {"unusable"}
+    assert f"loses the source at {len(lost)} of 5 seeds" in text
+
+
+def test_both_pairs_of_generation_order_releases_alike() -> None:
+    leaks = [
+        {name: published(name, file=file)["leak"] for name in sorted(RELEASES)}
+        for file in (GENERATION, GENERATION_MNIST)
+    ]
+    assert sorted(leaks[0], key=leaks[0].__getitem__) == sorted(leaks[1], key=leaks[1].__getitem__)
 
 
 def test_what_it_says_of_generation_are_published_rows() -> None:
@@ -135,8 +160,13 @@ def test_what_it_says_of_generation_are_published_rows() -> None:
         with_interval(published(name, file=GENERATION), "leak", signed=False)
         for name in ("sophon, log", "sophon, mse", "magnitude", "continued, 2020 steps")
     )
-    assert f"leaves {log} and {mse} of what" in text and f"magnitude pruning raises it to {magnitude}" in text
-    assert f"that alone leaves {longer}," in text
+    there = [
+        with_interval(published(name, file=GENERATION_MNIST), "leak", signed=False)
+        for name in ("sophon, log", "sophon, mse", "continued, 2020 steps")
+    ]
+    assert f"leaves {log} and {mse} of what the unprotected model of digits adds, {there[0]} and {there[1]} of" in text
+    assert f"that alone leaves {longer} and {there[2]}," in text
+    assert f"Magnitude pruning raises it to {magnitude} on digits" in text
 
 
 def test_what_it_says_of_domains_that_are_defended_are_published_rows() -> None:
