@@ -121,12 +121,13 @@ def checks_of(board: Board, leaderboard: Path) -> list[Check]:
 
 
 def _columns(here: str, there: str) -> tuple[Column, ...]:
-    ends = (("", here), ("there_", there))
+    sides = (("", here), ("there_", there))
     return (
         DEFENSE,
-        *(_leak(f"Leak {told}", f"{end}leak") for end, told in ends),
-        *(_speedup(f"Speed-up {told}", f"{end}speedup") for end, told in ends),
-        *(_verdict(f"Verdict {told}", told_of) for told_of, told in (("here", here), ("there", there))),
+        *(_leak(f"Leak {told}", f"{side}leak") for side, told in sides),
+        *(_speedup(f"Speed-up {told}", f"{side}speedup") for side, told in sides),
+        _verdict(f"Verdict {here}", "here"),
+        _verdict(f"Verdict {there}", "there"),
     )
 
 

@@ -51,7 +51,7 @@ class Bounds:
 class Line:
     """One child, its line, and how long it may take to answer."""
 
-    def __init__(self, bounds: Bounds, files: tuple[str, ...] = ()) -> None:
+    def __init__(self, bounds: Bounds, files: tuple[str, ...]) -> None:
         """Fork a child, which takes in these plug-ins, and in a sandbox sees no other."""
         self.bounds, self.files = bounds, files
         self.nursery, self.child, self.line = forked(bounds.memory_mb, files if sandbox.confined() else ())

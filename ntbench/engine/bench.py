@@ -83,7 +83,7 @@ class Bench:
 
     def pretrained(self) -> Artifact:
         """Train on source, or take the weights that stay as they are, and return them with what that cost."""
-        # Tasks of one source share these weights, so nothing of the target may decide them.
+        # Tasks of one source share these weights, so no image of the target may decide them.
         cell, source, training = self.cell, self.shares.origin, self.cell.start
         seed = int(cell.pretrain_key, 16) % 2**63
         model = start(cell.arch, source.classes, seed, training.weights, not training.trained).to(self.device)

@@ -63,8 +63,8 @@ class Manifest(Recipe):
     def after(self, earlier: Manifest | None) -> Manifest:
         """Return the plan that adds this one to an earlier one of the same grid; cells of equal place are replaced.
 
-        A plan only grows, in rows, attacks, seeds and tasks: what a folder holds is one board, whoever asked for it
-        last.
+        A plan only grows, in rows, attacks, seeds, tasks and what is known of their domains: what a folder holds is
+        one board, whoever asked for it last.
         """
         if earlier is None:
             return self

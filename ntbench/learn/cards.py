@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,13 +50,10 @@ def write_release(file: Path, weights: Mapping[str, Tensor], card: Card, **facts
     card = card | {"sha256": weights_digest(weights)}
     file.parent.mkdir(parents=True, exist_ok=True)
     unfinished = file.with_suffix(".tmp")
-    unfinished.write_bytes(
-        save(dict(weights), metadata={"card": json.dumps(card, sort_keys=True, allow_nan=False), **facts})
-    )
+    said = partial(json.dumps, card, sort_keys=True, allow_nan=False)
+    unfinished.write_bytes(save(dict(weights), metadata={"card": said(), **facts}))
     os.replace(unfinished, file)
-    file.with_suffix(".json").write_text(
-        json.dumps(card, indent=1, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8"
-    )
+    file.with_suffix(".json").write_text(said(indent=1) + "\n", encoding="utf-8")
     return card
 
 

@@ -36,8 +36,8 @@ def ranks(standings: Sequence[Standing]) -> dict[Standing, Rank]:
     able = [s for s in standings if s.ranked and s.usable and np.isfinite(s.leak.point)]
     leaks = np.array([max(s.leak.point, 0.0) for s in able])
     found: dict[Standing, Rank] = {}
-    for standing in able:
-        place = 1 + int((leaks < max(standing.leak.point, 0.0) - TOLERANCE).sum())
+    for standing, leak in zip(able, leaks, strict=True):
+        place = 1 + int((leaks < leak - TOLERANCE).sum())
         signs = [_sign(other.judging, standing.judging) for other in able]
         if None in signs:
             found[standing] = Rank(place)
