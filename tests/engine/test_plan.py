@@ -146,8 +146,8 @@ def test_chosen_attacks_go_by_label_or_name_and_join_where_the_suite_lacks_them(
 
 def test_a_chosen_attack_has_the_keys_that_it_has_in_the_whole_suite() -> None:
     suite = load_suite("quick")
-    part = plan(with_attacks(suite, ("muon 0.002",)))
-    assert {cell.attack.label for cell in part} == {"muon 0.002"}
+    part = plan(with_attacks(suite, ("adam 0.01",)))
+    assert {cell.attack.label for cell in part} == {"adam 0.01"}
     assert {cell.key for cell in part} < {cell.key for cell in plan(suite)}
 
 
@@ -169,7 +169,7 @@ def test_an_unknown_attack_is_refused(tiny: Suite) -> None:
 
 def test_a_part_of_a_suite_is_a_plan_that_can_be_read_again(tmp_path: Path) -> None:
     # Of quick, attacks are set against a row, and papers name an attack, that the part lacks.
-    part = with_attacks(with_rows(load_suite("quick"), ("sophon",)), ("muon 0.002",))
+    part = with_attacks(with_rows(load_suite("quick"), ("sophon",)), ("adam 0.01",))
     assert part.dangling
     manifest(part, "request", plan(part)).write(tmp_path)
     found = read_manifest(tmp_path)
