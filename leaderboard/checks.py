@@ -1,4 +1,4 @@
-"""Checks of published boards: the attacks that win, at a longer horizon or with more seeds, beside what boards say."""
+"""Checks of published boards: a longer horizon, more seeds or further attacks, beside what boards say."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ntbench.measure.verdicts import Numbers, verdict
 from ntbench.report.columns import DEFENSE, Column
 from ntbench.report.display import bounded, records, text, with_interval
 from ntbench.report.views import View
-from ntbench.suite import Suite
+from ntbench.suite import Suite, joined_attacks
 from ntbench.types import Result, Task, with_mask
 
 from .publish import publish as write_rows
@@ -37,6 +37,8 @@ class Way:
     reach: Callable[[Suite], float]
     unit: str
     preposition: str
+    adds: bool = False
+    """Whether its attacks stand beside those of the board, where others repeat some of them."""
 
     def told(self, suite: Suite) -> str:
         """Return how far a suite goes, such as `at 32 T90`."""
@@ -46,6 +48,7 @@ class Way:
 WAYS = (
     Way("horizon", lambda suite: suite.horizon, "T90", "at"),
     Way("seeds", lambda suite: len(suite.seeds), "seeds", "with"),
+    Way("attacks", lambda suite: len(suite.planned), "attacks", "with", adds=True),
 )
 
 
@@ -62,14 +65,24 @@ def publish(results: Iterable[Result], suite: Suite, leaderboard: Path) -> list[
     place = leaderboard / "results" / suite.name / SUITE
     if not place.exists() or (held := read(place, PublishedSuite).suite).protocol != suite.protocol:
         raise UserError(f"no board of {suite.protocol} is published in {leaderboard}; publish the board first")
-    way = next((way for way in WAYS if way.reach(suite) > way.reach(held)), None)
-    if way is None or any(other.reach(suite) < other.reach(held) for other in WAYS):
-        here, there = (" ".join(way.told(each) for way in WAYS) for each in (held, suite))
+    whole = _beside(held, suite)
+    way = next((way for way in WAYS if way.reach(whole) > way.reach(held)), None)
+    if way is None or any(other.reach(whole) < other.reach(held) for other in WAYS):
+        here, there = (" ".join(way.told(each) for way in WAYS) for each in (held, whole))
         raise UserError(
             f"the run is one {there} and the published board one {here}; a check goes further, and nowhere less far: "
-            f"ntbench run {suite.name} --horizon {2 * held.horizon:g}, or --seeds {2 * len(held.seeds)}"
+            f"ntbench run {suite.name} --horizon {2 * held.horizon:g}, or --seeds {2 * len(held.seeds)}, or --attack "
+            "NAME with one that the board lacks"
         )
     return write_rows(results, suite, leaderboard / FOLDER / way.folder)
+
+
+def _beside(held: Suite, suite: Suite) -> Suite:
+    """Return a run's suite with the attacks of the board besides."""
+    attacks = joined_attacks(held.attacks, suite.attacks)
+    if attacks is None:
+        raise UserError(f"{suite.protocol}: an attack of the run has the label of another one of the board; rename it")
+    return suite.model_copy(update={"attacks": attacks})
 
 
 @dataclass(frozen=True)
@@ -81,28 +94,45 @@ class Check:
     further: Board
 
     @cached_property
-    def alike(self) -> pd.DataFrame:
-        """Return the board's rows under the attacks of the check alone, so that one thing differs between both."""
-        attacks = {(label, mask) for _, label, mask in self.further.suite.planned}
-        results = [r for r in self.board.results if (r.cell.attack.label, r.cell.mask) in attacks]
-        return leaderboard_table(results, self.board.suite.model_copy(update={"attacks": self.further.suite.attacks}))
+    def suite(self) -> Suite:
+        """Return what the check and its board come to."""
+        return _beside(self.board.suite, self.further.suite) if self.way.adds else self.further.suite
+
+    @cached_property
+    def here(self) -> pd.DataFrame:
+        """Return the board's rows, under the attacks of the check alone where that repeats some: one thing differs."""
+        results, suite = self.board.results, self.board.suite
+        if not self.way.adds:
+            attacks = {(label, mask) for _, label, mask in self.further.suite.planned}
+            results = [r for r in results if (r.cell.attack.label, r.cell.mask) in attacks]
+            suite = suite.model_copy(update={"attacks": self.further.suite.attacks})
+        return leaderboard_table(results, suite)
+
+    @cached_property
+    def there(self) -> pd.DataFrame:
+        """Return the rows of the check, under the attacks of the board too where that adds some."""
+        if not self.way.adds:
+            return self.further.table
+        return leaderboard_table([*self.board.results, *self.further.results], self.suite)
 
     def views(self, task: Task) -> Iterator[View]:
         """Yield the table of a task, where it has rows in both."""
-        there, here = (self.way.told(board.suite) for board in (self.further, self.board))
+        there, here = (self.way.told(suite) for suite in (self.suite, self.board.suite))
         names = "; ".join(with_mask(label, mask) for _, label, mask in self.further.suite.planned)
+        ran = "The attacks that came on top" if self.way.adds else f"The attacks that ran {there}, in all columns"
         note = (
-            f"The attacks that ran {there}, in all columns: {names}. Verdicts are what the intervals alone say against "
-            "these: the board's own, against all of its attacks, stand above. Brackets: 95% intervals."
+            f"{ran}: {names}. Verdicts are what the intervals alone say against these"
+            f"{' and those of the board' if self.way.adds else ''}: the board's own, "
+            "against all of its attacks, stand above. Brackets: 95% intervals."
         )
         if rows := list(self._rows(task)):
             title = f"{there[:1].upper()}{there[1:]} in place of {self.way.reach(self.board.suite):g} {self.way.unit}"
             yield View("check", title, _columns(here, there), rows, note)
 
     def _rows(self, task: Task) -> Iterator[Mapping[str, Any]]:
-        rows = [row for row in records(self.further.table) if row["task"] == task.name]
+        rows = [row for row in records(self.there) if row["task"] == task.name]
         there = {tuple(row[name] for name in PLACE): row for row in rows}
-        for row in records(self.alike):
+        for row in records(self.here):
             found = there.get(tuple(row[name] for name in PLACE))
             if row["task"] == task.name and row["track"] == "target" and not row["baseline"] and found:
                 judged = {"here": self._judged(row), "there": self._judged(found)} if row["verdict"] else {}

@@ -25,7 +25,7 @@ def alike(way: str) -> dict[str, Record]:
     """Return the rows of quick, five seeds at 8 T90, under the attacks of a check of it alone."""
     board = Board.read(ROOT / "leaderboard/results/quick")
     (check,) = (check for check in checks_of(board, ROOT / "leaderboard") if check.way.folder == way)
-    rows = records(check.alike[(check.alike["track"] == "target") & (check.alike["mask"] == "dense")])
+    rows = records(check.here[(check.here["track"] == "target") & (check.here["mask"] == "dense")])
     assert len(check.further.suite.planned) == 8
     return {row["defense"]: row for row in rows}
 

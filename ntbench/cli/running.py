@@ -200,7 +200,9 @@ def publish(
     to: Annotated[Path, typer.Option(help="The leaderboard folder.")] = Path("leaderboard"),
     check: Annotated[
         bool,
-        typer.Option("--check", help="Publish a run of a longer horizon, or of more seeds, as a check of the board."),
+        typer.Option(
+            "--check", help="Publish a run of a longer horizon, more seeds or other attacks beside its board."
+        ),
     ] = False,
 ) -> None:
     """Write a run's rows into a leaderboard folder, one JSON file per defense and task.

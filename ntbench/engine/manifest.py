@@ -15,7 +15,7 @@ from pydantic import ConfigDict, ValidationError
 from pydantic_core import from_json
 
 from ntbench.errors import UserError
-from ntbench.suite import AttackEntry, Suite
+from ntbench.suite import Suite, joined_attacks
 from ntbench.types import Columns, Factor, Recipe
 
 _FILE = "manifest.json"
@@ -73,7 +73,7 @@ class Manifest(Recipe):
         grown = {"defenses": (), "attacks": (), "seeds": (), "tasks": (), "objective": objective}
         if objective is None or held.model_copy(update=grown) != own.model_copy(update=grown):
             return self
-        attacks = _joined(held.attacks, own.attacks)
+        attacks = joined_attacks(held.attacks, own.attacks)
         if attacks is None:
             return self
         named = {row for entry in own.defenses for row in entry.rows}
@@ -100,16 +100,6 @@ class Manifest(Recipe):
             raise UserError(f"{str(folder)!r} cannot be written: {error}; free space or give another --out") from None
 
 
-def _joined(held: Sequence[AttackEntry], own: Sequence[AttackEntry]) -> tuple[AttackEntry, ...] | None:
-    """Return the attacks of both, the earlier ones first; None where one place in the tables has two recipes."""
-    before, now = ({_place(single): single for entry in part for single in entry.singles} for part in (held, own))
-    if any(before[place] != now[place] for place in before.keys() & now.keys()):
-        return None
-    if before.keys() <= now.keys():
-        return tuple(own)
-    return (*held, *(single for place, single in now.items() if place not in before))
-
-
 def _relabelled(factor: Factor, labels: Sequence[str], rows: NDArray[np.intp]) -> Factor:
     """Return the rows' specifications under the labels that they have by code, which are no part of a recipe."""
     names = list(dict.fromkeys(labels))
@@ -122,10 +112,6 @@ def _relabelled(factor: Factor, labels: Sequence[str], rows: NDArray[np.intp]) -
     codes = factor.codes.astype(np.min_scalar_type(-max(len(values), 1)))
     codes[other] = len(factor.values) + added
     return Factor(codes, values)
-
-
-def _place(single: AttackEntry) -> tuple[str, str]:
-    return single.label, single.params.get("mask", "dense")
 
 
 def read_manifest(folder: Path) -> Manifest | None:

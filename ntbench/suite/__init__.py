@@ -3,7 +3,15 @@
 Here enter what a suite may say and how it is read; nothing of how it is run.
 """
 
-from ntbench.suite.entries import AttackEntry, DefenseEntry, Entry, PaperSetting, Planned, Protocol
+from ntbench.suite.entries import (
+    AttackEntry,
+    DefenseEntry,
+    Entry,
+    PaperSetting,
+    Planned,
+    Protocol,
+    joined_attacks,
+)
 from ntbench.suite.grid import Limits, Suite
 from ntbench.suite.reading import explained, load_suite, parse_suite, suite_names
 
@@ -17,6 +25,7 @@ __all__ = [
     "Protocol",
     "Suite",
     "explained",
+    "joined_attacks",
     "load_suite",
     "parse_suite",
     "suite_names",

@@ -141,5 +141,19 @@ class AttackEntry(Entry, Grown):
         return [self.model_copy(update={"label": label, "params": p, "grid": {}}) for label, p in labels]
 
 
+def joined_attacks(held: Sequence[AttackEntry], own: Sequence[AttackEntry]) -> tuple[AttackEntry, ...] | None:
+    """Return the attacks of both, the earlier ones first; None where one place in the tables has two recipes."""
+    before, now = ({_place(single): single for entry in part for single in entry.singles} for part in (held, own))
+    if any(before[place] != now[place] for place in before.keys() & now.keys()):
+        return None
+    if before.keys() <= now.keys():
+        return tuple(own)
+    return (*held, *(single for place, single in now.items() if place not in before))
+
+
+def _place(single: AttackEntry) -> tuple[str, str]:
+    return single.label, single.params.get("mask", "dense")
+
+
 Planned = tuple[AttackEntry, str, str]
 """An attack of a suite: its entry, label and mask."""

@@ -1,4 +1,4 @@
-"""Checks: a longer run, or one of more seeds, beside the board that it checks."""
+"""Checks: a longer run, one of more seeds, or one of further attacks, beside the board that it checks."""
 
 import re
 from pathlib import Path
@@ -10,7 +10,7 @@ from ntbench.leaderboard.published import Board
 from ntbench.leaderboard.render import render
 from ntbench.leaderboard.validate import validate
 from ntbench.leaderboard.verify import verify
-from small_board import PAIR, SEEDS, small_results, small_suite
+from small_board import COUNTS, GAIN, NEW, PAIR, SEEDS, one, small_results, small_suite
 
 from ntbench.errors import UserError
 from ntbench.measure.board import leaderboard_table
@@ -89,8 +89,37 @@ def test_a_run_of_more_seeds_is_a_check_too(board: Path) -> None:
     assert "| Verdict with 5 seeds | Verdict with 10 seeds |" in render(board / "results")
 
 
+MASKS = ("dense", "keep")
+
+
+def test_a_run_of_further_attacks_is_a_check_too(board: Path) -> None:
+    further = [{"name": "finetune", "label": NEW, "grid": {"mask": list(MASKS)}}]
+    found = [one(d, mask, NEW, n, seed) for d in GAIN for mask in MASKS for n in COUNTS for seed in SEEDS]
+    publish(found, small_suite(attacks=further, paper={"attack": NEW}), board)
+    assert [place.name for place in folders(board)] == ["attacks"] and validate(*folders(board)) == []
+    (view,) = views(board)
+    assert view.title == "With 6 attacks in place of 4 attacks"
+    whole = leaderboard_table(
+        [*small_results(), *found], small_suite(attacks=[*small_suite().model_dump()["attacks"], *further])
+    )
+    rows = {row["defense"]: row for row in view.rows if row["mask"] == "dense"}
+    for name, row in rows.items():
+        same = whole[(whole["defense"] == name) & (whole["mask"] == "dense")]
+        assert row["there_leak"] == pytest.approx(same["leak"].item(), abs=2e-6)
+    assert {name for name, row in rows.items() if row["there_leak"] > row["leak"] + 0.1} == {"sophon"}
+    page = render(board / "results")
+    assert f"The attacks that came on top: {NEW}; {NEW} (mask kept)." in page
+    assert "| Verdict with 4 attacks | Verdict with 6 attacks |" in page
+
+
+def test_an_attack_under_the_label_of_another_is_no_check(board: Path) -> None:
+    other = [{"name": "finetune", "label": "weak", "params": {"lr": 0.5}}]
+    with pytest.raises(UserError, match="has the label of another one of the board; rename it"):
+        publish([], small_suite(attacks=other, paper={"attack": "weak"}), board)
+
+
 def test_a_check_needs_a_board_and_a_longer_horizon(board: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"is one at 8 T90 with \d seeds and .* nowhere less far: .*--horizon 16, or"):
+    with pytest.raises(UserError, match=r"is one at 8 T90 with \d seeds .* nowhere less far: .*--horizon 16, or"):
         check(board, horizon=8.0)
     with pytest.raises(UserError, match=r"no board of tiny-1 is published .*; publish the board first"):
         check(tmp_path / "elsewhere")
