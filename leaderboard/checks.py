@@ -15,7 +15,8 @@ from ntbench.measure.board import leaderboard_table
 from ntbench.measure.intervals import Interval
 from ntbench.measure.verdicts import Numbers, verdict
 from ntbench.report.columns import DEFENSE, Column
-from ntbench.report.display import bounded, records, text, with_interval
+from ntbench.report.display import Record, bounded, records, text, with_interval
+from ntbench.report.sentences import gate_line
 from ntbench.report.views import View
 from ntbench.suite import Suite, joined_attacks
 from ntbench.types import Result, Task, with_mask
@@ -117,21 +118,25 @@ class Check:
 
     def views(self, task: Task) -> Iterator[View]:
         """Yield the table of a task, where it has rows in both."""
-        there, here = (self.way.told(suite) for suite in (self.suite, self.board.suite))
+        if rows := list(self._rows(task)):
+            there, here = (self.way.told(suite) for suite in (self.suite, self.board.suite))
+            title = f"{there[:1].upper()}{there[1:]} in place of {self.way.reach(self.board.suite):g} {self.way.unit}"
+            yield View("check", title, _columns(here, there), rows, self._note(task, there))
+
+    def _note(self, task: Task, there: str) -> str:
         names = "; ".join(with_mask(label, mask) for _, label, mask in self.further.suite.planned)
         ran = "The attacks that came on top" if self.way.adds else f"The attacks that ran {there}, in all columns"
-        note = (
-            f"{ran}: {names}. Verdicts are what the intervals alone say against these"
-            f"{' and those of the board' if self.way.adds else ''}: the board's own, "
-            "against all of its attacks, stand above. Brackets: 95% intervals."
+        judged = [row for row in self._found(task) if row["verdict"]]
+        return (
+            f"{ran}: {names}. Verdicts are what the intervals of these columns alone say: those of the board stand "
+            f"above. Brackets: 95% intervals. {gate_line(judged, there)}"
         )
-        if rows := list(self._rows(task)):
-            title = f"{there[:1].upper()}{there[1:]} in place of {self.way.reach(self.board.suite):g} {self.way.unit}"
-            yield View("check", title, _columns(here, there), rows, note)
+
+    def _found(self, task: Task) -> list[Record]:
+        return [row for row in records(self.there) if row["task"] == task.name and row["track"] == "target"]
 
     def _rows(self, task: Task) -> Iterator[Mapping[str, Any]]:
-        rows = [row for row in records(self.there) if row["task"] == task.name]
-        there = {tuple(row[name] for name in PLACE): row for row in rows}
+        there = {tuple(row[name] for name in PLACE): row for row in self._found(task)}
         for row in records(self.here):
             found = there.get(tuple(row[name] for name in PLACE))
             if row["task"] == task.name and row["track"] == "target" and not row["baseline"] and found:

@@ -79,6 +79,25 @@ def test_what_it_says_of_more_seeds_is_what_the_check_shows() -> None:
     assert min(rows["ntl"]["leak_low"], rows["ntp"]["leak_low"]) > 0.1
 
 
+def test_what_it_says_of_further_attacks_is_what_the_check_shows() -> None:
+    text, board = in_one_line(), Board.read(ROOT / "leaderboard/results/quick")
+    (check,) = (check for check in checks_of(board, ROOT / "leaderboard") if check.way.folder == "attacks")
+    here, there = (
+        {row["defense"]: row for row in records(table) if row["track"] == "target" and row["mask"] == "dense"}
+        for table in (check.here, check.there)
+    )
+    assert len(check.further.suite.planned) == 9 and "Nine further attacks, which shrink with Muon or move" in text
+    said = re.search(r"change no leak by more than (\d\.\d+),", text)
+    assert said and max(abs(here[name]["leak"] - there[name]["leak"]) for name in here) <= float(said[1])
+    leaks = {name: with_interval(there[name], "leak", signed=False) for name in ("sophon", "ntl", "ntp")}
+    assert f"SOPHON holds ({leaks['sophon']}), NTL leaks ({leaks['ntl']})," in text
+    assert f"NTP does by its speed-up of {factor(there['ntp']['speedup'])} ({leaks['ntp']})." in text
+    assert there["sophon"]["leak_high"] <= 0.1 and there["sophon"]["speedup_high"] <= 1.25
+    assert there["ntl"]["leak_low"] > 0.1 >= there["ntp"]["leak_low"] and there["ntp"]["speedup_low"] > 1.25
+    gained = re.search(r"had not converged under them: (\S+) points over the second half", text)
+    assert gained and f"still gained {gained[1]} points over the second half at 60 samples" in there["none"]["gates"]
+
+
 def test_what_it_advises_is_what_the_rows_say() -> None:
     text = in_one_line()
     rows = published("sophon"), published("ntp")
@@ -101,7 +120,9 @@ def test_what_it_says_of_a_longer_horizon_is_what_the_check_shows() -> None:
     text = in_one_line()
     names = ("sophon", "ntl", "ntp", "magnitude", "none")
     here, there = alike("horizon"), {name: published(name, "checks/horizon") for name in names}
-    said = re.search(r"moves no leak by more than (\d\.\d+)\.", text)
+    said = re.search(r"moves no leak by more than (\d\.\d+), though with 20 samples training from scratch still", text)
+    gained = re.search(r"scratch still gains (\S+) points over the second half of it", text)
+    assert gained and f"still gained {gained[1]} points over the second half at 20 samples" in there["none"]["gates"]
     assert said and max(abs(here[name]["leak"] - there[name]["leak"]) for name in names) <= float(said[1])
     leaks = {name: with_interval(there[name], "leak", signed=False) for name in names}
     most = factor(there["sophon"]["speedup_high"])

@@ -48,16 +48,17 @@ def sentence(board: pd.DataFrame, task: Task) -> str:
     return f"{task.title}: {_said([row for row in ranking(board, task) if not yes(row, 'baseline')])}"
 
 
-def gate_line(rows: Sequence[Record]) -> str:
-    """Return which gates a board passes, and of the others the rows, the reason and the remedy."""
+def gate_line(rows: Sequence[Record], where: str = "") -> str:
+    """Return which gates a board passes, and of the others the rows, the reason and the remedy; `where` names it."""
+    gates = f"Gates {where}".rstrip()
     judged = [row for row in rows if not yes(row, "baseline")]
     if not judged:
-        return "Gates: no row to judge."
+        return f"{gates}: no row to judge."
     passed = [name for name, field in GATES.items() if all(yes(row, field) for row in judged)]
     if len(passed) == len(GATES):
-        return f"Gates: all pass ({listed(GATES)})."
+        return f"{gates}: all pass ({listed(GATES)})."
     missed = "; ".join(_missed(judged))
-    return f"Gates: {listed(passed) or 'none'} {'passes' if len(passed) == 1 else 'pass'}. Not passed: {missed}."
+    return f"{gates}: {listed(passed) or 'none'} {'passes' if len(passed) == 1 else 'pass'}. Not passed: {missed}."
 
 
 def brackets(rows: Iterable[Record]) -> str:

@@ -108,7 +108,7 @@ def test_a_run_of_further_attacks_is_a_check_too(board: Path) -> None:
         assert row["there_leak"] == pytest.approx(same["leak"].item(), abs=2e-6)
     assert {name for name, row in rows.items() if row["there_leak"] > row["leak"] + 0.1} == {"sophon"}
     page = render(board / "results")
-    assert f"The attacks that came on top: {NEW}; {NEW} (mask kept)." in page
+    assert f"The attacks that came on top: {NEW}; {NEW} (mask kept)." in page and "Gates with 6 attacks: " in page
     assert "| Verdict with 4 attacks | Verdict with 6 attacks |" in page
 
 
