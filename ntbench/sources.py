@@ -5,10 +5,14 @@ from __future__ import annotations
 import ast
 import hashlib
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+SECOND = 1_000_000_000
+"""In nanoseconds."""
 
 
 def source_file(cls: type[Any]) -> str:
@@ -58,9 +62,15 @@ def weights_file(path: Path) -> Path:
 
 
 def file_digest(path: Path) -> str:
-    """Return the SHA-256 of a file in hex digits; as long as its size and its time of change stay it is read once."""
+    """Return the SHA-256 of a file in hex digits; as long as its size and its time of change stay it is read once.
+
+    A file of the last second is read every time: clocks of file systems tick, and a second change may bear the time of
+    the first.
+    """
     stat = path.stat()
-    return _file_digest(str(path), stat.st_mtime_ns, stat.st_size)
+    fresh = time.time_ns() - stat.st_mtime_ns < SECOND
+    read = _file_digest.__wrapped__ if fresh else _file_digest
+    return read(str(path), stat.st_mtime_ns, stat.st_size)
 
 
 @lru_cache(maxsize=64)

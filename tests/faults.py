@@ -108,7 +108,7 @@ def yields_without_gradients(self: Any, model: nn.Module, ctx: Context) -> Itera
 @attack("check_restores_settings")
 def ends_on_more_threads(self: Any, model: nn.Module, ctx: Context) -> Iterator[nn.Module]:
     yield from self.tuned(model, ctx)
-    torch.set_num_threads(3)
+    torch.set_num_threads(2)
 
 
 @defense("check_keeps_no_state", seen=[], __annotations__={"seen": ClassVar[list[int]]})

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import hashlib
 import importlib
+import os
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-from ntbench.sources import code_digest, source_file, source_files
+from ntbench.sources import code_digest, file_digest, source_file, source_files
 
 METHOD = "from ._first import one\nclass Planted: pass\n"
 
@@ -53,3 +56,14 @@ def test_a_class_without_a_file_has_no_sources() -> None:
     assert source_files(cls) == []
     assert source_file(cls) == "no_file"
     del sys.modules["no_file"]
+
+
+def test_a_file_that_changes_twice_in_one_tick_of_the_clock_is_read_again(tmp_path: Path) -> None:
+    file, found = tmp_path / "weights", []
+    # Ahead of the clock, so that a slow machine does not make it an old file.
+    tick = time.time_ns() + 600 * 10**9
+    for content in (b"one", b"two"):
+        file.write_bytes(content)
+        os.utime(file, ns=(tick, tick))
+        found.append(file_digest(file))
+    assert found == [hashlib.sha256(content).hexdigest() for content in (b"one", b"two")]
