@@ -163,9 +163,17 @@ def test_a_distance_that_is_missing_or_changed_is_told(mine: Path, run: Session)
         edit(mine, lambda f: f["frechets"].pop())
     result = run.results()[0]
     assert result.frechet is not None
-    far = (1 + 1e-12) * result.frechet
+    near, far = (1 + 1e-13) * result.frechet, (1 + 1e-7) * result.frechet
+    assert not [*cell_differences(result, result.model_copy(update={"frechet": near}))], "another processor rounds so"
     found = [*cell_differences(result, result.model_copy(update={"frechet": far}))]
     assert found == [f"frechet, {result.frechet}, is {far}"]
+    release = result.protection
+    assert release is not None and release.frechets
+    moved = release.model_copy(update={"frechets": tuple(1.001 * each for each in release.frechets)})
+    (said,) = cell_differences(result, result.model_copy(update={"protection": moved}))
+    assert said.startswith("frechets, ")
+    gone = release.model_copy(update={"frechets": None})
+    assert [*cell_differences(result, result.model_copy(update={"protection": gone}))]
 
 
 def test_a_cell_computed_again_matches(mine: Path, few_images: None, cache: Path, tmp_path: Path) -> None:
