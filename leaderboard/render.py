@@ -53,18 +53,19 @@ def _section(board: Board, task: Task) -> dict[str, Any]:
     table, files = board.table, _rows(board, task)
     rows = ranking(table, task)
     named = table.assign(defense=[_marked(name, files) for name in table["defense"]])
+    board_view = headline(named, task, board.suite.axis)
     return {
         "suite": board.suite,
         "task": task,
         "sentence": sentence(table, task),
-        "headline": headline(named, task, board.suite.axis),
+        "headline": board_view,
         "gates": gate_line(rows),
         "agreement": _agreement(board, task),
         "beside": [*tracks(named, task), *_drawn(named, task), *claim(named, task), *past_rows(files.values())],
         "literature": list(beside(board.suite, task, rows)),
         "setting": _setting(board, task),
         "checked": _checked(files),
-        "unchecked": any(not file.verified for file in files.values()),
+        "unchecked": any(UNCHECKED in row["defense"] for row in board_view.rows),
     }
 
 
