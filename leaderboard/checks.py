@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -61,7 +61,8 @@ def folders(leaderboard: Path) -> list[Path]:
 def publish(results: Iterable[Result], suite: Suite, leaderboard: Path) -> list[Path]:
     """Write a finished run beside the board that it checks, and return the paths of all files.
 
-    Raises UserError where no board of the suite's version is published or goes as far, and as publishing does.
+    Raises UserError where no board of the suite's version is published or goes as far, where it has another attack of
+    the same label, and as publishing does.
     """
     place = leaderboard / "results" / suite.name / SUITE
     if not place.exists() or (held := read(place, PublishedSuite).suite).protocol != suite.protocol:
@@ -102,12 +103,11 @@ class Check:
     @cached_property
     def here(self) -> pd.DataFrame:
         """Return the board's rows, under the attacks of the check alone where that repeats some: one thing differs."""
-        results, suite = self.board.results, self.board.suite
-        if not self.way.adds:
-            attacks = {(label, mask) for _, label, mask in self.further.suite.planned}
-            results = [r for r in results if (r.cell.attack.label, r.cell.mask) in attacks]
-            suite = suite.model_copy(update={"attacks": self.further.suite.attacks})
-        return leaderboard_table(results, suite)
+        if self.way.adds:
+            return self.board.table
+        attacks = {(label, mask) for _, label, mask in self.further.suite.planned}
+        results = [r for r in self.board.results if (r.cell.attack.label, r.cell.mask) in attacks]
+        return leaderboard_table(results, self.board.suite.model_copy(update={"attacks": self.further.suite.attacks}))
 
     @cached_property
     def there(self) -> pd.DataFrame:
@@ -118,30 +118,28 @@ class Check:
 
     def views(self, task: Task) -> Iterator[View]:
         """Yield the table of a task, where it has rows in both."""
-        if rows := list(self._rows(task)):
+        found = [row for row in records(self.there) if row["task"] == task.name and row["track"] == "target"]
+        if rows := list(self._rows(task, found)):
             there, here = (self.way.told(suite) for suite in (self.suite, self.board.suite))
             title = f"{there[:1].upper()}{there[1:]} in place of {self.way.reach(self.board.suite):g} {self.way.unit}"
-            yield View("check", title, _columns(here, there), rows, self._note(task, there))
+            yield View("check", title, _columns(here, there), rows, self._note(found, there))
 
-    def _note(self, task: Task, there: str) -> str:
+    def _note(self, found: Sequence[Record], there: str) -> str:
         names = "; ".join(with_mask(label, mask) for _, label, mask in self.further.suite.planned)
         ran = "The attacks that came on top" if self.way.adds else f"The attacks that ran {there}, in all columns"
-        judged = [row for row in self._found(task) if row["verdict"]]
+        judged = [row for row in found if row["verdict"]]
         return (
             f"{ran}: {names}. Verdicts are what the intervals of these columns alone say: those of the board stand "
             f"above. Brackets: 95% intervals. {gate_line(judged, there)}"
         )
 
-    def _found(self, task: Task) -> list[Record]:
-        return [row for row in records(self.there) if row["task"] == task.name and row["track"] == "target"]
-
-    def _rows(self, task: Task) -> Iterator[Mapping[str, Any]]:
-        there = {tuple(row[name] for name in PLACE): row for row in self._found(task)}
+    def _rows(self, task: Task, found: Sequence[Record]) -> Iterator[Mapping[str, Any]]:
+        there = {tuple(row[name] for name in PLACE): row for row in found}
         for row in records(self.here):
-            found = there.get(tuple(row[name] for name in PLACE))
-            if row["task"] == task.name and row["track"] == "target" and not row["baseline"] and found:
-                judged = {"here": self._judged(row), "there": self._judged(found)} if row["verdict"] else {}
-                yield row | {f"there_{name}": value for name, value in found.items()} | judged
+            other = there.get(tuple(row[name] for name in PLACE))
+            if row["task"] == task.name and row["track"] == "target" and not row["baseline"] and other:
+                judged = {"here": self._judged(row), "there": self._judged(other)} if row["verdict"] else {}
+                yield row | {f"there_{name}": value for name, value in other.items()} | judged
 
     def _judged(self, row: Mapping[str, Any]) -> str:
         leak, speedup, drop = (Interval(*(row[f"{name}{end}"] for end in ("", "_low", "_high"))) for name in SPANS)

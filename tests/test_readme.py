@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
-from ntbench.leaderboard.checks import checks_of
+from ntbench.leaderboard.checks import Check, checks_of
 from ntbench.leaderboard.published import Board
 from ntbench.leaderboard.reproductions import read_all
 
@@ -21,13 +22,21 @@ def in_one_line() -> str:
     return " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
 
 
-def alike(way: str) -> dict[str, Record]:
-    """Return the rows of quick, five seeds at 8 T90, under the attacks of a check of it alone."""
+def check_of_quick(way: str, attacks: int) -> Check:
     board = Board.read(ROOT / "leaderboard/results/quick")
     (check,) = (check for check in checks_of(board, ROOT / "leaderboard") if check.way.folder == way)
-    rows = records(check.here[(check.here["track"] == "target") & (check.here["mask"] == "dense")])
-    assert len(check.further.suite.planned) == 8
+    assert len(check.further.suite.planned) == attacks
+    return check
+
+
+def dense(table: pd.DataFrame) -> dict[str, Record]:
+    rows = records(table[(table["track"] == "target") & (table["mask"] == "dense")])
     return {row["defense"]: row for row in rows}
+
+
+def alike(way: str) -> dict[str, Record]:
+    """Return the rows of quick, five seeds at 8 T90, under the attacks of a check of it alone."""
+    return dense(check_of_quick(way, attacks=8).here)
 
 
 def example() -> str:
@@ -80,13 +89,9 @@ def test_what_it_says_of_more_seeds_is_what_the_check_shows() -> None:
 
 
 def test_what_it_says_of_further_attacks_is_what_the_check_shows() -> None:
-    text, board = in_one_line(), Board.read(ROOT / "leaderboard/results/quick")
-    (check,) = (check for check in checks_of(board, ROOT / "leaderboard") if check.way.folder == "attacks")
-    here, there = (
-        {row["defense"]: row for row in records(table) if row["track"] == "target" and row["mask"] == "dense"}
-        for table in (check.here, check.there)
-    )
-    assert len(check.further.suite.planned) == 9 and "Nine further attacks, which shrink with Muon or move" in text
+    text, check = in_one_line(), check_of_quick("attacks", attacks=9)
+    here, there = dense(check.here), dense(check.there)
+    assert "Nine further attacks, which shrink with Muon or move" in text
     said = re.search(r"change no leak by more than (\d\.\d+),", text)
     assert said and max(abs(here[name]["leak"] - there[name]["leak"]) for name in here) <= float(said[1])
     leaks = {name: with_interval(there[name], "leak", signed=False) for name in ("sophon", "ntl", "ntp")}
